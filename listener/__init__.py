@@ -1,0 +1,3 @@
+"""dagstop: a DAG run marked failed, by any means, stops on every host."""
+
+__version__ = "0.1.0"

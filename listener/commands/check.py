@@ -1,0 +1,174 @@
+"""`dagstop check`: is this install able to stop things?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+import dagstop
+from dagstop.commands.common import (
+    ago,
+    airflow_options,
+    ask,
+    database_option,
+    json_option,
+    open_database,
+    print_json,
+    print_table,
+    url_of,
+)
+from dagstop.config import DEFAULT_DOCKER
+from dagstop.notices import round_trip
+from dagstop.outside.database_errors import one_line
+from dagstop.outside.engine import Engine, EngineUnreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. Not ok makes the exit code 1; `do` says what would mend it."""
+
+    name: str
+    ok: bool
+    said: str
+    do: str = ""
+
+
+@click.command()
+@database_option
+@airflow_options
+@json_option
+def check(
+    database_url: str | None,
+    airflow_homes: tuple[str, ...],
+    task_users: tuple[str, ...],
+    docker_urls: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look whether this install can stop things; exit 0 if so, 1 if not."""
+    url = url_of(database_url, airflow_homes)
+    connection = open_database(url, "check")
+    findings = [
+        *_revision(connection, url),
+        *_triggers(connection, url),
+        *_round_trip(connection, url),
+        *_listeners(connection, url),
+        *_faults(connection, url),
+        *_engines(docker_urls),
+        *_rights(),
+    ]
+    connection.close()
+    good = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": good, "findings": [asdict(finding) for finding in findings]})
+    else:
+        print_table(
+            ["", "WHAT", "SEEN", "TO DO"],
+            [["ok" if f.ok else "failed", f.name, f.said, f.do] for f in findings],
+            "",
+        )
+    sys.exit(0 if good else 1)
+
+
+def _revision(connection: Connection, url: str) -> Iterator[Finding]:
+    from dagstop.install import head
+
+    rows = ask(connection, url, "revision")
+    found = rows[0]["version_num"] if rows else "none"
+    ok = found == head()
+    yield Finding(
+        "schema",
+        ok,
+        f"revision {found}",
+        "" if ok else f"run `dagstop install` (it brings {head()})",
+    )
+
+
+def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
+    for row in ask(connection, url, "trigger_health"):
+        name = f"trigger {row['table_name']}.{row['trigger_name']}"
+        ok = row["status"] == "installed"
+        yield Finding(name, ok, row["status"], "" if ok else "run `dagstop install`")
+
+
+def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
+    channel = f"dagstop_check_{os.getpid()}"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f'listen "{channel}"')
+        took = round_trip(connection, channel)
+    except psycopg2.Error as exc:
+        yield Finding("LISTEN", False, one_line(exc, url), "see the server's log")
+        return
+    if took is None:
+        yield Finding(
+            "LISTEN",
+            False,
+            "a NOTIFY to this session never arrived",
+            "connect to Postgres itself, or to a pooler in session mode; listeners poll meanwhile",
+        )
+    else:
+        yield Finding("LISTEN", True, f"round trip {took * 1000:.1f} ms")
+
+
+def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
+    listeners = ask(connection, url, "listeners")
+    live = {row["host"] for row in listeners if row["live"]}
+    if not live:
+        yield Finding("listeners", False, "none is alive", "run `dagstop listen` on each host")
+    for row in listeners:
+        seen = f"seen {ago(row['seen_at'], row['db_now'])}, version {row['version']}"
+        do = "" if row["live"] else "start it, or remove a host that is no more with `dagstop listen --once`"
+        if row["live"] and row["version"] != dagstop.__version__:
+            do = f"this is {dagstop.__version__}: upgrade it when convenient"
+        yield Finding(f"listener {row['host']}", row["live"], seen, do)
+    known = {name for row in listeners for name in _names(row)}
+    for host in ask(connection, url, "task_hosts"):
+        if host["hostname"] not in known:
+            count = f"{host['tasks']} task instances ran there in the last day"
+            do = "run `dagstop listen` there (or with --host, if it has another name)"
+            yield Finding(f"host {host['hostname']}", False, count, do)
+
+
+def _names(row: dict[str, Any]) -> set[str]:
+    """The names under which Airflow may know a listener's host; localhost is any."""
+    return {row["host"], *row["detail"].get("host_names", ()), "localhost", ""}
+
+
+def _faults(connection: Connection, url: str) -> Iterator[Finding]:
+    faults = ask(connection, url, "recent_faults")
+    if not faults:
+        yield Finding("faults", True, "none in triggers in the last day")
+        return
+    last = faults[0]
+    said = f"{len(faults)} in the last day, the last {ago(last['at'])} in {last['place']}: "
+    yield Finding("faults", False, said + last["message"], "read dagstop.fault")
+
+
+def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:
+    for docker_url in docker_urls or (DEFAULT_DOCKER,):
+        engine = Engine(docker_url)
+        if not engine.exists and not docker_urls:
+            yield Finding("Docker", True, "no engine on this host")
+            continue
+        try:
+            yield Finding(f"Docker {docker_url}", True, f"version {engine.version()}")
+        except EngineUnreachable as exc:
+            do = "start it, or name another with --docker-url"
+            yield Finding(f"Docker {docker_url}", False, str(exc), do)
+        finally:
+            engine.close()
+
+
+def _rights() -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding("rights", True, "root: every process of this host can be read and signalled")
+        return
+    said = f"uid {os.geteuid()}: only processes of this user can be read and signalled"
+    yield Finding("rights", True, said)

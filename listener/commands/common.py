@@ -1,0 +1,184 @@
+"""What the commands share: options, connecting, and showing facts as JSON, table or plain text."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+import click
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from dagstop.errors import DagstopError, InstallError
+from dagstop.logs import shown
+from dagstop.outside.database import connect, query
+from dagstop.outside.database_errors import connect_error, one_line
+from dagstop.outside.database_url import find_database_url
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+database_option = click.option(
+    "--database-url",
+    envvar="DAGSTOP_DATABASE_URL",
+    metavar="URL",
+    help="Airflow's metadata database; by default what Airflow itself is configured with.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+
+
+def airflow_options(function: Function) -> Function:
+    """The options that say which Airflow of this host, and which engines, are meant."""
+    options = (
+        click.option(
+            "--airflow-home",
+            "airflow_homes",
+            envvar=["DAGSTOP_AIRFLOW_HOME", "AIRFLOW_HOME"],
+            multiple=True,
+            metavar="DIR",
+            help="AIRFLOW_HOME of the Airflow on this host; again for each further one.",
+        ),
+        click.option(
+            "--task-user",
+            "task_users",
+            envvar="DAGSTOP_TASK_USER",
+            multiple=True,
+            metavar="USER",
+            help="A user (run_as_user) as whom tasks run, besides the owner of AIRFLOW_HOME.",
+        ),
+        click.option(
+            "--docker-url",
+            "docker_urls",
+            envvar=["DAGSTOP_DOCKER_URL", "DOCKER_HOST"],
+            multiple=True,
+            metavar="URL",
+            help="Docker engine; again for each further one. [default: the local one]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def homes_of(airflow_homes: Sequence[str]) -> tuple[str, ...]:
+    """The Airflow homes as absolute paths. Raises DagstopError if none is given or one is missing."""
+    if not airflow_homes:
+        raise DagstopError(
+            "Which Airflow of this host? Set AIRFLOW_HOME or pass --airflow-home: "
+            "dagstop must tell its processes from those of another Airflow"
+        )
+    for home in airflow_homes:
+        if not os.path.isdir(home):
+            raise DagstopError(f"--airflow-home {home} is no directory: name Airflow's own home")
+    return tuple(os.path.abspath(home) for home in airflow_homes)
+
+
+def url_of(option: str | None, homes: Sequence[str] = ()) -> str:
+    """The database's URL in libpq's form. Raises DatabaseUrlError."""
+    return find_database_url(option, os.environ, homes[0] if homes else None).url
+
+
+def spellings(homes: Sequence[str]) -> tuple[str, ...]:
+    """How the Airflows themselves write the URL: a pooler's port or another name for one database."""
+    found: list[str] = []
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTOP_DATABASE_URL"}
+    for home in homes:
+        for env in (environment, {}):
+            with suppress(DagstopError):
+                found.append(find_database_url(None, env, home).url)
+    return tuple(dict.fromkeys(found))
+
+
+def open_database(url: str, name: str) -> Connection:
+    """Connect for one command, with schema dagstop in place. Raises ConnectError, InstallError."""
+    try:
+        connection = connect(url, f"dagstop {name}")
+    except psycopg2.Error as exc:
+        raise connect_error(exc, url) from exc
+    with connection.cursor() as cursor:
+        cursor.execute("select to_regnamespace('dagstop') is not null")
+        row = cursor.fetchone()
+    if not row or not row[0]:
+        connection.close()
+        raise InstallError("dagstop is not installed in this database: run `dagstop install`")
+    return connection
+
+
+def ask(connection: Connection, url: str, name: str, **values: Any) -> list[dict[str, Any]]:
+    """A named query. Raises DagstopError in one line (a missing right, for one)."""
+    try:
+        return query(connection, name, **values)
+    except psycopg2.errors.InsufficientPrivilege as exc:
+        raise DagstopError(
+            f"{one_line(exc, url)}: connect as the role that installed dagstop, or as a member of "
+            "role dagstop_listener"
+        ) from exc
+    except psycopg2.Error as exc:
+        raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}") from exc
+
+
+def print_json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    """A table on a terminal, tab-separated lines in a pipe; hostile text is escaped in both."""
+    if not rows:
+        click.echo(empty)
+        return
+    cells = [[shown("" if value is None else value, 120) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        click.echo("\t".join(columns))
+        for row in cells:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+_STYLES = {
+    "stopped": "green",
+    "ok": "green",
+    "installed": "green",
+    "nothing_found": "dim",
+    "spared": "yellow",
+    "superseded": "yellow",
+    "unkillable": "bold red",
+    "failed": "bold red",
+    "open": "bold cyan",
+    "orphan": "yellow",
+}
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """A time as a person says it: `3 s ago`, `2 h ago`."""
+    if moment is None:
+        return ""
+    return f"{span((now or datetime.now(timezone.utc)) - moment)} ago"
+
+
+def span(duration: Any) -> str:
+    """A timedelta in its largest unit: `12 ms`, `3 s`, `5 min`, `2 h`, `4 d`."""
+    seconds = max(0.0, duration.total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,135 @@
+"""`dagstop listen`: the daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import pwd
+import resource
+from collections.abc import Sequence
+
+import click
+
+from dagstop import logs
+from dagstop.commands.common import (
+    airflow_options,
+    database_option,
+    homes_of,
+    spellings,
+    url_of,
+)
+from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
+from dagstop.errors import DagstopError
+from dagstop.logs import event, log
+from dagstop.outside.database_url import redact
+
+
+@click.command()
+@database_option
+@airflow_options
+@click.option("--host", default="", help="Name of this host in orders and reports. [hostname]")
+@click.option("--state-dir", metavar="DIR", help="Where to remember tasks across a restart.")
+@click.option("--grace", default=10.0, show_default=True, help="Seconds from SIGTERM to SIGKILL.")
+@click.option("--tick", default=0.5, show_default=True, help="Seconds between looks for new tasks.")
+@click.option("--sweep", default=30.0, show_default=True, help="Seconds between looks for orders.")
+@click.option("--dry-run", is_flag=True, help="Say what would die; signal and report nothing.")
+@click.option("--once", is_flag=True, help="Carry out the open orders, then end.")
+@click.option("--verbose", "-v", is_flag=True)
+def listen(
+    database_url: str | None,
+    airflow_homes: tuple[str, ...],
+    task_users: tuple[str, ...],
+    docker_urls: tuple[str, ...],
+    host: str,
+    state_dir: str | None,
+    grace: float,
+    tick: float,
+    sweep: float,
+    dry_run: bool,
+    once: bool,
+    verbose: bool,
+) -> None:
+    """Stop what runs on this host when its run is marked failed.
+
+    Runs in the foreground until SIGTERM. Run it as root, or as the user of Airflow's tasks: it can
+    stop only what its user may signal, and read the environment only of its user's processes.
+    """
+    from dagstop.daemon import Daemon
+
+    logs.start(verbose)
+    homes = homes_of(airflow_homes)
+    config = ListenerConfig(
+        database_url=url_of(database_url, homes),
+        airflow_homes=homes,
+        airflow_urls=spellings(homes),
+        docker_urls=docker_urls or (DEFAULT_DOCKER,),
+        task_users=uids(task_users),
+        host=host,
+        state_dir=None if dry_run else _usable(state_dir or default_state_dir()),
+        grace=grace,
+        tick=tick,
+        sweep=sweep,
+        dry_run=dry_run,
+        once=once,
+    )
+    log.info(
+        event(
+            "start",
+            host=config.host_name,
+            database=redact(config.database_url),
+            homes=",".join(homes),
+            grace=f"{grace}s",
+            state=config.state_dir,
+            dry_run=dry_run,
+        )
+    )
+    _many_descriptors()
+    lock = _alone(config)
+    Daemon(config).run()
+    log.info(event("end"))
+    logging.shutdown()
+    if lock is not None:
+        os.close(lock)
+
+
+def uids(names: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of users by name or number. Raises DagstopError for one that does not exist."""
+    found: list[int] = []
+    for name in names:
+        try:
+            found.append(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise DagstopError(f"--task-user {name}: there is no such user on this host") from None
+    return tuple(found)
+
+
+def _usable(directory: str) -> str:
+    """The state directory, made if need be. Raises DagstopError."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(f"no right to write to {directory}")
+    except OSError as exc:
+        raise DagstopError(f"--state-dir {directory} cannot be used: {exc}") from exc
+    return directory
+
+
+def _many_descriptors() -> None:
+    """One descriptor for each process that is dying: as many as the host allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _alone(config: ListenerConfig) -> int | None:
+    """Wait until no other listener of this host name works with this state directory."""
+    if config.state_dir is None:
+        return None
+    path = os.path.join(config.state_dir, "listener.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning(event("waiting", why="another listener runs on this host", lock=path))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock

@@ -1,0 +1,117 @@
+"""`dagstop status` and `dagstop history`: what is open, what was stopped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from dagstop.commands.common import (
+    ago,
+    ask,
+    database_option,
+    json_option,
+    open_database,
+    print_json,
+    print_table,
+    span,
+    url_of,
+)
+
+
+@click.command()
+@database_option
+@json_option
+@click.option("--limit", default=50, show_default=True, help="Most open orders to show.")
+def status(database_url: str | None, as_json: bool, limit: int) -> None:
+    """Show the listeners and the orders that are still open."""
+    url = url_of(database_url)
+    connection = open_database(url, "status")
+    listeners = ask(connection, url, "listeners")
+    orders = ask(connection, url, "status", limit=limit)
+    connection.close()
+    if as_json:
+        print_json({"listeners": listeners, "open_orders": orders})
+        return
+    print_table(
+        ["HOST", "LISTENER", "VERSION", "SEEN", "NOTICES", "WATCHES"],
+        [
+            [
+                row["host"],
+                "ok" if row["live"] else "failed",
+                row["version"],
+                ago(row["seen_at"], row["db_now"]),
+                row["detail"].get("notices"),
+                f"{row['detail'].get('watched', 0)} processes",
+            ]
+            for row in listeners
+        ],
+        "no listener has ever reported: run `dagstop listen` on each host that runs tasks",
+    )
+    click.echo()
+    print_table(
+        ["ORDER", "DAG", "RUN", "TASK", "FAILED", "BY", "WAITS FOR"],
+        [
+            [
+                row["order_id"],
+                row["dag_id"],
+                row["run_id"] or row["logical_date"],
+                row["task_id"] or "(all)",
+                ago(row["created_at"], row["db_now"]),
+                _who(row),
+                ", ".join(row["waiting_for"]) or "a listener",
+            ]
+            for row in orders
+        ],
+        "no open orders",
+    )
+
+
+@click.command()
+@database_option
+@json_option
+@click.option("--dag-id", help="Only this DAG.")
+@click.option("--run-id", help="Only this run.")
+@click.option("--limit", default=20, show_default=True, help="Most lines to show.")
+def history(
+    database_url: str | None, as_json: bool, dag_id: str | None, run_id: str | None, limit: int
+) -> None:
+    """Show what was stopped: by whom, on which host, how fast."""
+    url = url_of(database_url)
+    connection = open_database(url, "history")
+    rows = ask(connection, url, "history", dag_id=dag_id, run_id=run_id, limit=limit)
+    connection.close()
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["ORDER", "WHEN", "DAG", "RUN", "TASK", "BY", "HOST", "OUTCOME", "ENDED", "TOOK"],
+        [_history_line(row) for row in rows],
+        "nothing was stopped yet",
+    )
+
+
+def _history_line(row: dict[str, Any]) -> list[Any]:
+    detail = row["detail"] or {}
+    counts = [
+        f"{len(detail.get(kind, ()))} {kind}" for kind in ("processes", "containers") if detail.get(kind)
+    ]
+    created: datetime = row["created_at"]
+    return [
+        row["order_id"],
+        f"{created.astimezone():%Y-%m-%d %H:%M:%S}",
+        row["dag_id"],
+        row["run_id"] or row["logical_date"],
+        row["task_id"] or "(all)",
+        _who(row),
+        row["host"],
+        row["outcome"] or "open",
+        ", ".join(counts),
+        span(row["last_death_at"] - created) if row["last_death_at"] else "",
+    ]
+
+
+def _who(row: dict[str, Any]) -> str:
+    program = row["application_name"]
+    return f"{row['session_user_name']} ({program})" if program else str(row["session_user_name"])

@@ -1,0 +1,116 @@
+"""`dagstop stop`: the UPDATE, for those without psql."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+from psycopg2.extensions import connection as Connection
+
+from dagstop.commands.common import (
+    ask,
+    database_option,
+    json_option,
+    open_database,
+    print_json,
+    url_of,
+)
+from dagstop.errors import DagstopError
+from dagstop.logs import shown
+
+
+@click.command()
+@click.argument("dag_id", metavar="DAG")
+@click.argument("run_id", metavar="RUN")
+@database_option
+@click.option("--task-id", help="Only this task (every map index of it).")
+@click.option("--wait", is_flag=True, help="Show progress per host until all is seen dead.")
+@click.option("--timeout", default=120.0, show_default=True, help="Most seconds to --wait.")
+@json_option
+def stop(
+    dag_id: str,
+    run_id: str,
+    database_url: str | None,
+    task_id: str | None,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Mark run RUN of DAG failed, so that it stops.
+
+    Exits 1 if there is no such run, if nothing of it was there to fail, or, with --wait, if
+    something is left or a host has not answered.
+    """
+    url = url_of(database_url)
+    connection = open_database(url, "stop")
+    begun = time.monotonic()
+    changed = _update(connection, url, dag_id, run_id, task_id)
+    rows = ask(connection, url, "orders_of", dag_id=dag_id, run_id=run_id, task_id=task_id)
+    if not changed and not rows:
+        raise DagstopError(
+            f"Run {run_id!r} of DAG {dag_id!r} is failed already and was not stopped by dagstop"
+        )
+    if not as_json:
+        what = f"{dag_id} {run_id}" + (f" {task_id}" if task_id else "")
+        click.echo(f"{shown(what)}: " + ("marked failed" if changed else "was failed already"))
+    if wait:
+        rows = _wait(connection, url, [row["id"] for row in rows], timeout, quiet=as_json)
+    connection.close()
+    if as_json:
+        print_json({"changed": changed, "orders": rows})
+    elif wait:
+        click.echo(f"after {time.monotonic() - begun:.2f} s")
+    bad = any(row["closed_at"] is None or _left(row) for row in rows)
+    sys.exit(1 if wait and (bad or not rows) else 0)
+
+
+def _update(connection: Connection, url: str, dag_id: str, run_id: str, task_id: str | None) -> int:
+    """How many rows turned failed. Raises DagstopError if there is no such run or task."""
+    airflow = next(
+        row["value"] for row in ask(connection, url, "settings") if row["name"] == "airflow_schema"
+    )
+    name = "fail_task" if task_id else "fail_run"
+    values = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+    rows = ask(connection, url, name, airflow=airflow, **values)
+    if not rows[0]["found"]:
+        what = f"task {task_id!r} in run {run_id!r}" if task_id else f"run {run_id!r}"
+        raise DagstopError(f"There is no {what} of DAG {dag_id!r} in this database")
+    return int(rows[0]["changed"])
+
+
+def _wait(
+    connection: Connection, url: str, ids: list[int], timeout: float, *, quiet: bool
+) -> list[dict[str, Any]]:
+    """Follow the orders until every live host has reported; what the database says at the end."""
+    until = time.monotonic() + timeout
+    told: set[tuple[int, str]] = set()
+    while True:
+        rows = ask(connection, url, "progress", ids=ids)
+        for row in rows:
+            for report in row["reports"]:
+                key = (row["id"], report["host"])
+                if report["outcome"] and key not in told and not quiet:
+                    told.add(key)
+                    click.echo(_line(row, report))
+        if all(row["closed_at"] for row in rows) or time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    if not quiet:
+        for row in rows:
+            if row["closed_at"] is None:
+                missing = ", ".join(row["waiting_for"]) or "no listener is alive"
+                click.echo(f"order {row['id']} is still open, waiting for: {missing}")
+    return rows
+
+
+def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
+    counts = f"{report['processes']} processes, {report['containers']} containers"
+    took = report["milliseconds"]
+    speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
+    return f"  {report['host']}: {report['outcome']} ({counts}{speed})"
+
+
+def _left(row: dict[str, Any]) -> bool:
+    return any(report["outcome"] in {"unkillable", None} for report in row["reports"])

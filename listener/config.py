@@ -1,0 +1,42 @@
+"""What a listener was told: one frozen value, made by the command line, read everywhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+DEFAULT_DOCKER = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """Every setting of `dagstop listen`; each is an option and a DAGSTOP_* variable."""
+
+    database_url: str
+    airflow_homes: tuple[str, ...]  # the Airflows of this host that use this database
+    airflow_urls: tuple[str, ...] = ()  # their own spellings of the metadata database
+    docker_urls: tuple[str, ...] = (DEFAULT_DOCKER,)
+    task_users: tuple[int, ...] = ()  # uids besides the homes' owners whose tasks may be killed
+    host: str = ""
+    state_dir: str | None = None
+    grace: float = 10.0  # seconds between SIGTERM and SIGKILL
+    tick: float = 0.5  # seconds between two looks for new processes
+    sweep: float = 30.0  # seconds between two readings of the orders in silence
+    dry_run: bool = False
+    once: bool = False
+
+    @property
+    def host_name(self) -> str:
+        return self.host or socket.gethostname()
+
+
+def default_state_dir() -> str:
+    """Where a listener keeps what it remembers: systemd's StateDirectory, or the user's own."""
+    given = os.environ.get("STATE_DIRECTORY")
+    if given:
+        return given.split(":", 1)[0]
+    if os.geteuid() == 0:
+        return "/var/lib/dagstop"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "dagstop")

@@ -1,0 +1,153 @@
+"""The only file that knows the order of the stages: notices, orders, evidence, kill, report.
+
+One thread decides and signals; the database and the Docker engine, which may hang, have threads of
+their own and hand over through queues and one pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from dagstop.config import ListenerConfig
+from dagstop.evidence import memory
+from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.watch import Watch
+from dagstop.kill.container_hunt import ContainerHunts
+from dagstop.kill.quarry import Quarries
+from dagstop.logs import event, log
+from dagstop.notices import Link
+from dagstop.outside.engine import Engine
+from dagstop.outside.procfs import ProcFS
+from dagstop.stopping import Stopping
+
+
+class Daemon:
+    """The listener of one host."""
+
+    def __init__(self, config: ListenerConfig, proc: ProcFS | None = None) -> None:
+        self.config = config
+        self._proc = proc or ProcFS()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ending = False
+        self._swept = False
+        self._state_dir = Path(config.state_dir) if config.state_dir else None
+        self._pool = Quarries(self._proc, dry_run=config.dry_run)
+        self._watch = Watch(
+            self._proc,
+            trusted_uids=lambda: trusted_uids(config.airflow_homes, config.task_users),
+            own_pid=os.getpid(),
+        )
+        self._containers = ContainerHunts(
+            [Engine(url) for url in config.docker_urls],
+            self._proc,
+            config.grace,
+            self._wake,
+            dry_run=config.dry_run,
+        )
+        self.link = Link(
+            config.database_url,
+            config.host_name,
+            self._wake,
+            sweep_every=config.sweep,
+            dry_run=config.dry_run,
+            details=self._details,
+        )
+        self._stopping = Stopping(config, self._proc, self._watch, self._pool, self._containers, self.link)
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; with `once`, until every open order is dealt with."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        if self._state_dir is not None:
+            self._watch.restore(memory.load(self._state_dir, self._proc.boot_id()))
+        self._watch.look()
+        self.link.start()
+        self._notify("READY=1")
+        poller = select.poll()
+        poller.register(self._wake_read, select.POLLIN)
+        poller.register(self._pool.fileno(), select.POLLIN)
+        next_tick = time.monotonic() + self.config.tick
+        while not self._ending:
+            due = min(next_tick, self._stopping.next_at())
+            poller.poll(max(0.0, due - time.monotonic()) * 1000)
+            self._drain()
+            while self.link.news:
+                news = self.link.news.popleft()
+                self._swept = self._swept or news.sweep
+                self._stopping.take(news)
+            self._stopping.step()
+            if time.monotonic() >= next_tick:
+                self._tick()
+                next_tick = time.monotonic() + self.config.tick
+            if self.config.once and self._swept and self._idle:
+                break
+        self._notify("STOPPING=1")
+        self.link.stop()
+        self._save()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._stopping.under_way and self.link.flushed
+
+    def _end(self, number: int, frame: object) -> None:
+        self._ending = True
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            pass  # the pipe is full of reasons to wake up
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _tick(self) -> None:
+        """Learn of new processes, so that they are known when an order comes."""
+        self._watch.tick()
+        self._stopping.late_starters()
+        if self._watch.changed and not self._stopping.under_way:
+            self._save()
+        self._notify("WATCHDOG=1")
+
+    def _details(self) -> dict[str, Any]:
+        """What the heartbeat says of this listener."""
+        return {
+            "pid": os.getpid(),
+            "uid": os.geteuid(),
+            "airflow_homes": list(self.config.airflow_homes),
+            "docker": [engine.url for engine in self._containers.engines if engine.exists],
+            "under_way": self._stopping.under_way,
+            "watched": sum(1 for _ in self._watch.labelled()),
+        }
+
+    def _save(self) -> None:
+        if self._state_dir is None:
+            return
+        try:
+            memory.save(self._state_dir, self._proc.boot_id(), list(self._watch.labelled()))
+            self._watch.changed = False
+        except OSError as exc:
+            log.warning(event("memory not saved", where=self._state_dir, why=exc))
+
+    def _notify(self, state: str) -> None:
+        """sd_notify(3): one datagram to the socket that systemd named."""
+        address = os.environ.get("NOTIFY_SOCKET")
+        if not address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            try:
+                connection.connect(address.replace("@", "\0", 1))
+                connection.send(state.encode())
+            except OSError as exc:
+                log.debug(event("systemd not told", why=exc))

@@ -1,0 +1,44 @@
+"""Labelled things by the run they name: one pass over the host serves a whole batch of orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from dagstop.model import Label, StopOrder
+
+Thing = TypeVar("Thing")
+
+
+class Index(Generic[Thing]):
+    """Processes or containers, found by dag and run, by dag and date, or by task instance uuid."""
+
+    def __init__(self, things: Iterable[Thing], label_of: Callable[[Thing], Label | None]) -> None:
+        self._things: dict[Hashable, list[Thing]] = {}
+        for thing in things:
+            label = label_of(thing)
+            if label is not None:
+                for key in _keys(label):
+                    self._things.setdefault(key, []).append(thing)
+
+    def of(self, order: StopOrder) -> Iterator[Thing]:
+        """Everything that may concern the order, each once; `judge` decides."""
+        seen: set[int] = set()
+        keys = _keys(order.label())
+        keys += [("ti", row.ti_id) for row in (*order.targets, *order.present) if row.ti_id]
+        for key in dict.fromkeys(keys):
+            for thing in self._things.get(key, ()):
+                if id(thing) not in seen:
+                    seen.add(id(thing))
+                    yield thing
+
+
+def _keys(label: Label) -> list[Hashable]:
+    keys: list[Hashable] = []
+    if label.ti_id is not None:
+        keys.append(("ti", label.ti_id))
+    if label.dag_id is not None and label.run_id is not None:
+        keys.append(("run", label.dag_id, label.run_id))
+    if label.dag_id is not None and label.logical_date is not None:
+        keys.append(("date", label.dag_id, label.logical_date))
+    return keys

@@ -1,0 +1,59 @@
+"""What the watch knows, kept across a restart of the listener: labels by pid + start time + boot.
+
+One JSON file, replaced whole (rename(2)), readable by the listener's user only. Nothing in it is
+believed if the boot differs, or if somebody else could have written it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat as modes
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dagstop.evidence.airflow_names import parse_date
+from dagstop.logs import event, log
+from dagstop.model import Identity, Label, Process
+
+_NAME = "remembered.json"
+
+
+def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
+    """Write the labels of all trusted processes. Raises OSError (a full disk, for one)."""
+    rows = [
+        [process.identity.pid, process.identity.start, process.label.facts()]
+        for process in processes
+        if process.label is not None and process.trusted and process.contrary is None
+    ]
+    draft = directory / f".{_NAME}.{os.getpid()}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        json.dump({"boot_id": boot_id, "labels": rows}, handle)
+    os.replace(draft, directory / _NAME)
+
+
+def load(directory: Path, boot_id: str) -> dict[Identity, Label]:
+    """The labels saved on this boot; empty if there are none or if they cannot be trusted."""
+    path = directory / _NAME
+    try:
+        with open(path, encoding="utf-8") as handle:
+            owner = os.fstat(handle.fileno())
+            if owner.st_uid != os.geteuid() or modes.S_IMODE(owner.st_mode) & 0o022:
+                log.warning(event("memory ignored", file=path, why="others could have written it"))
+                return {}
+            saved = json.load(handle)
+        if saved["boot_id"] != boot_id:
+            return {}
+        return {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        log.warning(event("memory ignored", file=path, why=exc))
+        return {}
+
+
+def _label(facts: dict[str, Any]) -> Label:
+    date = facts.pop("logical_date", None)
+    return replace(Label(**facts), logical_date=parse_date(date))

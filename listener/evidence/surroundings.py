@@ -1,0 +1,86 @@
+"""What the listener knows of its own Airflow and of itself; what tells it from another Airflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from dagstop.model import Process
+from dagstop.outside.procfs import ProcFS
+
+_LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The facts that every verdict is held against."""
+
+    homes: frozenset[str]  # AIRFLOW_HOME of our Airflows, as given and as real paths
+    databases: frozenset[str]  # `database_key` of each spelling of the metadata database
+    untouchable: frozenset[int]  # pids: 1, 2, the listener, its ancestors
+    foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
+
+    def is_home(self, path: str) -> bool:
+        return os.path.normpath(path) in self.homes
+
+
+def survey(
+    homes: Sequence[str], urls: Iterable[str], processes: Iterable[Process], proc: ProcFS, own: int
+) -> Surroundings:
+    """Look around: `homes` and `urls` are ours, the processes show whether others are here too."""
+    ours = all_homes(homes)
+    shown = {p.environ["AIRFLOW_HOME"] for p in processes if "AIRFLOW_HOME" in p.environ}
+    keys = {key for url in urls if (key := database_key(url)) is not None}
+    return Surroundings(
+        homes=ours,
+        databases=frozenset(keys),
+        untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
+        foreign_homes=frozenset(path for path in shown if os.path.normpath(path) not in ours),
+    )
+
+
+def all_homes(homes: Sequence[str]) -> frozenset[str]:
+    return frozenset(path for home in homes for path in (os.path.normpath(home), os.path.realpath(home)))
+
+
+def trusted_uids(homes: Sequence[str], more: Iterable[int] = ()) -> frozenset[int]:
+    """The users as whom our Airflow runs: the owners of its homes, and those named by option."""
+    found = set(more)
+    for home in homes:
+        try:
+            found.add(os.stat(home).st_uid)
+        except OSError:
+            continue
+    if os.geteuid() != 0:
+        found.add(os.geteuid())
+    return frozenset(found)
+
+
+def ancestors(proc: ProcFS, pid: int) -> set[int]:
+    """A pid and all its ancestors."""
+    found: set[int] = set()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        stat = proc.stat(pid)
+        pid = stat.ppid if stat is not None else 0
+    return found
+
+
+def database_key(url: str) -> str | None:
+    """`host:port/name` of a Postgres URL, so that two spellings of one database compare equal.
+
+    This machine's names and sockets all read `local`. None for what is no Postgres URL.
+    """
+    try:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        port = int(query["port"][0]) if "port" in query else parts.port or 5432
+    except ValueError:
+        return None
+    if not parts.scheme.startswith("postgres"):
+        return None
+    host = unquote((query.get("host") or [parts.hostname or ""])[0])
+    host = "local" if host in _LOCAL or host.startswith("/") else host.lower()
+    return f"{host}:{port}/{unquote(parts.path.lstrip('/'))}"

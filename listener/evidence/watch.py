@@ -1,0 +1,278 @@
+"""The host's processes, each with what ties it to a task, remembered while it lives.
+
+A process loses its ancestry once its parents are SIGKILLed, and bash children of Airflow 1.10.0
+carry no AIRFLOW_CTX_*. So labels are given while the ancestors run and stay with (pid, start time);
+sessions and process groups led by a labelled process are remembered with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dagstop.evidence.airflow_names import is_init, read_command, read_tags
+from dagstop.model import Identity, Label, Process, Role
+from dagstop.outside.procfs import ProcFS, Stat
+
+_NEVER = frozenset({Role.SERVICE, Role.TEST})
+_SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
+
+
+def _unsettled(process: Process) -> bool:
+    """True if its words may still change without a new pid: before exec, and for Airflow's own
+
+    processes, which fork and set their title later, 3.x's executor workers again for each task.
+    """
+    if process.reads < _SETTLED_READS:
+        return True
+    return process.role is not Role.RUNNER and any("airflow" in word for word in process.argv[:2])
+
+
+@dataclass(slots=True)
+class _Circle:
+    """A session or process group led by a labelled process, and when it last had a live member."""
+
+    leader: Process
+    alive_until: int  # clock ticks since boot
+
+
+class Watch:
+    """All processes of this pid namespace. `look` reads all of /proc, `tick` only what is new."""
+
+    def __init__(
+        self,
+        proc: ProcFS,
+        *,
+        trusted_uids: Callable[[], frozenset[int]],
+        own_pid: int,
+    ) -> None:
+        self._proc = proc
+        self._trusted_uids = trusted_uids
+        self._own_pid = own_pid
+        self._namespace = proc.pid_namespace(own_pid)
+        self._sessions: dict[int, _Circle] = {}
+        self._groups: dict[int, _Circle] = {}
+        self._restored: dict[Identity, Label] = {}
+        self.processes: dict[int, Process] = {}
+        self.changed = False  # labels differ from those last saved
+
+    def tick(self) -> None:
+        """Learn of processes that started since the last look; costs one listing in a quiet host."""
+        pids = set(self._proc.pids())
+        for gone in self.processes.keys() - pids:
+            self._forget(gone)
+        unsettled = [pid for pid, process in self.processes.items() if _unsettled(process)]
+        self._read([*(pids - self.processes.keys()), *unsettled])
+
+    def look(self) -> dict[int, Process]:
+        """Read every process's stat again and label what is new: the view that a kill goes by."""
+        pids = self._proc.pids()
+        for gone in self.processes.keys() - set(pids):
+            self._forget(gone)
+        self._read(pids)
+        return self.processes
+
+    def labelled(self) -> Iterable[Process]:
+        return (p for p in self.processes.values() if p.label is not None)
+
+    def restore(self, labels: dict[Identity, Label]) -> None:
+        """Take up what an earlier listener on this boot remembered."""
+        self._restored.update(labels)
+
+    def died(self, identity: Identity) -> None:
+        """Told at the moment of a death: whoever it forked was forked by now."""
+        process = self.processes.get(identity.pid)
+        if process is None or process.identity != identity:
+            return
+        for circle in (self._sessions.get(process.sid), self._groups.get(process.pgid)):
+            if circle is not None and process.label is not None:
+                circle.alive_until = max(circle.alive_until, self._proc.now_ticks())
+
+    def _forget(self, pid: int) -> None:
+        gone = self.processes.pop(pid)
+        self.changed = self.changed or gone.label is not None
+
+    def _read(self, pids: list[int]) -> None:
+        fresh: list[Process] = []
+        for pid in pids:
+            stat = self._proc.stat(pid)
+            if stat is None:
+                self.processes.pop(pid, None)
+                continue
+            known = self.processes.get(pid)
+            if known is None or known.identity.start != stat.start:
+                known = self.processes[pid] = self._new(pid, stat)
+                fresh.append(known)
+                continue
+            known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
+            known.state = stat.state
+            if _unsettled(known):
+                self._reread(known)
+                fresh.append(known)
+            elif known.label is None and known.role is Role.OTHER:
+                fresh.append(known)  # its session or parent may have been labelled since
+        self._label(fresh)
+        self._remember_circles()
+
+    def _new(self, pid: int, stat: Stat) -> Process:
+        argv = self._proc.argv(pid)
+        named = read_command(argv)
+        identity = Identity(pid, stat.start)
+        process = Process(
+            identity=identity,
+            ppid=stat.ppid,
+            pgid=stat.pgid,
+            sid=stat.sid,
+            state=stat.state,
+            uid=-1,
+            argv=argv,
+            environ=self._proc.environ(pid),
+            role=named.role,
+            title=named.label,
+        )
+        if (label := self._restored.pop(identity, None)) is not None:
+            process.label, process.evidence, process.trusted = label, ("remembered",), True
+        return process
+
+    def _reread(self, process: Process) -> None:
+        """Look again at a process that may have exec'd; what it was known as stays known."""
+        process.reads += 1
+        argv = self._proc.argv(process.pid)
+        environ = self._proc.environ(process.pid)
+        if argv != process.argv or environ != process.environ:
+            named = read_command(argv)
+            process.argv, process.environ = argv, environ
+            if named.role is not Role.OTHER or process.role in {Role.SERVICE, Role.SUPERVISOR}:
+                process.role, process.title = named.role, named.label
+                process.label, process.evidence, process.contrary = None, (), None
+
+    def _label(self, fresh: list[Process]) -> None:
+        """Parents before children, so that a label travels down a whole new tree at once."""
+        for process in sorted(fresh, key=lambda p: p.identity.start):
+            if process.pid <= 2:
+                continue
+            before = process.label
+            self._label_one(process)
+            if process.label != before:
+                self.changed = True
+
+    def _label_one(self, process: Process) -> None:
+        parent = self._parent(process)
+        source, how = self._inherited(process, parent)
+        tags = read_tags(process.environ) if process.environ else None
+        own = process.title or tags
+        if process.title is not None and tags is not None:
+            # what a runner was started with may name another task: only the surroundings count
+            own = process.title.filled_from(Label(airflow_home=tags.airflow_home, database=tags.database))
+        evidence: list[str] = []
+        label = process.label
+        if own is not None and own.names_a_run():
+            evidence.append("title" if process.title is not None else "environment")
+            label = own
+        elif own is not None and source is None:
+            return
+        if source is not None and source.label is not None:
+            if label is not None and (field := label.contradicts(source.label)):
+                if process.title is None:
+                    process.contrary = f"its {field} differs from that of {how}"
+            else:
+                evidence.append(how)
+                label = (label or Label()).filled_from(source.label)
+        if label is None or not label.names_a_run():
+            return
+        if process.uid == -1:
+            process.uid = self._proc.uid(process.pid)
+        if not process.evidence or evidence:
+            process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
+        process.label = self._with_surroundings(label, parent)
+        process.with_runner = process.role is Role.RUNNER or (
+            source is not None and source.with_runner and source.sid == process.sid
+        )
+        if process.role is Role.RUNNER:
+            process.line = frozenset({process.pid, process.ppid})
+        elif source is not None:
+            process.line = source.line
+        process.trusted = (
+            process.trusted or process.uid in self._trusted_uids() or (source is not None and source.trusted)
+        )
+        self._find_contrary(process, parent)
+
+    def _parent(self, process: Process) -> Process | None:
+        parent = self.processes.get(process.ppid)
+        # a parent that started later is a reused pid
+        if parent is None or parent.identity.start > process.identity.start or parent.pid <= 2:
+            return None
+        return parent
+
+    def _inherited(self, process: Process, parent: Process | None) -> tuple[Process | None, str]:
+        """The labelled process that this one descends from, by parent, session or group."""
+        if process.role in {Role.SERVICE, Role.TEST}:
+            return None, ""
+        if parent is not None and parent.label is not None and parent.role not in _NEVER:
+            return parent, f"child of {parent.pid}"
+        for circles, number, word in (
+            (self._sessions, process.sid, "session"),
+            (self._groups, process.pgid, "process group"),
+        ):
+            circle = circles.get(number)
+            # a number is not given out again while a member lives; whoever joined was forked by then
+            if circle is not None and process.identity.start <= circle.alive_until:
+                return circle.leader, f"{word} {number}"
+        return None, ""
+
+    def _with_surroundings(self, label: Label, parent: Process | None) -> Label:
+        """Add AIRFLOW_HOME and the metadata database from the nearest ancestor that shows them."""
+        for _ in range(64):
+            if parent is None or (label.airflow_home and label.database):
+                break
+            label = label.filled_from(
+                Label(
+                    airflow_home=parent.environ.get("AIRFLOW_HOME"),
+                    database=read_tags(parent.environ).database,
+                )
+            )
+            parent = self._parent(parent)
+        return label
+
+    def _find_contrary(self, process: Process, parent: Process | None) -> None:
+        """What spares a process although it carries a label."""
+        if process.role in _NEVER:
+            process.contrary = f"it is a {process.role.value} and never killed"
+            return
+        namespace = self._proc.pid_namespace(process.pid)
+        if namespace is not None and namespace != self._namespace:
+            process.contrary = "it lives in another pid namespace"
+            return
+        if process.role in {Role.RUNNER, Role.SUPERVISOR}:
+            return
+        for _ in range(64):
+            if parent is None or parent.role in {Role.RUNNER, Role.SUPERVISOR}:
+                return
+            if parent.role is Role.TEST:
+                process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
+                return
+            if parent.role is Role.SERVICE:
+                if not is_init(parent.argv) and "remembered" not in process.evidence:
+                    process.contrary = f"it runs under {parent.argv[0][:40]!r}, pid {parent.pid}"
+                return
+            parent = self._parent(parent)
+
+    def _remember_circles(self) -> None:
+        """Keep the sessions and groups that labelled processes lead, as long as a member lives."""
+        now = self._proc.now_ticks()
+        for process in self.labelled():
+            if process.role is Role.SUPERVISOR or process.state in "ZX":
+                continue
+            for circles, number in (
+                (self._sessions, process.sid),
+                (self._groups, process.pgid),
+            ):
+                circle = circles.get(number)
+                if circle is not None:
+                    circle.alive_until = now
+                elif number == process.pid:
+                    circles[number] = _Circle(process, now)
+        horizon = now - 6000
+        for circles in (self._sessions, self._groups):
+            for number in [n for n, c in circles.items() if c.alive_until < horizon]:
+                del circles[number]

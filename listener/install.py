@@ -1,0 +1,206 @@
+"""Installing dagstop into Airflow's database and taking it out again, each in one transaction."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TypeVar
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg2 import errors as pg_errors
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from dagstop import sql
+from dagstop.errors import InstallError, LockError, MissingRightError
+from dagstop.migrations.apply import run
+from dagstop.outside import catalogue
+from dagstop.outside.database_errors import connect_error, one_line
+from dagstop.outside.database_url import normalise
+
+APPLICATION_NAME = "dagstop install"
+CONNECT_SECONDS = 10
+LOCK_TIMEOUT = "2s"
+# Between attempts other sessions go first: an install never makes Airflow queue behind it for long.
+RETRY_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What an install found and did.
+
+    `triggers` are those that were missing, disabled or outdated (none at a first install), as
+    `table.trigger`.
+    """
+
+    changed: bool
+    revision: str
+    airflow_schema: str
+    triggers: tuple[str, ...]
+
+
+def install(
+    url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS
+) -> Installed:
+    """Bring dagstop's schema to this release, and attach every trigger that is not as it should be.
+
+    Where all is in place nothing is changed, and no lock is taken on Airflow's tables. Raises an
+    InstallError (NotAirflowError, ServerError, MissingRightError, LockError) with everything rolled
+    back, a ConnectError, or a DatabaseUrlError.
+    """
+
+    def attempt(connection: Connection) -> Installed:
+        schema = catalogue.airflow_schema(connection)
+        whole = not catalogue.missing_objects(connection)
+        current = whole and catalogue.revision(connection) == head()
+        broken = catalogue.broken_triggers(connection, schema) if whole else ()
+        if current and not broken:
+            return Installed(False, head(), schema, ())
+        catalogue.require_install_rights(connection, schema)
+        if not current:
+            _upgrade(connection, whole)
+        if broken:
+            run(connection, sql.script(sql.TRIGGERS_FILE))
+        return Installed(True, head(), schema, broken)
+
+    return _with_retries(url, attempt, lock_timeout, waits)
+
+
+def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS) -> bool:
+    """Take everything of dagstop's out of the database; whether there was anything.
+
+    Raises as `install` does, but asks nothing of Airflow's tables.
+    """
+
+    def attempt(connection: Connection) -> bool:
+        found = catalogue.schema_exists(connection)
+        if found:
+            catalogue.require_schema_rights(connection)
+            if catalogue.revision(connection) is not None:
+                command.downgrade(_config(connection), "base")
+            else:  # an install that broke off
+                run(connection, sql.script(sql.UNINSTALL_FILE))
+        run(connection, sql.script(sql.DROP_SCHEMA_FILE))
+        return found
+
+    return _with_retries(url, attempt, lock_timeout, waits)
+
+
+def install_script() -> str:
+    """What a first `install` runs, as a script for psql; it needs the search_path Airflow uses."""
+    config = _config(None)
+    config.attributes["create_schema"] = True
+    return _printed(config, lambda: command.upgrade(config, "head", sql=True))
+
+
+def uninstall_script() -> str:
+    """What `uninstall` runs, as a script for psql."""
+    config = _config(None)
+    script = _printed(config, lambda: command.downgrade(config, "head:base", sql=True))
+    return f"{script}\nbegin;\n\n{sql.script(sql.DROP_SCHEMA_FILE)}\ncommit;\n"
+
+
+def head() -> str:
+    """The revision of the schema that this release of dagstop brings."""
+    revision = ScriptDirectory.from_config(_config(None)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def _upgrade(connection: Connection, whole: bool) -> None:
+    if catalogue.revision(connection) is not None and not whole:
+        # somebody dropped a part by hand: the files create what is missing and keep what is there
+        for name in sql.INSTALL_FILES:
+            run(connection, sql.script(name))
+    command.upgrade(_config(connection), "head")
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    # the path, not "dagstop:migrations": the folder has another name in an editable install
+    location = str(files("dagstop.migrations")).replace("%", "%%")
+    config.set_main_option("script_location", location)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _printed(config: Config, print_sql: Callable[[], None]) -> str:
+    config.output_buffer = io.StringIO()
+    print_sql()
+    return config.output_buffer.getvalue()
+
+
+def _with_retries(
+    url: str, attempt: Callable[[Connection], T], lock_timeout: str, waits: tuple[float, ...]
+) -> T:
+    """Run `attempt` in one transaction, again after each wait where others held a lock too long."""
+    url = normalise(url)
+    for wait in (*waits, None):
+        try:
+            with _transaction(url, lock_timeout) as connection:
+                return attempt(connection)
+        except DBAPIError as error:
+            cause = error.orig
+            if not isinstance(cause, pg_errors.LockNotAvailable | pg_errors.DeadlockDetected):
+                raise _translated(error, url) from error
+            if wait is None:
+                raise LockError(_locked_message(len(waits) + 1, url)) from error
+            time.sleep(wait)
+    raise AssertionError("the last wait is None")
+
+
+def _translated(error: DBAPIError, url: str) -> Exception:
+    cause = error.orig
+    if isinstance(cause, pg_errors.InsufficientPrivilege):
+        return MissingRightError(
+            f"{one_line(cause, url)}: run this as the role that owns Airflow's tables, or as a superuser"
+        )
+    if isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return connect_error(cause, url)
+    return InstallError(
+        f"The database refused a step, everything was rolled back: {one_line(cause or error, url)}"
+    )
+
+
+@contextmanager
+def _transaction(url: str, lock_timeout: str) -> Iterator[Connection]:
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: _connect(url), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            catalogue.require_server(connection)
+            catalogue.ask(connection, "set_lock_timeout", value=lock_timeout)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _connect(url: str) -> psycopg2.extensions.connection:
+    try:
+        return psycopg2.connect(url, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS)
+    except psycopg2.Error as error:
+        raise connect_error(error, url) from error
+
+
+def _locked_message(attempts: int, url: str) -> str:
+    """Who holds Airflow's tables, if they still do: they may have let go in between."""
+    holders: list[str] = []
+    with suppress(DBAPIError), _transaction(url, LOCK_TIMEOUT) as connection:
+        holders = [
+            f"pid {row.pid} ({row.name}, {row.state})" for row in catalogue.ask(connection, "lock_holders")
+        ]
+    by = f", held by {', '.join(holders)}" if holders else ""
+    return (
+        f"Airflow's tables stayed locked through {attempts} attempts{by}: nothing was changed, "
+        "run this again when those sessions have ended"
+    )

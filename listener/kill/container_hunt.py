@@ -1,0 +1,180 @@
+"""The containers of a batch of orders, ended in threads beside the processes.
+
+A dead engine is no failed kill: its orders are tried again until it answers, or until no
+containerd-shim is left on the host, without which no container lives.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dagstop.evidence.containers import Client, Container, judge_container
+from dagstop.evidence.index import Index
+from dagstop.evidence.surroundings import Surroundings
+from dagstop.kill.containers import ContainerEnd, end_container
+from dagstop.kill.quarry import now
+from dagstop.logs import event, log
+from dagstop.model import Decision, StopOrder, Verdict
+from dagstop.outside.engine import Engine, EngineUnreachable
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+
+
+@dataclass(frozen=True, slots=True)
+class Quest:
+    """One order, and the docker clients among its processes."""
+
+    order: StopOrder
+    clients: tuple[Client, ...] = ()
+
+
+@dataclass(slots=True)
+class Found:
+    """What one pass over the engines found for one order."""
+
+    order_id: int
+    ends: list[ContainerEnd] = field(default_factory=list)
+    spared: list[tuple[Container, Verdict]] = field(default_factory=list)
+    problem: str | None = None  # an engine that did not answer: to be tried again
+
+
+@dataclass(slots=True)
+class ContainerHunts:
+    """Passes over the engines, each in a thread; results wait in `results`."""
+
+    engines: Sequence[Engine]
+    proc: ProcFS
+    grace: float
+    wake_main: Callable[[], None]
+    dry_run: bool = False
+    results: deque[Found] = field(default_factory=deque)
+    _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
+
+    @property
+    def any_engine(self) -> bool:
+        return any(engine.exists for engine in self.engines)
+
+    def look(
+        self,
+        quests: Sequence[Quest],
+        around: Surroundings,
+        to_db_clock: Callable[[datetime], datetime],
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        """Begin a pass; one Found for each quest comes into `results`."""
+        arguments = (list(quests), around, to_db_clock, delay)
+        threading.Thread(target=self._pass, args=arguments, name="containers", daemon=True).start()
+
+    def _pass(
+        self,
+        quests: Sequence[Quest],
+        around: Surroundings,
+        to_db_clock: Callable[[datetime], datetime],
+        delay: float,
+    ) -> None:
+        time.sleep(delay)
+        found = {id(quest): Found(quest.order.id or 0) for quest in quests}
+        pending: list[tuple[Found, Future[ContainerEnd]]] = []
+        try:
+            for engine in self.engines:
+                if engine.exists:
+                    pending += self._engine(engine, quests, found, around, to_db_clock)
+            for result, future in pending:
+                try:
+                    result.ends.append(future.result())
+                except EngineUnreachable as exc:
+                    result.problem = str(exc)
+        except Exception as exc:
+            # one order's trouble must not leave the others without an answer
+            log.exception(event("container pass failed"))
+            for result in found.values():
+                result.problem = result.problem or f"{type(exc).__name__}: {exc}"
+        self.results.extend(found.values())
+        self.wake_main()
+
+    def _engine(
+        self,
+        engine: Engine,
+        quests: Sequence[Quest],
+        found: dict[int, Found],
+        around: Surroundings,
+        to_db_clock: Callable[[datetime], datetime],
+    ) -> list[tuple[Found, Future[ContainerEnd]]]:
+        try:
+            containers = engine.running()
+        except EngineUnreachable as exc:
+            if not self._engine_is_idle(engine):
+                for result in found.values():
+                    result.problem = str(exc)
+            return []
+        by_label = Index(containers, lambda container: container.label)
+        pending = []
+        for quest in quests:
+            result = found[id(quest)]
+            candidates: dict[str, tuple[Container, Client | None]] = {
+                container.id: (container, None) for container in by_label.of(quest.order)
+            }
+            for client in quest.clients:
+                named = _named(engine, client, self.proc)
+                if named is not None:
+                    candidates[named.id] = (named, client)
+            for container, through in candidates.values():
+                created = to_db_clock(container.created_at)
+                verdict = judge_container(quest.order, container, through, created, around)
+                if verdict.decision is Decision.SPARE:
+                    result.spared.append((container, verdict))
+                elif verdict.decision is Decision.KILL:
+                    pending.append((result, self._end(engine, container, verdict)))
+        return pending
+
+    def _end(self, engine: Engine, container: Container, verdict: Verdict) -> Future[ContainerEnd]:
+        future: Future[ContainerEnd] = Future()
+
+        def end() -> None:
+            try:
+                with self._at_once:
+                    future.set_result(
+                        ContainerEnd(container, verdict, died_at=now())
+                        if self.dry_run
+                        else end_container(engine, container, verdict, self.proc, grace=self.grace)
+                    )
+            except BaseException as exc:
+                future.set_exception(exc)
+
+        # a daemon thread: SIGTERM to the listener does not wait for a container's grace period
+        threading.Thread(target=end, name="container", daemon=True).start()
+        return future
+
+    def _engine_is_idle(self, engine: Engine) -> bool:
+        """True if a local engine is down and no container can be running without it."""
+        if not engine.url.startswith("unix://"):
+            return False
+        return not any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
+
+
+def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
+    """The container that a `docker run` of the task started, if it was started after that."""
+    name = client.name
+    if client.cidfile is not None:
+        root = f"/proc/{client.process.pid}"
+        path = f"{root}/root{client.cidfile}"
+        if not client.cidfile.startswith("/"):
+            path = f"{root}/cwd/{client.cidfile}"
+        try:
+            with open(path, encoding="ascii") as handle:
+                name = handle.read(64)
+        except (OSError, ValueError):
+            pass
+    container = engine.inspect(name) if name else None
+    if container is None:
+        return None
+    age = time.time() - container.created_at.timestamp()
+    client_age = (proc.now_ticks() - client.process.identity.start) / TICKS_PER_SECOND
+    # it would be somebody else's if it was there before the client was
+    return container if age <= client_age + 1 else None

@@ -1,0 +1,97 @@
+"""Stop, then kill, the containers of one order, in a thread; say what was seen, not what was sent.
+
+A container whose init has no handler for SIGTERM (SigCgt of its host pid) ignores the signal, as
+pid 1 does (pid_namespaces(7)): it is killed at once instead of after the grace period.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dagstop.evidence.containers import Container
+from dagstop.kill.quarry import now
+from dagstop.model import Verdict
+from dagstop.outside.engine import ContainerRefused, Engine
+from dagstop.outside.procfs import ProcFS
+
+
+@dataclass(slots=True)
+class ContainerEnd:
+    """How one container ended."""
+
+    container: Container
+    verdict: Verdict
+    signals: list[tuple[str, datetime]] = field(default_factory=list)
+    died_at: datetime | None = None
+    refused: str | None = None
+
+
+def end_container(
+    engine: Engine,
+    container: Container,
+    verdict: Verdict,
+    proc: ProcFS,
+    *,
+    grace: float,
+    patience: float = 20.0,
+) -> ContainerEnd:
+    """Block until the container is seen dead, or until `patience` seconds after SIGKILL.
+
+    Raises EngineUnreachable if the engine dies on the way: then it is to be tried again.
+    """
+    end = ContainerEnd(container, verdict)
+    start = _start(proc, container)
+    try:
+        if container.restart_policy not in {"", "no"}:
+            engine.never_restart(container)
+        masks = proc.signal_masks(container.pid) if start is not None else None
+        polite = masks is None or masks.handles_sigterm
+        if polite:
+            _signal(engine, end, "SIGTERM")
+            if container.paused:
+                engine.unpause(container)
+            _wait(engine, end, proc, start, grace)
+        if end.died_at is None:
+            _signal(engine, end, "SIGKILL")
+            if container.paused and not polite:
+                engine.unpause(container)  # on cgroup v1 a frozen process dies only once thawed
+            _wait(engine, end, proc, start, patience)
+    except ContainerRefused as exc:
+        end.refused = str(exc)
+    return end
+
+
+def _signal(engine: Engine, end: ContainerEnd, name: str) -> None:
+    engine.signal(end.container, name)
+    end.signals.append((name, now()))
+
+
+def _start(proc: ProcFS, container: Container) -> int | None:
+    """The start time of its init if that runs on this host, else None."""
+    stat = proc.stat(container.pid) if container.pid else None
+    if stat is None:
+        return None
+    tags = proc.environ(container.pid)
+    known = {name: value for name, value in container.tags.items() if name in tags}
+    # the pid is the engine's word; an init that shows other tags is some other process
+    return stat.start if all(tags[name] == value for name, value in known.items()) else None
+
+
+def _wait(engine: Engine, end: ContainerEnd, proc: ProcFS, start: int | None, seconds: float) -> None:
+    """Look until the container is dead: at its init every few ms, at the engine every 0.2 s."""
+    until = time.monotonic() + seconds
+    asked = 0.0
+    while time.monotonic() < until:
+        gone = False
+        if start is not None:
+            stat = proc.stat(end.container.pid)
+            gone = stat is None or stat.start != start or stat.state in {"Z", "X"}
+        if gone or time.monotonic() >= asked + 0.2:
+            seen = now()
+            if engine.inspect(end.container.id) is None:
+                end.died_at = seen
+                return
+            asked = time.monotonic()
+        time.sleep(0.002 if start is not None and not gone else 0.02)

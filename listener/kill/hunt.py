@@ -1,0 +1,140 @@
+"""One order's processes on this host, from the first look to the last: TERM, grace, KILL, look again.
+
+A hunt never blocks. `consider` is given every round's candidates, `escalate` the passing of time;
+`finished` is true only when a look that came after the last death found nothing left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dagstop.evidence.match import judge
+from dagstop.evidence.surroundings import Surroundings
+from dagstop.kill.quarry import Quarries, Quarry
+from dagstop.model import Decision, Identity, Process, StopOrder, Verdict
+
+LOOK_AGAIN = 0.25
+"""Seconds between two looks while something of the order is still alive."""
+GIVE_UP = 20.0
+"""Seconds after SIGKILL until a process that is still there is reported unkillable."""
+
+
+@dataclass(slots=True)
+class Hunt:
+    """All that one order needs to know between two looks."""
+
+    order: StopOrder
+    grace: float  # seconds between SIGTERM and SIGKILL
+    started: float = field(default_factory=time.monotonic)
+    quarries: dict[Identity, Quarry] = field(default_factory=dict)
+    verdicts: dict[Identity, Verdict] = field(default_factory=dict)
+    spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
+    earlier: dict[Identity, dict[str, object]] = field(default_factory=dict)
+    first_signal: float | None = None  # monotonic seconds
+    waiting_until: float | None = None  # something settles, or a runner is cleaning up
+    clean: bool = False  # the last look found nothing that is still to die
+
+    def consider(
+        self,
+        candidates: Iterable[Process],
+        started_at: Callable[[Process], datetime],
+        around: Surroundings,
+        pool: Quarries,
+    ) -> None:
+        """Judge every candidate and signal what is to die, the first time it is seen."""
+        self.waiting_until = None
+        left = False
+        for process in candidates:
+            if process.state in {"X", "x"}:
+                continue
+            verdict = judge(self.order, process, started_at(process), around)
+            if verdict.decision is Decision.FOREIGN:
+                continue
+            if verdict.decision is Decision.SPARE:
+                if process.state != "Z":
+                    self.spared[process.identity] = (process, verdict)
+                continue
+            quarry = self.quarries.get(process.identity) or pool.take(process)
+            if quarry is None:
+                continue
+            if not quarry.alive:
+                continue
+            left = True
+            if self._may_wait(process, verdict):
+                continue
+            self.spared.pop(process.identity, None)
+            self.quarries[process.identity] = quarry
+            self.verdicts[process.identity] = verdict
+            self._signal(quarry, pool)
+        self.clean = not left
+
+    def escalate(self, pool: Quarries) -> None:
+        """SIGKILL to what outlived its grace."""
+        moment = time.monotonic()
+        for quarry in self.alive():
+            begun = quarry.first_signal
+            if begun is not None and quarry.killed is None and moment >= begun + self.grace:
+                pool.stop(quarry, hard=True)
+
+    def alive(self) -> list[Quarry]:
+        return [quarry for quarry in self.quarries.values() if quarry.alive]
+
+    def given_up(self) -> list[Quarry]:
+        """What lives on although all that could be done was done."""
+        moment = time.monotonic()
+        return [
+            quarry
+            for quarry in self.alive()
+            if quarry.refused is not None or (quarry.killed is not None and moment >= quarry.killed + GIVE_UP)
+        ]
+
+    @property
+    def finished(self) -> bool:
+        """True once nothing is left, or only what cannot be killed."""
+        alive = self.alive()
+        if not alive:
+            return self.clean and self.waiting_until is None
+        return len(self.given_up()) == len(alive) and self.waiting_until is None
+
+    def next_at(self) -> float:
+        """When (monotonic seconds) to look again if nobody dies before."""
+        moment = time.monotonic()
+        due = [
+            quarry.first_signal + self.grace
+            for quarry in self.alive()
+            if quarry.first_signal is not None and quarry.killed is None
+        ]
+        return min([moment + LOOK_AGAIN, *(d for d in due if d > moment)])
+
+    def _signal(self, quarry: Quarry, pool: Quarries) -> None:
+        late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace
+        if quarry.refused is None:
+            pool.stop(quarry, hard=late and not quarry.signals)
+        self.first_signal = self.first_signal or quarry.first_signal
+
+    def _may_wait(self, process: Process, verdict: Verdict) -> bool:
+        """True for what is given time before its first signal.
+
+        The runner of a task that may have failed by itself gets the settling time; what a runner
+        starts while it cleans up (on_kill, failure callbacks) gets the runner's own grace.
+        """
+        if process.identity in self.quarries:
+            return False
+        moment = time.monotonic()
+        until: float | None = None
+        if verdict.decision is Decision.SETTLE:
+            until = self.started + self.order.settle_seconds
+        elif process.with_runner and self.first_signal is not None and self._runner_lives(process):
+            until = self.first_signal + self.grace
+        if until is None or moment >= until:
+            return False
+        self.waiting_until = max(until, self.waiting_until or until)
+        return True
+
+    def _runner_lives(self, process: Process) -> bool:
+        return any(
+            quarry.process.with_runner and quarry.process.sid == process.sid for quarry in self.alive()
+        )

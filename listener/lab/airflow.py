@@ -1,0 +1,243 @@
+"""One real Airflow with LocalExecutor: started, driven and killed as people and machines do it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dagstop.lab import environment, proc
+from dagstop.lab.family import Family
+from dagstop.lab.records import LabError, Records
+from dagstop.lab.web import PASSWORD, USER, Web
+
+_TRIGGER_MANY_1_10 = """
+import json, sys
+from airflow.api.common.experimental.trigger_dag import trigger_dag
+for run_id in json.loads(sys.argv[2]):
+    trigger_dag(sys.argv[1], run_id=run_id, replace_microseconds=False)
+"""
+
+
+class Airflow(Records):
+    """One Airflow of `version`, installed in `venv`, living in the folder `home`.
+
+    `dags` is its DAG folder, `database_url` an empty Postgres database of its own, `port` that of
+    its web server on 127.0.0.1. `docker_url` reaches DAGs as DAGSTOP_LAB_DOCKER_URL; `policy_text`,
+    if given, is written as the site's cluster policy. Use as a context manager, or call `stop()`.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        venv: Path,
+        home: Path,
+        database_url: str,
+        port: int | None = None,
+        *,
+        dags: Path,
+        docker_url: str | None = None,
+        policy_text: str | None = None,
+        parallelism: int = 32,
+    ) -> None:
+        super().__init__(environment.generation(version), database_url)
+        self.version = version
+        self.home = home
+        self.port = port or free_port()
+        self._venv = venv
+        self._policy_text = policy_text
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._family = Family()
+        self.web = Web(self.generation, self.port)
+        self.environment = environment.variables(
+            version,
+            venv=venv,
+            home=home,
+            dags=dags,
+            database_url=database_url,
+            port=self.port,
+            log_port=free_port(),
+            parallelism=parallelism,
+            docker_url=docker_url,
+            policy=policy_text is not None,
+        )
+
+    def __enter__(self) -> Airflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        """Make the folders, the policy file, the database and (2.x) the user of the REST API."""
+        (self.home / "config").mkdir(parents=True, exist_ok=True)
+        (self.home / "output").mkdir(exist_ok=True)
+        if self._policy_text is not None:
+            (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
+        self._run(["airflow", "initdb"] if self.generation == 1 else ["airflow", "db", "migrate"])
+        if self.generation == 2:
+            names = ["--firstname", "lab", "--lastname", "lab", "--email", "lab@example.org"]
+            login = ["--username", USER, "--password", PASSWORD, "--role", "Admin"]
+            self._run(["airflow", "users", "create", *names, *login])
+
+    def start(self) -> None:
+        """Start what a site runs: scheduler, web server, and (3.x) the DAG processor."""
+        self.start_web()
+        if self.generation == 3:
+            self._spawn("dag-processor", ["airflow", "dag-processor"])
+        self.start_scheduler()
+
+    def start_scheduler(self) -> None:
+        """Start (again) the scheduler alone."""
+        self._spawn("scheduler", ["airflow", "scheduler"])
+
+    def start_web(self) -> None:
+        """Start (again) the web server alone."""
+        if self.generation == 3:
+            self._spawn("web", ["airflow", "api-server", "-p", str(self.port)])
+        else:
+            self._spawn("web", ["airflow", "webserver", "-p", str(self.port), "-w", "1"])
+
+    def wait_ready(self, dag_ids: Sequence[str], timeout: float = 180) -> None:
+        """Return once `dag_ids` are known, the web server answers and the scheduler beats."""
+        known = "SELECT count(*) AS n FROM dag WHERE dag_id = ANY(%s)"
+        beats = (
+            "SELECT count(*) AS n FROM job WHERE job_type = 'SchedulerJob' AND state = 'running'"
+            " AND latest_heartbeat > now() - interval '30 seconds'"
+        )
+
+        def ready() -> bool:
+            if self.query(known, (list(dag_ids),))[0]["n"] < len(set(dag_ids)):
+                return False
+            return bool(self.query(beats)[0]["n"]) and self.web.healthy()
+
+        self.wait_for(ready, "ready", timeout)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+        """Return once `condition()` holds; raise LabError with the logs' ends after `timeout` s."""
+        end = time.monotonic() + timeout
+        while not condition():
+            for name, process in self._started.items():
+                if process.poll() not in (None, -signal.SIGKILL, -signal.SIGTERM):
+                    raise LabError(f"Airflow {self.version}: {name} ended\n{self.logs(40)}")
+            if time.monotonic() > end:
+                what = f"not {what} in {timeout:.0f} s"
+                raise LabError(f"Airflow {self.version}: {what}\n{self.logs(40)}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End every process that descends from this Airflow, its tasks' children included."""
+        while self._family.kill():
+            self._reap()
+        self._reap()
+
+    def logs(self, lines: int = 0) -> str:
+        """What the processes printed; with `lines` only that many from the end of each."""
+        parts = []
+        for path in sorted((self.home / "output").glob("*.log")):
+            text = path.read_text(errors="replace").splitlines()
+            parts.append(f"== {path.name}\n" + "\n".join(text[-lines:] if lines else text))
+        return "\n".join(parts)
+
+    # -- runs --------------------------------------------------------------------------------------
+
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        """Start one run."""
+        self.trigger_many(dag_id, [run_id])
+
+    def trigger_many(self, dag_id: str, run_ids: Sequence[str]) -> None:
+        """Start a run for each of `run_ids`."""
+        if self.generation == 1:
+            python = str(self._venv / "bin" / "python")
+            self._run([python, "-c", _TRIGGER_MANY_1_10, dag_id, json.dumps(list(run_ids))])
+            return
+        now = dt.datetime.now(dt.timezone.utc)
+        for number, run_id in enumerate(run_ids):
+            date = now - dt.timedelta(milliseconds=len(run_ids) - number)
+            self.web.trigger(dag_id, run_id, date.isoformat())
+
+    def fail_run_by_ui(self, dag_id: str, run_id: str) -> None:
+        """Mark the run failed as the web UI does."""
+        self.web.fail_run(dag_id, run_id, int(self.run(dag_id, run_id)["id"]))
+
+    def fail_task_by_ui(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Mark the task instance failed as the web UI does."""
+        date = self.date(dag_id, run_id)
+        text = date.isoformat(sep=" ", timespec="microseconds")
+        self.web.fail_task(dag_id, run_id, task_id, text)
+
+    # -- accidents ---------------------------------------------------------------------------------
+
+    def sigkill_everything(self, keep: Sequence[str] = ()) -> list[proc.Process]:
+        """SIGKILL every Airflow process and give them; what tasks started lives on.
+
+        An Airflow process is one that runs this venv's Python, or the shell that starts one.
+        `keep` spares parts by name (`web`) with all that descends from them.
+        """
+        spared = [self._started[name].pid for name in keep if name in self._started]
+        kept = {p.identity for p in proc.descendants(spared, spared)}
+        return self._sigkill(lambda p: p.identity not in kept and self._is_airflow(p))
+
+    def sigkill_scheduler(self) -> list[proc.Process]:
+        """SIGKILL the scheduler alone, not its supervisors, and give it."""
+        root = self._started["scheduler"].pid
+        return self._sigkill(lambda p: p.pid == root)
+
+    def _sigkill(self, wanted: Callable[[proc.Process], bool]) -> list[proc.Process]:
+        killed = self._family.kill(wanted)
+        self._reap()
+        return killed
+
+    def _is_airflow(self, process: proc.Process) -> bool:
+        if process.executable == os.path.realpath(self._venv / "bin" / "python"):
+            return True
+        shell = os.path.basename(process.executable) in ("bash", "dash", "sh")
+        return shell and any("airflow run " in part for part in process.command)
+
+    # -- tools -------------------------------------------------------------------------------------
+
+    def _run(self, command: Sequence[str]) -> None:
+        path = self.home / "output" / f"{Path(command[0]).name}-{command[1].strip('-')}.log"
+        with path.open("ab") as output:
+            done = subprocess.run(
+                [str(self._venv / "bin" / Path(command[0]).name), *command[1:]],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        if done.returncode != 0:
+            end = path.read_text(errors="replace")[-3000:]
+            raise LabError(f"{' '.join(command)} failed\n{end}")
+
+    def _spawn(self, name: str, command: Sequence[str]) -> None:
+        with (self.home / "output" / f"{name}.log").open("ab") as output:
+            self._started[name] = subprocess.Popen(
+                [str(self._venv / "bin" / command[0]), *command[1:]],
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._family.adopt(self._started[name].pid)
+
+    def _reap(self) -> None:
+        for process in self._started.values():
+            process.poll()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

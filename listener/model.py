@@ -1,0 +1,200 @@
+"""What the stages hand on to each other: orders, labelled processes, verdicts.
+
+notices -> orders (StopOrder) -> evidence (Process, Label, Verdict) -> kill (Quarry) -> report.
+All of it is data; nothing here reads or changes the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+UNFINISHED_IS_NOT = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+"""The states in which Airflow (1.10.0 to 3.3) regards a task instance as finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process for as long as the host runs: its pid and its start time.
+
+    `start` is field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)); a pid alone is reused.
+    """
+
+    pid: int
+    start: int
+
+
+class Role(Enum):
+    """What a command line or process title says a process is."""
+
+    RUNNER = "runner"  # runs the operator's code: `airflow run --raw`, `airflow task runner: ...`
+    SUPERVISOR = "supervisor"  # waits for the runner and heartbeats for it; never signalled
+    SERVICE = "service"  # scheduler, web server, Celery worker, Docker, Postgres: never signalled
+    TEST = "test"  # `airflow tasks test`, by a human at a terminal: never signalled
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Which try of which task instance something belongs to; None where the evidence is silent."""
+
+    dag_id: str | None = None
+    run_id: str | None = None
+    logical_date: datetime | None = None  # execution_date before Airflow 2.2; always aware
+    task_id: str | None = None
+    map_index: int | None = None
+    try_number: int | None = None
+    job_id: int | None = None  # Airflow 1.10 and 2.x: one per try
+    ti_id: str | None = None  # Airflow 3.x: a uuid, new for each try
+    airflow_home: str | None = None
+    database: str | None = None  # the metadata database, as `database_key` writes it
+
+    def names_a_run(self) -> bool:
+        """True if this can be held against an order at all."""
+        return self.ti_id is not None or (
+            self.dag_id is not None and (self.run_id is not None or self.logical_date is not None)
+        )
+
+    def contradicts(self, other: Label) -> str | None:
+        """The first field that both know and that differs, or None.
+
+        A logical date is not compared where both know the run_id: the run_id decides.
+        """
+        for name in _COMPARED:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is None or theirs is None or mine == theirs:
+                continue
+            if name == "logical_date" and self.run_id is not None and self.run_id == other.run_id:
+                continue
+            return name
+        return None
+
+    def filled_from(self, other: Label) -> Label:
+        """This label with its gaps filled from `other`."""
+        values = {
+            f.name: getattr(self, f.name) if getattr(self, f.name) is not None else getattr(other, f.name)
+            for f in fields(self)
+        }
+        return Label(**values)
+
+    def facts(self) -> dict[str, Any]:
+        """The known fields, ready for JSON."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in known.items()
+            if value is not None
+        }
+
+
+_COMPARED = tuple(f.name for f in fields(Label) if f.name not in {"airflow_home", "database"})
+
+
+@dataclass(slots=True)
+class Process:
+    """One process as it was last seen. `label` and `evidence` stay when its ancestors are gone."""
+
+    identity: Identity
+    ppid: int
+    pgid: int
+    sid: int
+    state: str  # one letter of /proc/PID/stat: R S D T t Z X
+    uid: int
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]  # only the keys that dagstop reads
+    role: Role
+    title: Label | None  # what the command line itself says
+    label: Label | None = None
+    evidence: tuple[str, ...] = ()
+    trusted: bool = False  # it, or the ancestor that labelled it, runs as a user of this Airflow
+    contrary: str | None = None  # why it is to be spared whatever its label says
+    with_runner: bool = False  # the runner itself, or in the session that the runner lives in
+    line: frozenset[int] = frozenset()  # pids of the runner it descends from and that one's parent
+    reads: int = 1  # how often command line and environment were read
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One task instance, as the order found it (before) or as it stands now (present)."""
+
+    task_id: str
+    map_index: int
+    try_number: int | None
+    job_id: int | None
+    ti_id: str | None
+    hostname: str | None
+    pid: int | None
+    state: str | None
+    started_at: datetime | None
+    operator: str | None = None
+    released_at: datetime | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state not in UNFINISHED_IS_NOT
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """One row of dagstop.stop_order with all that a host needs to carry it out."""
+
+    id: int | None
+    kind: str  # "run" or "task"
+    dag_id: str
+    run_id: str | None
+    logical_date: datetime | None
+    task_id: str | None
+    map_index: int | None
+    self_reported: bool  # the writer may have been the task's own process
+    created_at: datetime
+    db_now: datetime  # the database's clock as the row was read
+    settle_seconds: float
+    targets: tuple[Target, ...]
+    present: tuple[Target, ...]
+    asked_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        what = f"{self.dag_id} {self.run_id or self.logical_date}"
+        return f"{what} {self.task_id}" if self.task_id else what
+
+    def label(self) -> Label:
+        return Label(
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+            logical_date=self.logical_date,
+            task_id=self.task_id,
+        )
+
+
+class Decision(Enum):
+    KILL = "kill"
+    SETTLE = "settle"  # the task's own runner, which may still be reporting its own failure
+    SPARE = "spare"
+    FOREIGN = "foreign"  # has nothing to do with the order; not worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to happen to one process or container under one order, and why."""
+
+    decision: Decision
+    reason: str
+    evidence: tuple[str, ...] = ()
+
+
+class Outcome(Enum):
+    """How an order ended on one host; the words of dagstop.report.outcome."""
+
+    STOPPED = "stopped"
+    NOTHING_FOUND = "nothing_found"
+    UNKILLABLE = "unkillable"
+    SUPERSEDED = "superseded"
+    SPARED = "spared"

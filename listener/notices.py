@@ -1,0 +1,232 @@
+"""Stage 1: everything that goes over the wire, in a thread of its own.
+
+LISTEN, then sweep the orders, then wait on the socket: so an order written while nobody listened
+is found by the sweep, one written after by the doorbell. Every reconnect counts as lost messages.
+A database that is away, or a network that swallows packets, never holds up a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+import dagstop
+from dagstop.logs import event, log
+from dagstop.model import StopOrder
+from dagstop.orders import read_order
+from dagstop.outside.database import connect, query, query_many
+from dagstop.outside.database_errors import one_line
+
+HEARTBEAT = 10.0
+"""Seconds between two heartbeats; a listener unseen for `live_seconds` (60) counts as gone."""
+POLL = 1.0
+"""Seconds between two sweeps where LISTEN does not fire (a pooler in transaction mode)."""
+SLOWEST_RETRY = 30.0
+FULL_SWEEP = 2000
+
+
+@dataclass(slots=True)
+class News:
+    """What the database said: orders, and its clock less this host's clock in seconds."""
+
+    orders: list[StopOrder]
+    clock_offset: float
+    sweep: bool  # all that is open for this host, not just what was asked for by id
+
+
+@dataclass
+class Link:
+    """The listener's one connection. Thread-safe: `tell`, `refresh`, `stop`, `news`."""
+
+    url: str
+    host: str
+    wake_main: Callable[[], None]
+    sweep_every: float = 30.0
+    dry_run: bool = False
+    listener_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    details: Callable[[], dict[str, Any]] = dict
+    news: deque[News] = field(default_factory=deque)
+    state: str = "connecting"  # "listening", "polling", "connecting"
+    health: dict[str, Any] = field(default_factory=dict)
+    _reports: deque[dict[str, Any]] = field(default_factory=deque)
+    _wanted: deque[int] = field(default_factory=deque)
+    _busy: int = 0
+    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def tell(self, report: dict[str, Any]) -> None:
+        """Send a report (arguments of dagstop.write_report), now or once connected again."""
+        self._reports.append(report)
+        self._wake()
+
+    def refresh(self, ids: set[int]) -> None:
+        """Ask for these orders again, as they stand now."""
+        self._wanted.extend(ids)
+        self._wake()
+
+    def expect(self, busy: int) -> None:
+        """How many orders are being worked on: they come back with every sweep."""
+        self._busy = busy
+
+    @property
+    def flushed(self) -> bool:
+        return not self._reports
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """End the thread; what is still to be reported is reported first if the database is there."""
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            pass  # the pipe is full of reasons to wake up
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stopping:
+            connection: Connection | None = None
+            try:
+                connection = connect(self.url, f"dagstop listen {self.host}")
+                self._listen(connection)
+                attempt = 0
+                self._serve(connection)
+            except psycopg2.Error as exc:
+                attempt += 1
+                self.state = "connecting"
+                delay = min(SLOWEST_RETRY, 0.1 * 2**attempt) * random.uniform(0.7, 1.0)
+                why = one_line(exc, self.url)
+                log.warning(event("database lost", why=why, attempt=attempt, retry_in=f"{delay:.1f}s"))
+                self._pause(delay)
+            finally:
+                if connection is not None:
+                    connection.close()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            select.select([self._wake_read], [], [], left)
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _listen(self, connection: Connection) -> None:
+        """LISTEN, and prove by a notice to ourselves that notices arrive."""
+        own = f"dagstop_{self.listener_id.replace('-', '_')}"
+        with connection.cursor() as cursor:
+            cursor.execute(f'listen dagstop; listen "{own}"')
+        arrived = round_trip(connection, own)
+        self.state = "listening" if arrived is not None else "polling"
+        if arrived is None:
+            why = "a NOTIFY to itself never came back (a pooler in transaction mode?)"
+            log.warning(event("polling", why=why, every=f"{POLL}s"))
+        log.info(event("connected", mode=self.state, host=self.host))
+
+    def _serve(self, connection: Connection) -> None:
+        self._sweep(connection)
+        self._beat(connection)
+        now = time.monotonic()
+        every = self.sweep_every if self.state == "listening" else POLL
+        next_sweep, next_beat = now + every, now + HEARTBEAT
+        while True:
+            wait = max(0.0, min(next_sweep, next_beat) - time.monotonic())
+            readable, _, _ = select.select([connection, self._wake_read], [], [], wait)
+            if connection in readable:
+                connection.poll()
+                if any(notice.channel == "dagstop" for notice in connection.notifies):
+                    next_sweep = 0.0
+                connection.notifies.clear()
+            if self._wake_read in readable:
+                self._drain()
+            self._send(connection)
+            if self._stopping:
+                query(connection, "retire", host=self.host, listener_id=self.listener_id)
+                return
+            if time.monotonic() >= next_sweep:
+                self._sweep(connection)
+                next_sweep = time.monotonic() + every
+            if time.monotonic() >= next_beat:
+                self._beat(connection)
+                next_beat = time.monotonic() + HEARTBEAT
+
+    def _send(self, connection: Connection) -> None:
+        """Reports first: they close orders. A report is dropped only once it was written."""
+        while self._reports:
+            batch = list(self._reports)[:200]
+            query_many(connection, "write_report", batch)
+            for _ in batch:
+                self._reports.popleft()
+        if self._wanted:
+            wanted = {self._wanted.popleft() for _ in range(len(self._wanted))}
+            self._fetch(connection, sorted(wanted))
+
+    def _sweep(self, connection: Connection) -> None:
+        self._fetch(connection, None)
+
+    def _fetch(self, connection: Connection, ids: list[int] | None) -> None:
+        most = FULL_SWEEP + self._busy
+        rows = query(connection, "open_orders", host=self.host, ids=ids, max_orders=most)
+        here = datetime.now().astimezone()
+        offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
+        orders = [read_order(row) for row in rows]
+        if orders or ids is None:
+            self.news.append(News(orders, offset, ids is None))
+            self.wake_main()
+
+    def _beat(self, connection: Connection) -> None:
+        if self.dry_run:
+            return
+        rows = query(
+            connection,
+            "heartbeat",
+            host=self.host,
+            listener_id=self.listener_id,
+            version=dagstop.__version__,
+            detail=psycopg2.extras.Json({"notices": self.state, **self.details()}),
+        )
+        health = rows[0] if rows else {}
+        if health != self.health:
+            if not health.get("triggers_ok", True):
+                why = "a trigger on Airflow's tables is missing, disabled or outdated"
+                log.error(event("triggers broken", why=why, do="run `dagstop install`"))
+            if health.get("faults", 0) > self.health.get("faults", 0):
+                log.error(event("faults in triggers", count=health["faults"], see="dagstop check"))
+        self.health = health
+
+
+def round_trip(connection: Connection, channel: str, patience: float = 2.0) -> float | None:
+    """Seconds that a NOTIFY to ourselves took, or None if it never came; `channel` is listened to."""
+    begun = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_notify(%s, '')", (channel,))
+    while (left := begun + patience - time.monotonic()) > 0:
+        connection.poll()
+        if any(notice.channel == channel for notice in connection.notifies):
+            return time.monotonic() - begun
+        select.select([connection], [], [], left)
+    return None

@@ -1,0 +1,1 @@
+"""Everything that reaches outside the process: Postgres, /proc and signals, the Docker engine."""

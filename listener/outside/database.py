@@ -1,0 +1,60 @@
+"""Postgres through psycopg2: connect so that a dead network is noticed, run named queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+from psycopg2 import sql as composed
+from psycopg2.extensions import connection as Connection
+
+from dagstop import sql
+
+CONNECT_TIMEOUT = 5
+"""Seconds for one attempt to connect."""
+
+_KEEPALIVE: Mapping[str, Any] = {
+    # a black-holed network is noticed after about 10 s instead of after the kernel's two hours
+    "keepalives": 1,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+
+
+def connect(url: str, application_name: str, *, statement_timeout: float = 30.0) -> Connection:
+    """An autocommit connection. Raises psycopg2.OperationalError.
+
+    statement_timeout: seconds after which the server gives up on one statement.
+    """
+    connection: Connection = psycopg2.connect(
+        url,
+        connect_timeout=CONNECT_TIMEOUT,
+        application_name=application_name,
+        **_KEEPALIVE,
+    )
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("select set_config('statement_timeout', %s, false)", (f"{statement_timeout}s",))
+    return connection
+
+
+def query(
+    connection: Connection, name: str, *, airflow: str | None = None, **values: Any
+) -> list[dict[str, Any]]:
+    """The rows of a named query of sql/queries.sql; `{airflow}` in it becomes Airflow's schema."""
+    text: Any = sql.queries()[name]
+    if airflow is not None:
+        text = composed.SQL(text).format(airflow=composed.Identifier(airflow))
+    with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+        cursor.execute(text, values)
+        return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+
+
+def query_many(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
+    """A named query once for each row, a hundred to a round trip."""
+    with connection.cursor() as cursor:
+        psycopg2.extras.execute_batch(cursor, sql.queries()[name], rows, page_size=100)

@@ -1,0 +1,150 @@
+"""The Docker engine: only the calls that dagstop uses, each with a time limit.
+
+The docker package is imported on first use: a host without an engine never pays for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dagstop.evidence.containers import Container
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+TIMEOUT = 15
+"""Seconds that a call may take before the engine counts as dead."""
+
+Result = TypeVar("Result")
+
+
+class EngineUnreachable(Exception):
+    """The engine does not answer; containers may still run."""
+
+
+class ContainerRefused(Exception):
+    """The engine answered a stop or kill with an error."""
+
+
+class Engine:
+    """One Docker engine, by its URL (unix:///... or tcp://...)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client: APIClient | None = None
+        self._known: dict[str, Container] = {}
+
+    @property
+    def exists(self) -> bool:
+        """False if its unix socket is not there: no engine is installed or it was never started."""
+        return not self.url.startswith("unix://") or os.path.exists(self.url[len("unix://") :])
+
+    def version(self) -> str:
+        return str(self._call(lambda client: client.version()["Version"]))
+
+    def running(self) -> list[Container]:
+        """Every running or paused container, with its tags. One call and one for each new one."""
+        listed = self._call(lambda client: client.containers())
+        found: dict[str, Container] = {}
+        for row in listed:
+            paused = "(Paused)" in str(row.get("Status", ""))
+            known = self._known.get(row["Id"])
+            if known is None or known.paused != paused:
+                known = self.inspect(row["Id"])
+            if known is not None:
+                found[known.id] = known
+        self._known = found
+        return list(found.values())
+
+    def inspect(self, name: str) -> Container | None:
+        """A running container by id or name; None if it is gone or has ended."""
+        from docker.errors import NotFound
+
+        try:
+            facts = self._call(lambda client: client.inspect_container(name))
+        except NotFound:
+            return None
+        state, config, host = facts["State"], facts["Config"], facts["HostConfig"]
+        if not (state.get("Running") or state.get("Paused") or state.get("Restarting")):
+            return None
+        return Container(
+            id=facts["Id"],
+            name=facts["Name"].lstrip("/"),
+            image=config.get("Image", ""),
+            pid=int(state.get("Pid") or 0),
+            created_at=_moment(facts["Created"]),
+            paused=bool(state.get("Paused")),
+            restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
+            auto_remove=bool(host.get("AutoRemove")),
+            tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
+        )
+
+    def signal(self, container: Container, name: str) -> None:
+        """Send a signal ("SIGTERM", "SIGKILL") to the container's init; gone is no error."""
+        self._tell(lambda client: client.kill(container.id, name))
+
+    def unpause(self, container: Container) -> None:
+        self._tell(lambda client: client.unpause(container.id))
+
+    def never_restart(self, container: Container) -> None:
+        """Overrule a restart policy, or the engine would start the container again."""
+        self._tell(lambda client: client.update_container(container.id, restart_policy={"Name": "no"}))
+
+    def _tell(self, call: Callable[[APIClient], Any]) -> None:
+        from docker.errors import APIError, NotFound
+
+        try:
+            self._call(call)
+        except NotFound:
+            return
+        except APIError as exc:
+            if exc.status_code in {304, 409}:  # not running any more, not paused any more
+                return
+            raise ContainerRefused(str(exc.explanation or exc)) from exc
+
+    def _call(self, call: Callable[[APIClient], Result]) -> Result:
+        from docker import APIClient
+        from docker.errors import DockerException, NotFound
+        from requests.exceptions import RequestException
+
+        try:
+            if self._client is None:
+                # "auto" asks the engine for its version: Engine 29 refuses what the oldest speak
+                self._client = APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
+            return call(self._client)
+        except NotFound:
+            raise
+        except (RequestException, OSError) as exc:
+            self.close()
+            raise EngineUnreachable(f"Docker engine at {self.url}: {_short(exc)}") from exc
+        except DockerException as exc:
+            if hasattr(exc, "status_code") and exc.status_code is not None:
+                raise
+            self.close()
+            raise EngineUnreachable(f"Docker engine at {self.url}: {_short(exc)}") from exc
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _tags(environment: list[str], labels: dict[str, str]) -> dict[str, str]:
+    """AIRFLOW_CTX_* and DAGSTOP_* of a container; its environment wins over its labels."""
+    pairs = [item.partition("=")[::2] for item in environment]
+    merged = {**labels, **dict(pairs)}
+    return {k: v for k, v in merged.items() if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_", "AIRFLOW_TMP_DIR"))}
+
+
+def _moment(text: str) -> datetime:
+    """The engine's RFC 3339 times carry nanoseconds, Python's carry microseconds."""
+    head, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(head).replace(tzinfo=timezone.utc)
+    return moment.replace(microsecond=int(fraction[:6].ljust(6, "0"))) if fraction else moment
+
+
+def _short(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:200]

@@ -1,0 +1,148 @@
+"""Stage 5: what was seen -> one row of dagstop.report and one log line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dagstop.evidence.containers import Container
+from dagstop.kill.containers import ContainerEnd
+from dagstop.kill.hunt import Hunt
+from dagstop.kill.quarry import Quarries, Quarry
+from dagstop.logs import shown
+from dagstop.model import Outcome, Process, Role, Verdict
+
+ToDbClock = Callable[[datetime], datetime]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was done about one order on this host: the detail of its report."""
+
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    containers: list[dict[str, Any]] = field(default_factory=list)
+    spared: list[dict[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+    first_signal_at: datetime | None = None  # on the database's clock, as all times here
+    last_death_at: datetime | None = None
+
+    def outcome(self, superseded: bool) -> Outcome:
+        """One word for it; `superseded`: everything that the order stopped was cleared since."""
+        ended = [*self.processes, *self.containers]
+        if any(item["died_at"] is None for item in ended):
+            return Outcome.UNKILLABLE
+        if ended:
+            return Outcome.STOPPED
+        if superseded or any(item["why"].startswith("a later try") for item in self.spared):
+            return Outcome.SUPERSEDED
+        return Outcome.SPARED if self.spared else Outcome.NOTHING_FOUND
+
+    def detail(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "processes": self.processes,
+            "containers": self.containers,
+            "spared": self.spared,
+        }
+        return facts if self.problem is None else {**facts, "problem": shown(self.problem)}
+
+    def merged(self, earlier: Findings) -> Findings:
+        """These findings after those of an earlier hunt for the same order."""
+        return Findings(
+            processes=earlier.processes + self.processes,
+            containers=earlier.containers + self.containers,
+            spared=self.spared,
+            problem=self.problem,
+            first_signal_at=earlier.first_signal_at or self.first_signal_at,
+            last_death_at=self.last_death_at or earlier.last_death_at,
+        )
+
+
+def findings(
+    hunt: Hunt,
+    ends: Iterable[ContainerEnd],
+    spared_containers: Iterable[tuple[Container, Verdict]],
+    problem: str | None,
+    pool: Quarries,
+    at: ToDbClock,
+    start_of: Callable[[Process], datetime],
+) -> Findings:
+    """Put together what a hunt and its container passes saw."""
+    result = Findings(problem=problem)
+    signalled: list[datetime] = []
+    deaths: list[datetime] = []
+    for identity, quarry in hunt.quarries.items():
+        verdict = hunt.verdicts[identity]
+        result.processes.append(_process(quarry, verdict, pool, at, start_of(quarry.process)))
+        signalled += [moment for _, moment in quarry.signals]
+        deaths += [quarry.died_at] if quarry.died_at is not None else []
+    for end in ends:
+        result.containers.append(_container(end, at))
+        signalled += [moment for _, moment in end.signals]
+        deaths += [end.died_at] if end.died_at is not None else []
+    for process, verdict in hunt.spared.values():
+        if process.role is not Role.SUPERVISOR:  # Airflow's own, which nobody expects to die
+            result.spared.append({"pid": process.pid, "command": command(process), **_why(verdict)})
+    for container, verdict in spared_containers:
+        result.spared.append({"container": shown(container.name), **_why(verdict)})
+    result.first_signal_at = at(min(signalled)) if signalled else None
+    result.last_death_at = at(max(deaths)) if deaths else None
+    return result
+
+
+def command(process: Process) -> str:
+    """A command line as people may read it: one line, escaped, cut."""
+    return shown(" ".join(process.argv) or "?")
+
+
+def _why(verdict: Verdict) -> dict[str, Any]:
+    return {"why": shown(verdict.reason), "evidence": [shown(word) for word in verdict.evidence]}
+
+
+def _signals(signals: list[tuple[str, datetime]], at: ToDbClock) -> list[list[str]]:
+    return [[name, at(moment).isoformat()] for name, moment in signals]
+
+
+def _process(
+    quarry: Quarry, verdict: Verdict, pool: Quarries, at: ToDbClock, started_at: datetime
+) -> dict[str, Any]:
+    process, label = quarry.process, quarry.process.label
+    facts: dict[str, Any] = {
+        "pid": process.pid,
+        "started_at": started_at.isoformat(),
+        "command": command(process),
+        "session": process.sid,
+        "role": process.role.value,
+        "signals": _signals(quarry.signals, at),
+        "died_at": at(quarry.died_at).isoformat() if quarry.died_at is not None else None,
+        **_why(verdict),
+    }
+    if label is not None:
+        known = {name: shown(value) for name, value in label.facts().items() if name != "database"}
+        facts["task"] = known
+    if quarry.alive:
+        state = pool.state(quarry)
+        words = {"D": "in uninterruptible sleep (state D)", "t": "held by a debugger (state t)"}
+        facts["alive"] = quarry.refused or words.get(state, f"still there in state {state}")
+    return facts
+
+
+def _container(end: ContainerEnd, at: ToDbClock) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "id": end.container.id[:12],
+        "name": shown(end.container.name),
+        "image": shown(end.container.image),
+        "signals": _signals(end.signals, at),
+        "died_at": at(end.died_at).isoformat() if end.died_at is not None else None,
+        **_why(end.verdict),
+    }
+    if end.died_at is None:
+        facts["alive"] = end.refused or "still running after SIGKILL"
+    return facts
+
+
+def is_superseded(hunt: Hunt) -> bool:
+    """True if all that the order stopped was cleared (or marked otherwise) since."""
+    targets = hunt.order.targets
+    return bool(targets) and all(target.released_at is not None for target in targets)

@@ -1,0 +1,310 @@
+"""From orders to reports on one host: evidence, kill, look again, for all open orders at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+import psycopg2.extras
+
+from dagstop.config import ListenerConfig
+from dagstop.evidence.containers import Client, Container, read_client
+from dagstop.evidence.index import Index
+from dagstop.evidence.surroundings import Surroundings, survey
+from dagstop.evidence.watch import Watch
+from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
+from dagstop.kill.containers import ContainerEnd
+from dagstop.kill.hunt import Hunt
+from dagstop.kill.quarry import Quarries
+from dagstop.logs import event, log
+from dagstop.model import Identity, Process, Role, StopOrder, Verdict
+from dagstop.notices import Link, News
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.report import Findings, findings, is_superseded
+
+LINGER = 600.0
+"""Seconds for which a stopped run's late starters (say from Celery's queue) are stopped too."""
+ENGINE_RETRY = 2.0
+"""Seconds between two tries of an engine that does not answer."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One order under way: its processes' hunt, and how far its containers are."""
+
+    hunt: Hunt
+    asked_engine: bool = False  # a pass over the engines is under way
+    containers_clean: bool = False  # the last pass, begun after the last process died, found none
+    ends: dict[str, ContainerEnd] = field(default_factory=dict)
+    spared: dict[str, tuple[Container, Verdict]] = field(default_factory=dict)
+    clients: dict[int, Client] = field(default_factory=dict)
+    problem: str | None = None
+    refreshed: float = field(default_factory=time.monotonic)
+    next_look: float = 0.0
+    earlier: Findings | None = None
+
+
+@dataclass(slots=True)
+class _Ended:
+    """An order that was reported on, remembered for its late starters."""
+
+    order: StopOrder
+    findings: Findings
+    at: float
+    looked_at: set[Identity] = field(default_factory=set)
+
+
+class Stopping:
+    """All orders under way on this host. Called by the daemon's one thread only."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        proc: ProcFS,
+        watch: Watch,
+        pool: Quarries,
+        containers: ContainerHunts,
+        link: Link,
+    ) -> None:
+        self._config = config
+        self._proc = proc
+        self._watch = watch
+        self._pool = pool
+        self._containers = containers
+        self._link = link
+        self._works: dict[int, Work] = {}
+        self._ended: dict[int, _Ended] = {}
+        self._reopening: set[int] = set()
+        self._offset = 0.0
+        self._around: Surroundings | None = None
+
+    @property
+    def under_way(self) -> int:
+        return len(self._works)
+
+    def next_at(self) -> float:
+        """When (monotonic seconds) `step` is due if nothing happens before."""
+        return min((work.next_look for work in self._works.values()), default=float("inf"))
+
+    def take(self, news: News) -> None:
+        """Begin the orders that are new; bring those under way up to date."""
+        if news.orders:
+            self._offset = news.clock_offset
+        fresh = [order for order in news.orders if self._take_order(order)]
+        if fresh:
+            self._begin([self._works[order.id or 0] for order in fresh])
+        self._link.expect(len(self._works))
+
+    def step(self) -> None:
+        """See who died, escalate, look again where it is time, report what is done."""
+        while self._containers.results:
+            found = self._containers.results.popleft()
+            work = self._works.get(found.order_id)
+            if work is not None:
+                self._take_found(work, found)
+        self._reap()
+        self._round()
+
+    def _take_order(self, order: StopOrder) -> bool:
+        """True if it is to be begun now; one under way is only brought up to date."""
+        assert order.id is not None
+        if order.id in self._works:
+            self._works[order.id].hunt.order = order
+            return False
+        ended = self._ended.get(order.id)
+        if ended is not None and order.id not in self._reopening:
+            return False  # its report is still on the way
+        self._reopening.discard(order.id)
+        work = Work(Hunt(order, self._config.grace))
+        if ended is not None:
+            work.earlier = ended.findings
+        self._works[order.id] = work
+        return True
+
+    def _begin(self, works: list[Work]) -> None:
+        """Signal what is already known to be the run's, then look at everything."""
+        around = self._around or self._survey()
+        self._judge(works, around)
+        self._look(works)
+
+    def _look(self, works: list[Work]) -> None:
+        self._watch.look()
+        around = self._survey()
+        self._judge(works, around)
+        for work in works:
+            work.next_look = work.hunt.next_at()
+        self._ask_engines(works, around)
+
+    def _survey(self) -> Surroundings:
+        urls = (self._config.database_url, *self._config.airflow_urls)
+        self._around = survey(
+            self._config.airflow_homes,
+            urls,
+            self._watch.processes.values(),
+            self._proc,
+            os.getpid(),
+        )
+        return self._around
+
+    def _judge(self, works: list[Work], around: Surroundings) -> None:
+        index: Index[Process] = Index(self._watch.labelled(), lambda process: process.label)
+        for work in works:
+            candidates = list(index.of(work.hunt.order))
+            for process in candidates:
+                client = read_client(process)
+                if client is not None:
+                    work.clients[process.pid] = client
+            work.hunt.consider(candidates, self._started_at, around, self._pool)
+
+    def _reap(self) -> None:
+        for quarry in self._pool.reap():
+            self._watch.died(quarry.identity)
+            for work in self._works.values():
+                if quarry.identity in work.hunt.quarries and not work.hunt.alive():
+                    work.next_look = 0.0
+                    work.containers_clean = False
+
+    def _round(self) -> None:
+        moment = time.monotonic()
+        due = [work for work in self._works.values() if work.next_look <= moment]
+        if not due:
+            return
+        for work in due:
+            work.hunt.escalate(self._pool)
+        self._reap()
+        self._look(due)
+        stale = {work.hunt.order.id or 0 for work in due if moment - work.refreshed > 1.0}
+        for identity in stale:
+            self._works[identity].refreshed = moment
+        if stale:
+            self._link.refresh(stale)
+        for work in due:
+            self._finish_if_done(work)
+
+    def _ask_engines(self, works: list[Work], around: Surroundings) -> None:
+        if not self._containers.any_engine:
+            for work in works:
+                work.containers_clean = True
+            return
+        asking = [work for work in works if not work.asked_engine and not work.containers_clean]
+        if not asking:
+            return
+        for work in asking:
+            work.asked_engine = True
+            # only a pass that begins when no process is left can be the last one
+            work.containers_clean = not work.hunt.alive() and work.hunt.clean
+        quests = [Quest(work.hunt.order, tuple(work.clients.values())) for work in asking]
+        delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
+        self._containers.look(quests, around, self._to_db, delay=delay)
+
+    def _take_containers(self) -> None:
+        while self._containers.results:
+            found = self._containers.results.popleft()
+            work = self._works.get(found.order_id)
+            if work is not None:
+                self._take_found(work, found)
+
+    def _take_found(self, work: Work, found: Found) -> None:
+        work.asked_engine = False
+        if found.problem is not None and work.problem is None:
+            log.warning(event("engine away", order=found.order_id, why=found.problem))
+        if (found.problem is None) != (work.problem is None):
+            work.problem = found.problem
+            self._send(work, None)
+        work.problem = found.problem
+        for end in found.ends:
+            work.ends[end.container.id] = end
+        work.spared = {container.id: (container, verdict) for container, verdict in found.spared}
+        living = any(end.died_at is None for end in found.ends)
+        if found.problem is not None or (found.ends and not living and not self._config.dry_run):
+            work.containers_clean = False
+        work.next_look = 0.0
+
+    def _finish_if_done(self, work: Work) -> None:
+        if not work.hunt.finished or work.asked_engine or not work.containers_clean:
+            return
+        order = work.hunt.order
+        assert order.id is not None
+        del self._works[order.id]
+        result = self._findings(work)
+        self._send(work, result)
+        for quarry in work.hunt.quarries.values():
+            if not any(quarry.identity in w.hunt.quarries for w in self._works.values()):
+                self._pool.release(quarry)
+        looked_at = {*work.hunt.quarries, *work.hunt.spared}
+        self._ended[order.id] = _Ended(order, result, time.monotonic(), looked_at)
+
+    def _findings(self, work: Work) -> Findings:
+        result = findings(
+            work.hunt,
+            work.ends.values(),
+            work.spared.values(),
+            work.problem,
+            self._pool,
+            self._to_db,
+            self._started_at,
+        )
+        return result if work.earlier is None else result.merged(work.earlier)
+
+    def _send(self, work: Work, final: Findings | None) -> None:
+        """Write a report: final with its outcome, or in progress without one."""
+        result = final or self._findings(work)
+        order = work.hunt.order
+        outcome = result.outcome(is_superseded(work.hunt)).value if final is not None else None
+        if final is not None:
+            took = result.last_death_at - order.created_at if result.last_death_at else None
+            log.info(
+                event(
+                    outcome or "",
+                    order=order.id,
+                    run=order.name,
+                    processes=len(result.processes),
+                    containers=len(result.containers),
+                    spared=len(result.spared),
+                    milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
+                    by=order.asked_by.get("session_user_name"),
+                )
+            )
+        if self._config.dry_run:
+            return
+        self._link.tell(
+            {
+                "order_id": order.id,
+                "host": self._config.host_name,
+                "outcome": outcome,
+                "first_signal_at": result.first_signal_at,
+                "last_death_at": result.last_death_at,
+                "detail": psycopg2.extras.Json(result.detail()),
+            }
+        )
+
+    def late_starters(self) -> None:
+        """A message still queued when its run was failed may start its task afterwards."""
+        moment = time.monotonic()
+        for number in [n for n, ended in self._ended.items() if ended.at < moment - LINGER]:
+            del self._ended[number]
+        if not self._ended:
+            return
+        index: Index[Process] = Index(
+            (p for p in self._watch.labelled() if p.role is not Role.SUPERVISOR),
+            lambda process: process.label,
+        )
+        for number, ended in self._ended.items():
+            for process in index.of(ended.order):
+                age = (self._proc.now_ticks() - process.identity.start) / TICKS_PER_SECOND
+                started_after = age < moment - ended.at + 1.0
+                if started_after and process.identity not in ended.looked_at:
+                    ended.looked_at.add(process.identity)
+                    self._reopening.add(number)
+        if self._reopening:
+            self._link.refresh(self._reopening)
+
+    def _to_db(self, moment: datetime) -> datetime:
+        """From this host's clock to the database's."""
+        return moment + timedelta(seconds=self._offset)
+
+    def _started_at(self, process: Process) -> datetime:
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
+        return self._to_db(datetime.now(timezone.utc) - timedelta(seconds=age))

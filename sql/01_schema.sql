@@ -1,0 +1,39 @@
+-- Fired by: `dagstop install` (revision 0001), or its `--sql` script.
+-- Changes: creates the schema dagstop, the role dagstop_listener if the installer may create
+-- roles, and the settings. Run again, it changes nothing and keeps settings that were edited.
+-- Leaves alone: everything of Airflow's; no table, column or type of it is touched.
+
+create schema if not exists dagstop;
+comment on schema dagstop is 'The kill switch for Airflow: orders, their targets and their reports.';
+revoke all on schema dagstop from public;
+
+do $$
+begin
+    create role dagstop_listener nologin;
+    comment on role dagstop_listener is 'May run a dagstop listener: grant it to the login role that it uses.';
+exception
+    when duplicate_object or unique_violation then
+        null;  -- another database of this server has it already
+    when insufficient_privilege then
+        raise notice 'role dagstop_listener not created: the listener needs the role that owns schema dagstop';
+end
+$$;
+
+create table if not exists dagstop.setting (
+    name text primary key,
+    value text not null,
+    comment text not null
+);
+comment on table dagstop.setting is 'What an operator may tune, one row per setting; read at every use.';
+comment on column dagstop.setting.name is 'Which setting.';
+comment on column dagstop.setting.value is 'Its present value, as text.';
+comment on column dagstop.setting.comment is 'What it means, and its unit.';
+
+insert into dagstop.setting (name, value, comment) values
+    ('cascade', 'unfinished', 'Which task instances of a failed run fail with it: unfinished, or all.'),
+    ('settle_seconds', '10', 'Time that a task which failed by itself gets for its callbacks, in seconds.'),
+    ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
+    ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),
+    ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
+    ('keep_seconds', '7776000', 'How long orders and their reports are kept for the history, in seconds.')
+on conflict (name) do nothing;

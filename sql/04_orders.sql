@@ -1,0 +1,77 @@
+-- Fired by: the triggers dagstop_order on dag_run and task_instance, for each row that turned
+-- failed in any way (the conditions stand in the triggers, in 11_triggers.sql).
+-- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
+-- Leaves alone: the row that turned failed; on a fault the statement goes on.
+-- Both are security definer: whoever may update Airflow's table needs no right on schema dagstop.
+
+create or replace function dagstop.order_run() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- the date is filled in by the cascade: its column has two names, and this runs once per row
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
+    values ('run', tg_table_schema, new.dag_id, new.run_id, new.end_date is distinct from old.end_date, old.state);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
+        exception
+            when others then
+                raise warning 'dagstop: order_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+comment on function dagstop.order_run() is 'Trigger function: writes the stop order of a run that turned failed.';
+
+create or replace function dagstop.order_task() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before jsonb := to_jsonb(old);
+    run text := before ->> 'run_id';
+    run_date timestamptz := before ->> 'execution_date';
+    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    new_order bigint;
+begin
+    if before ? 'run_id' then
+        execute format(
+            'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
+            dagstop.date_column_of(tg_table_schema), tg_table_schema
+        ) into run_date using before ->> 'dag_id', run;
+    else
+        execute format(
+            'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
+        ) into run using before ->> 'dag_id', run_date;
+    end if;
+    insert into dagstop.stop_order
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
+    values
+        ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
+         new.end_date is distinct from old.end_date, true, before ->> 'state')
+    returning id into new_order;
+    insert into dagstop.stop_target
+        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+    values
+        (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
+         before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
+         before ->> 'state', (before ->> 'start_date')::timestamptz);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+        exception
+            when others then
+                raise warning 'dagstop: order_task failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+comment on function dagstop.order_task() is 'Trigger function: writes the stop order of a task instance that was failed directly.';

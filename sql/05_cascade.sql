@@ -1,0 +1,165 @@
+-- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state, after the
+-- orders of its rows were written; and by dagstop.heartbeat for orders that a fault left behind.
+-- Changes: fails the unfinished task instances of those runs (all of them where the setting
+-- cascade = all), in one statement for any number of runs, locked in the order of their keys;
+-- writes dagstop.stop_target; marks the orders cascaded.
+-- Leaves alone: finished task instances, though those that ended within the last 10 minutes are
+-- recorded as targets, since their process may still live. On a fault the statement goes on.
+
+create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    key text := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
+    mapped boolean := 'map_index' = any (columns);
+    final text := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+        then '{failed,removed}'
+        else '{success,failed,skipped,upstream_failed,removed}' end;
+    ids bigint[];
+    dags text[];
+    runs text[];
+    dates timestamptz[];
+    failed bigint;
+begin
+    -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
+    -- index lookup and 100,000 runs are one hash join
+    execute format(
+        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(r.%I)
+         from dagstop.stop_order o
+         join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+         where o.id = any ($1)',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into ids, dags, runs, dates using order_ids;
+
+    execute format(
+        $sql$
+        with seen as materialized (
+            select
+                o.id as order_id, t.dag_id, t.task_id, t.%2$I as run_key, %3$s as map_index, t.try_number,
+                %4$s as job_id, %5$s as ti_id, t.hostname, t.pid, t.operator, t.state, t.start_date,
+                (t.state is null or t.state <> all ($6)) as unfinished
+            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+            join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I
+            where t.state is null or t.state <> all ($6)
+                or (t.pid is not null and t.end_date > $5 - interval '10 minutes')
+            order by dag_id, run_key, task_id, map_index
+            for update of t
+        ), kept as (
+            insert into dagstop.stop_target
+                (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+            select order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state, start_date
+            from seen
+            on conflict do nothing
+        ), failed as (
+            update %1$I.task_instance t
+            set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
+            from seen s
+            where s.unfinished and t.dag_id = s.dag_id and t.task_id = s.task_id and t.%2$I = s.run_key %8$s
+            returning 1
+        )
+        select count(*) from failed
+        $sql$,
+        schema_name,
+        key,
+        case when mapped then 't.map_index' else '-1' end,
+        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null::text' end,
+        -- as Airflow does it: what was under way ends now, the others keep an end they already have
+        $sql$case when t.end_date is null or t.end_date < t.start_date
+            or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
+            then $5 else t.end_date end$sql$,
+        case when 'updated_at' = any (columns) then ', updated_at = $5' else '' end,
+        case when mapped then 'and t.map_index = s.map_index' else '' end
+    ) into failed using ids, dags, runs, dates, clock_timestamp(), final::text[];
+
+    update dagstop.stop_order o
+    set cascaded = true, logical_date = d.logical_date
+    from unnest(ids, dates) as d (id, logical_date)
+    where o.id = d.id;
+    return failed;
+end
+$$;
+comment on function dagstop.cascade_orders(bigint[], text) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema; how many.';
+
+create or replace function dagstop.fill_dates(order_ids bigint[], schema_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format(
+        'update dagstop.stop_order o set logical_date = r.%I
+         from %I.dag_run r
+         where o.id = any ($1) and r.dag_id = o.dag_id and r.run_id = o.run_id',
+        dagstop.date_column_of(schema_name), schema_name
+    ) using order_ids;
+end
+$$;
+comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+
+-- security definer: a role that may only update dag_run still cascades
+create or replace function dagstop.cascade_statement() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    order_ids bigint[];
+begin
+    select array_agg(o.id) into order_ids
+    from dagstop.stop_order o
+    where o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
+    if order_ids is null then
+        return null;
+    end if;
+    -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
+    perform set_config('dagstop.cascading', 'on', true);
+    perform dagstop.cascade_orders(order_ids, tg_table_schema);
+    perform set_config('dagstop.cascading', '', true);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'cascade_statement', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'orders', order_ids[:100])
+            );
+            perform dagstop.fill_dates(order_ids, tg_table_schema);
+        exception
+            when others then
+                raise warning 'dagstop: cascade_statement failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+comment on function dagstop.cascade_statement() is 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+
+create or replace function dagstop.complete_orders(order_ids bigint[], schema_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    still_failed bigint[];
+begin
+    -- the run may have been cleared since: then there is nothing to fail any more
+    execute format(
+        $sql$
+        select array_agg(id) from (
+            select o.id
+            from dagstop.stop_order o
+            join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+            where o.id = any ($1) and r.state = 'failed'
+            order by r.id
+            for update of r
+        ) as locked
+        $sql$, schema_name
+    ) into still_failed using order_ids;
+    if still_failed is not null then
+        perform set_config('dagstop.cascading', 'on', true);
+        perform dagstop.cascade_orders(still_failed, schema_name);
+        perform set_config('dagstop.cascading', '', true);
+    end if;
+    update dagstop.stop_order set cascaded = true where id = any (order_ids) and not cascaded;
+end
+$$;
+comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that a fault left behind, where the run is failed still.';

@@ -1,0 +1,218 @@
+-- Fired by: the listeners and the commands, through queries.sql.
+-- Changes: nothing (a fault while reading Airflow's tables is recorded).
+-- Leaves alone: Airflow's tables are only read, in the shape that they have at that moment.
+-- Security definer: role dagstop_listener has no right on Airflow's tables, and sees of them only
+-- what these functions show.
+
+create or replace function dagstop.present_rows(
+    schema_name text, numbers bigint[], dags text[], runs text[], dates timestamptz[], tasks text[], indexes integer[]
+) returns table (number bigint, present jsonb)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    index text := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
+begin
+    return query execute format(
+        $sql$
+        select k.number, jsonb_agg(jsonb_build_object(
+            'task_id', t.task_id, 'map_index', %3$s, 'try_number', t.try_number, 'job_id', %4$s, 'ti_id', %5$s,
+            'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
+            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, %3$s)
+        from unnest($1, $2, $3, $4, $5, $6) as k (number, dag_id, run_id, execution_date, task_id, map_index)
+        join %1$I.task_instance t on t.dag_id = k.dag_id and t.%2$I = k.%2$I
+        where (k.task_id is null or t.task_id = k.task_id) and (k.map_index is null or %3$s = k.map_index)
+        group by k.number
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end,
+        index,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null::bigint' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null::text' end
+    ) using numbers, dags, runs, dates, tasks, indexes;
+end
+$$;
+comment on function dagstop.present_rows(text, bigint[], text[], text[], timestamptz[], text[], integer[]) is 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+
+create or replace function dagstop.open_orders(host text, ids bigint[] default null, max_orders integer default 2000)
+returns table (
+    id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
+    map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
+    session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
+    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    picked bigint[] := ids;
+    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
+    schema_name text;
+    numbers bigint[] := '{}';
+    rows jsonb[] := '{}';
+    some_numbers bigint[];
+    some_rows jsonb[];
+    unreadable text[] := '{}';
+begin
+    if picked is null then
+        picked := array(
+            select o.id from dagstop.stop_order o
+            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
+                )
+            order by o.id
+            limit max_orders
+        );
+    end if;
+    if picked = '{}' then
+        return;
+    end if;
+    for schema_name in select distinct o.airflow_schema from dagstop.stop_order o where o.id = any (picked) loop
+        begin
+            select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
+            from (
+                select array_agg(o.id) as numbers, array_agg(o.dag_id) as dags, array_agg(o.run_id) as runs,
+                    array_agg(o.logical_date) as dates, array_agg(o.task_id) as tasks, array_agg(o.map_index) as indexes
+                from dagstop.stop_order o
+                where o.id = any (picked) and o.airflow_schema = schema_name
+            ) as k
+            cross join lateral dagstop.present_rows(schema_name, k.numbers, k.dags, k.runs, k.dates, k.tasks, k.indexes) as p;
+            numbers := numbers || some_numbers;
+            rows := rows || some_rows;
+        exception
+            when others then
+                -- the orders must reach the hosts all the same
+                unreadable := unreadable || schema_name;
+                perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
+        end;
+    end loop;
+    return query
+    select
+        o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
+        o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
+        o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
+        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end
+    from dagstop.stop_order o
+    left join (
+        select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
+        from dagstop.stop_target s
+        where s.order_id = any (picked)
+        group by s.order_id
+    ) as t on t.order_id = o.id
+    left join unnest(numbers, rows) as p (number, present) on p.number = o.id
+    where o.id = any (picked)
+    order by o.id;
+end
+$$;
+comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read.';
+
+create or replace function dagstop.would_be_order(of_dag text, of_run text, of_task text default null)
+returns table (
+    id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
+    map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
+    session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
+    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    run_date timestamptz;
+    run_state text;
+    known boolean;
+    rows jsonb;
+begin
+    execute format(
+        'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into run_date, run_state, known using of_dag, of_run;
+    if known is null then
+        return;
+    end if;
+    select p.present into rows
+    from dagstop.present_rows(schema_name, '{0}', array[of_dag], array[of_run], array[run_date], array[of_task], '{null}') as p;
+    return query select
+        null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
+        null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
+        inet_client_addr(), pg_backend_pid(),
+        case when of_task is null then run_state else rows -> 0 ->> 'state' end, null::timestamptz, clock_timestamp(),
+        extract(epoch from dagstop.seconds_of('settle_seconds', 10))::integer,
+        coalesce((
+            select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
+            from jsonb_array_elements(rows) as r
+        ), '[]'),
+        coalesce(rows, '[]');
+end
+$$;
+comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
+
+create or replace function dagstop.task_states(ti_ids text[], keys jsonb)
+returns table (
+    dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer, ti_id text, state text,
+    run_state text, try_number integer, job_id bigint, hostname text, pid integer
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    date_column text := dagstop.date_column_of(schema_name);
+    by_run boolean := 'run_id' = any (columns);
+    with_uuid boolean := 'id' = any (columns);
+begin
+    return query execute format(
+        $sql$
+        select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
+            t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
+        from (%2$s) as t
+        left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
+        $sql$,
+        schema_name,
+        case when by_run then format(
+            $sql$
+            select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
+                select i.* from (
+                    select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
+                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
+                    left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
+                ) as k
+                join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
+                %5$s
+            ) as i
+            $sql$,
+            schema_name, date_column,
+            case when 'map_index' = any (columns) then ', i.map_index' else '' end,
+            case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
+            case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
+        ) else format(
+            $sql$
+            select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
+                select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
+                from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
+                left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
+            ) as k
+            join %1$I.task_instance i
+                on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
+            $sql$, schema_name) end,
+        case when by_run then 'run_id' else 'execution_date' end,
+        case when by_run then format('r.%I', date_column) else 't.execution_date' end,
+        case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
+        case when with_uuid then 't.id::text' else 'null::text' end,
+        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
+    ) using
+        -- a name on a command line that only looks like a uuid must not spoil the answer
+        array(
+            select u::uuid from unnest(ti_ids) as u
+            where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+        ),
+        coalesce(keys, '[]');
+end
+$$;
+comment on function dagstop.task_states(text[], jsonb) is 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';

@@ -1,0 +1,170 @@
+-- Fired by: the listeners, through queries.sql.
+-- Changes: the hosts' reports, the listeners' heartbeats, the closing of orders, and once a fault
+-- left an order without its cascade, that cascade; old rows are removed bit by bit.
+-- Leaves alone: orders and targets themselves, until they are older than keep_seconds.
+-- Security definer: role dagstop_listener may write only what these functions write.
+
+create or replace function dagstop.close_orders(order_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+begin
+    update dagstop.stop_order o
+    set closed_at = clock_timestamp()
+    where o.id = any (order_ids) and o.closed_at is null
+        and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+        and not exists (
+            select from dagstop.listener l
+            where l.seen_at > alive
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = l.host and r.outcome is not null
+                )
+        );
+end
+$$;
+comment on function dagstop.close_orders(bigint[]) is 'Closes those of these orders on which every live listener has a final report, and at least one has.';
+
+create or replace function dagstop.write_report(
+    order_id bigint, host text, outcome text, first_signal_at timestamptz, last_death_at timestamptz, detail jsonb
+) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    -- the lock makes two hosts that end at once see each other's report, so that one of them closes
+    perform from dagstop.stop_order o where o.id = write_report.order_id for update;
+    if not found then
+        return;  -- removed in between, nothing to report on
+    end if;
+    insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
+    values (
+        write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
+        write_report.last_death_at, coalesce(write_report.detail, '{}')
+    )
+    on conflict on constraint report_pkey do update set
+        outcome = coalesce(excluded.outcome, r.outcome),  -- what is final stays final
+        first_signal_at = least(r.first_signal_at, excluded.first_signal_at),
+        last_death_at = greatest(r.last_death_at, excluded.last_death_at),
+        reported_at = clock_timestamp(),
+        detail = excluded.detail;
+    if write_report.outcome is not null then
+        perform dagstop.close_orders(array[write_report.order_id]);
+    end if;
+end
+$$;
+comment on function dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb) is 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
+
+create or replace function dagstop.complete_pending() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $$
+declare
+    pending record;
+    one bigint;
+begin
+    for pending in
+        select p.airflow_schema, array_agg(p.id order by p.id) as ids
+        from (
+            select o.airflow_schema, o.id from dagstop.stop_order o
+            where not o.cascaded and o.kind = 'run'
+            order by o.id
+            limit 1000
+            for update skip locked
+        ) as p
+        group by p.airflow_schema
+    loop
+        begin
+            perform dagstop.complete_orders(pending.ids, pending.airflow_schema);
+        exception
+            when others then
+                -- one bad order must not hold up the others
+                foreach one in array pending.ids[:100] loop
+                    begin
+                        perform dagstop.complete_orders(array[one], pending.airflow_schema);
+                    exception
+                        when others then
+                            perform dagstop.record_fault(
+                                'complete_pending', sqlstate, sqlerrm, jsonb_build_object('order', one, 'repeats', true)
+                            );
+                    end;
+                end loop;
+        end;
+    end loop;
+end
+$$;
+comment on function dagstop.complete_pending() is 'Cascades the orders that a fault (a deadlock, say) left behind.';
+
+create or replace function dagstop.prune() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('keep_seconds', 7776000);
+    ids bigint[] := array(
+        select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
+        for update skip locked
+    );
+begin
+    if ids <> '{}' then
+        delete from dagstop.stop_target t where t.order_id = any (ids);
+        delete from dagstop.refused_write w where w.order_id = any (ids);
+        delete from dagstop.stop_order o where o.id = any (ids);
+    end if;
+    delete from dagstop.fault f where f.at < oldest;
+end
+$$;
+comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders at once.';
+
+create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
+returns table (triggers_ok boolean, faults bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    insert into dagstop.listener as l (host, listener_id, version, detail)
+    values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
+    on conflict on constraint listener_pkey do update set
+        started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
+        listener_id = excluded.listener_id,
+        version = excluded.version,
+        seen_at = clock_timestamp(),
+        detail = excluded.detail;
+    begin
+        perform dagstop.complete_pending();
+        -- an order whose last outstanding host died is closed here
+        perform dagstop.close_orders(array(
+            select o.id from dagstop.stop_order o
+            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+            order by o.id
+            limit 2000
+            for update skip locked
+        ));
+        perform dagstop.prune();
+    exception
+        when others then
+            perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
+    end;
+    return query select
+        not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
+        (select count(*) from dagstop.fault);
+end
+$$;
+comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; does the chores, and answers whether all triggers are in place and how many faults are recorded.';
+
+create or replace function dagstop.retire(host text, listener_id uuid) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
+end
+$$;
+comment on function dagstop.retire(text, uuid) is 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';

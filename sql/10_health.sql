@@ -1,0 +1,84 @@
+-- Fired by: `dagstop check`, `status` and `history`, and each heartbeat.
+-- Changes: nothing; last in the file, who may call and read what.
+-- Leaves alone: Airflow's tables, which trigger_health does not even lock: it reads the catalogue.
+
+create or replace function dagstop.trigger_health()
+returns table (table_name text, trigger_name text, status text, comment text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    airflow text := dagstop.setting_of('airflow_schema', 'public');
+    checksum text := dagstop.setting_of('triggers_checksum', '');
+begin
+    return query
+    select
+        e.on_table, e.named,
+        case
+            when t.oid is null then 'missing'
+            when t.tgenabled not in ('O', 'A') then 'disabled'
+            when t.tgfoid is distinct from to_regprocedure(e.calls)::oid
+                or d.description is null or right(d.description, length(checksum) + 1) <> checksum || ']' then 'outdated'
+            else 'installed'
+        end,
+        d.description
+    from (values
+        ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
+        ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
+        ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
+        ('task_instance', 'dagstop_release', 'dagstop.release()')
+    ) as e (on_table, named, calls)
+    left join pg_trigger t
+        on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
+    left join pg_description d on d.objoid = t.oid and d.classoid = 'pg_trigger'::regclass and d.objsubid = 0;
+end
+$$;
+comment on function dagstop.trigger_health() is 'dagstop''s triggers on Airflow''s tables: installed, missing, disabled, or outdated (another definition, or not dagstop''s).';
+
+create or replace view dagstop.history as
+select
+    o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
+    o.session_user_name, o.application_name, o.client_addr, o.backend_pid, o.self_reported, o.state_before, o.cascaded,
+    (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
+    (select count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
+    r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at
+from dagstop.stop_order o
+left join dagstop.report r on r.order_id = o.id;
+comment on view dagstop.history is 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
+
+create or replace view dagstop.open_order as
+select
+    o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
+    o.session_user_name, o.application_name, o.self_reported, o.state_before, o.cascaded,
+    (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
+    array(
+        select l.host from dagstop.listener l
+        where l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60)
+            and not exists (
+                select from dagstop.report r where r.order_id = o.id and r.host = l.host and r.outcome is not null
+            )
+        order by l.host
+    ) as waiting_for
+from dagstop.stop_order o
+where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';
+
+revoke all on all tables in schema dagstop from public;
+revoke all on all functions in schema dagstop from public;
+
+do $$
+begin
+    if to_regrole('dagstop_listener') is null then
+        return;
+    end if;
+    grant usage on schema dagstop to dagstop_listener;
+    grant select on all tables in schema dagstop to dagstop_listener;
+    grant execute on function
+        dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
+        dagstop.open_orders(text, bigint[], integer), dagstop.would_be_order(text, text, text),
+        dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
+        dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health()
+        to dagstop_listener;
+end
+$$;

@@ -1,0 +1,72 @@
+-- Fired by: `dagstop install`, at first (revision 0001) and again whenever a trigger is missing,
+-- disabled or outdated; or by its `--sql` script. The search_path must find Airflow's tables.
+-- Changes: attaches dagstop's triggers to dag_run and task_instance, and remembers their schema.
+-- Leaves alone: columns, types, rows and every other trigger. The triggers name no column but
+-- state: Postgres would refuse to alter or drop a column that a trigger names, and so would
+-- break Airflow's own migrations. Conditions stand in WHEN, so other updates cost nothing.
+
+do $$
+begin
+    if to_regclass('dag_run') is null or to_regclass('task_instance') is null or to_regclass('alembic_version') is null then
+        raise exception 'no Airflow tables dag_run, task_instance, alembic_version on the search_path %', current_setting('search_path')
+            using hint = 'Connect to Airflow''s database as Airflow does, with the search_path that it uses.';
+    end if;
+end
+$$;
+
+insert into dagstop.setting (name, value, comment)
+select 'airflow_schema', n.nspname, 'The schema of Airflow''s tables; set by dagstop install.'
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.oid = pg_catalog.to_regclass('dag_run')
+on conflict (name) do update set value = excluded.value;
+
+insert into dagstop.setting (name, value, comment)
+values ('triggers_checksum', '{checksum}', 'The triggers that belong here; set by dagstop install.')
+on conflict (name) do update set value = excluded.value;
+
+drop trigger if exists dagstop_order on dag_run;
+create trigger dagstop_order
+    after update of state on dag_run
+    for each row
+    when (old.state is distinct from new.state and new.state = 'failed')
+    execute function dagstop.order_run();
+comment on trigger dagstop_order on dag_run is 'Writes a stop order when a run turns failed. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_cascade on dag_run;
+create trigger dagstop_cascade
+    after update of state on dag_run
+    for each statement
+    execute function dagstop.cascade_statement();
+comment on trigger dagstop_cascade on dag_run is 'Fails the unfinished task instances of runs that turned failed. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_order on task_instance;
+create trigger dagstop_order
+    after update of state on task_instance
+    for each row
+    when (
+        old.state is distinct from new.state and new.state = 'failed'
+        and current_setting('dagstop.cascading', true) is distinct from 'on'
+    )
+    execute function dagstop.order_task();
+comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_fence on task_instance;
+create trigger dagstop_fence
+    before update of state on task_instance
+    for each row
+    when (
+        old.state = 'failed'
+        and new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+        and current_setting('dagstop.bypass', true) is distinct from 'on'
+    )
+    execute function dagstop.fence();
+comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance failed while its order is open. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_release on task_instance;
+create trigger dagstop_release
+    after update of state on task_instance
+    for each row
+    when (old.state = 'failed' and new.state is distinct from 'failed')
+    execute function dagstop.release();
+comment on trigger dagstop_release on task_instance is 'Opens the fence of a task instance that was taken out of failed. [dagstop {checksum}]';

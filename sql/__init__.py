@@ -1,0 +1,75 @@
+"""The database half of dagstop: its SQL files, read as text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+INSTALL_FILES = (
+    "01_schema",
+    "02_tables",
+    "03_common",
+    "04_orders",
+    "05_cascade",
+    "06_fence",
+    "07_notify",
+    "08_orders_read",
+    "09_reports",
+    "10_health",
+    "11_triggers",
+)
+TRIGGERS_FILE = "11_triggers"
+UNINSTALL_FILE = "90_uninstall"
+DROP_SCHEMA_FILE = "91_drop_schema"
+
+_BLOCK = re.compile(r"^-- (?P<name>\w+) --$", re.MULTILINE)
+_OBJECT = re.compile(
+    r"^create (?:or replace )?(?:table|view|function) (?:if not exists )?dagstop\.(\w+)",
+    re.MULTILINE,
+)
+
+
+@cache
+def read(name: str) -> str:
+    """The text of `<name>.sql`. Raises FileNotFoundError if there is none."""
+    return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def checksum(name: str) -> str:
+    """Twelve hexadecimal digits that name the text of `<name>.sql`."""
+    return hashlib.sha256(read(name).encode()).hexdigest()[:12]
+
+
+def script(name: str) -> str:
+    """The text of `<name>.sql` as it is run: `{checksum}` is replaced by its own checksum."""
+    return read(name).replace("{checksum}", checksum(name))
+
+
+@cache
+def queries(name: str = "queries") -> Mapping[str, str]:
+    """The named queries of `<name>.sql`, with psycopg2's named parameters.
+
+    Raises ValueError if a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for block, text in _blocks(read(name)):
+        if block in found:
+            raise ValueError(f"{name}.sql defines {block} twice")
+        found[block] = text
+    return MappingProxyType(found)
+
+
+def objects() -> frozenset[str]:
+    """The names of the tables, views and functions that an install creates in schema dagstop."""
+    return frozenset(name for file in INSTALL_FILES for name in _OBJECT.findall(read(file)))
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    marks = list(_BLOCK.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    for mark, end in zip(marks, ends, strict=True):
+        yield mark["name"], text[mark.end() : end].strip().removesuffix(";")

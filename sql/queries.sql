@@ -1,0 +1,98 @@
+-- What the listener and the commands ask of the database: one block per query, named in its first line.
+-- Parameters are psycopg2's, by name.
+
+-- open_orders --
+select * from dagstop.open_orders(%(host)s, %(ids)s::bigint[], %(max_orders)s::integer);
+
+-- would_be_order --
+select * from dagstop.would_be_order(%(dag_id)s, %(run_id)s, %(task_id)s);
+
+-- task_states --
+select * from dagstop.task_states(%(ti_ids)s::text[], %(keys)s::jsonb);
+
+-- write_report --
+select dagstop.write_report(
+    %(order_id)s, %(host)s, %(outcome)s, %(first_signal_at)s::timestamptz, %(last_death_at)s::timestamptz, %(detail)s::jsonb
+);
+
+-- heartbeat --
+select * from dagstop.heartbeat(%(host)s, %(listener_id)s::uuid, %(version)s, %(detail)s::jsonb);
+
+-- retire --
+select dagstop.retire(%(host)s, %(listener_id)s::uuid);
+
+-- trigger_health --
+select * from dagstop.trigger_health();
+
+-- listeners --
+select *, seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) as live, clock_timestamp() as db_now
+from dagstop.listener
+order by host;
+
+-- status --
+select *, clock_timestamp() as db_now from dagstop.open_order order by order_id limit %(limit)s;
+
+-- history --
+select *
+from dagstop.history
+where (%(dag_id)s::text is null or dag_id = %(dag_id)s) and (%(run_id)s::text is null or run_id = %(run_id)s)
+order by order_id desc, host
+limit %(limit)s;
+
+-- reports --
+select * from dagstop.report where order_id = any (%(ids)s::bigint[]) order by order_id, host;
+
+-- faults --
+select * from dagstop.fault order by id desc limit %(limit)s;
+
+-- refused_writes --
+select * from dagstop.refused_write order by id desc limit %(limit)s;
+
+-- settings --
+select name, value, comment from dagstop.setting order by name;
+
+-- revision --
+select version_num from dagstop.alembic_version;
+
+-- task_hosts --
+select hostname, tasks from dagstop.task_hosts() order by hostname;
+
+-- recent_faults --
+select * from dagstop.fault where at > clock_timestamp() - interval '1 day' order by id desc limit 100;
+
+-- fail_run --
+with changed as (
+    update {airflow}.dag_run
+    set state = 'failed', end_date = coalesce(end_date, now())
+    where dag_id = %(dag_id)s and run_id = %(run_id)s and state is distinct from 'failed'
+    returning 1
+)
+select
+    exists (select from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s) as found,
+    (select count(*) from changed) as changed;
+
+-- orders_of --
+-- the latest order of a run, or the latest one of each task instance of a task
+select distinct on (o.task_id, o.map_index) o.id, o.created_at, o.closed_at
+from dagstop.stop_order o
+where o.dag_id = %(dag_id)s and o.run_id = %(run_id)s and o.task_id is not distinct from %(task_id)s::text
+order by o.task_id, o.map_index, o.id desc;
+
+-- progress --
+select
+    o.id, o.dag_id, o.run_id, o.task_id, o.closed_at,
+    coalesce(w.waiting_for, '{}') as waiting_for,
+    coalesce((
+        select jsonb_agg(jsonb_build_object(
+            'host', r.host, 'outcome', r.outcome,
+            'processes', jsonb_array_length(coalesce(r.detail -> 'processes', '[]')),
+            'containers', jsonb_array_length(coalesce(r.detail -> 'containers', '[]')),
+            'problem', r.detail ->> 'problem',
+            'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
+        from dagstop.report r
+        where r.order_id = o.id
+    ), '[]') as reports
+from dagstop.stop_order o
+left join dagstop.open_order w on w.order_id = o.id
+where o.id = any (%(ids)s::bigint[])
+order by o.id;

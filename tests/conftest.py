@@ -1,0 +1,57 @@
+"""Fixtures for all tests: Postgres servers, and databases with Airflow's tables in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dagstop.install import install
+from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
+from tests.support.postgres import Server, binaries
+
+_servers: dict[str, Server] = {}
+
+
+def pytest_unconfigure() -> None:
+    """End every server that the session started."""
+    while _servers:
+        _servers.popitem()[1].stop()
+
+
+@pytest.fixture(scope="session", params=sorted(binaries()))
+def server(request: pytest.FixtureRequest) -> Server:
+    """A Postgres server for the whole session, one for each release found on this machine."""
+    name = request.param
+    if name not in _servers:
+        _servers[name] = Server(binaries()[name])
+        for shape in SHAPES:
+            url = _servers[name].create_database(name=f"bare_{shape}")
+            _servers[name].psql(url, schema_sql(shape))
+            url = _servers[name].create_database(template=f"bare_{shape}", name=f"full_{shape}")
+            install(url)
+    return _servers[name]
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> str:
+    """An Airflow release whose tables a database has."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bare_db(server: Server, shape: str) -> Iterator[AirflowDatabase]:
+    """A database with Airflow's tables and nothing of dagstop's."""
+    yield from _copy(server, "bare", shape)
+
+
+@pytest.fixture
+def airflow_db(server: Server, shape: str) -> Iterator[AirflowDatabase]:
+    """A database with Airflow's tables and dagstop installed."""
+    yield from _copy(server, "full", shape)
+
+
+def _copy(server: Server, kind: str, shape: str) -> Iterator[AirflowDatabase]:
+    url = server.create_database(template=f"{kind}_{shape}")
+    yield AirflowDatabase(url, shape)
+    server.drop_database(url)

@@ -1,0 +1,116 @@
+"""Databases with Airflow's tables in the shapes of three releases, and rows to put into them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from tests.support.postgres import connect, rows
+
+SHAPES = ("1.10.0", "2.11.2", "3.3.2")
+FIRST_DATE = datetime(2024, 1, 1, tzinfo=timezone.utc)
+
+
+def schema_sql(shape: str) -> str:
+    """Our own DDL of Airflow's tables as that release makes them."""
+    return (Path(__file__).parent / "airflow_schemas" / f"{shape}.sql").read_text()
+
+
+class AirflowDatabase:
+    """A database of one shape; every call is a session of its own."""
+
+    def __init__(self, url: str, shape: str) -> None:
+        self.url = url
+        self.shape = shape
+        self.by_date = shape.startswith("1.")
+        self.has_uuid = shape.startswith("3.")
+        self.date_column = "logical_date" if self.has_uuid else "execution_date"
+
+    def rows(self, query: str, arguments: Any = None) -> list[tuple[Any, ...]]:
+        """Run one statement; its rows, if it has any."""
+        return rows(self.url, query, arguments)
+
+    def one(self, query: str, arguments: Any = None) -> Any:
+        """The only row of a query, or its only value."""
+        (row,) = self.rows(query, arguments)
+        return row[0] if len(row) == 1 else row
+
+    def connect(self, **parameters: Any) -> Any:
+        """An autocommit connection, as a context manager."""
+        return connect(self.url, **parameters)
+
+    def user_url(self, user: str) -> str:
+        """The same database for another role."""
+        return self.url.replace("//postgres@", f"//{user}@")
+
+    def add_run(
+        self, dag_id: str = "dag", run_id: str = "run", state: str | None = "running",
+        date: datetime | None = FIRST_DATE,
+    ) -> None:  # fmt: skip
+        """One dag_run."""
+        values: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "state": state,
+                                  self.date_column: date, "start_date": FIRST_DATE}  # fmt: skip
+        if not self.by_date:
+            values["run_type"] = "manual"
+        if self.has_uuid:
+            values["run_after"] = FIRST_DATE
+        self._insert("dag_run", values)
+
+    def add_task(
+        self, task_id: str, state: str | None = "running", dag_id: str = "dag", run_id: str = "run",
+        map_index: int = -1, date: datetime = FIRST_DATE, **more: Any,
+    ) -> None:  # fmt: skip
+        """One task_instance; `more` are its other columns."""
+        values: dict[str, Any] = {"dag_id": dag_id, "task_id": task_id, "state": state,
+                                  "pool": "default_pool", "try_number": 1, **more}  # fmt: skip
+        if self.by_date:
+            values["execution_date"] = date
+        else:
+            values |= {"run_id": run_id, "map_index": map_index, "pool_slots": 1}
+        if self.has_uuid:
+            values.setdefault("id", str(uuid.uuid4()))
+            values.pop("job_id", None)
+        self._insert("task_instance", values)
+
+    def add_running(self, run_id: str = "run", tasks: Sequence[str] = ("a",), number: int = 0) -> None:
+        """A running run whose tasks all run, with what Airflow records of a process."""
+        date = FIRST_DATE + timedelta(days=number)
+        self.add_run(run_id=run_id, date=date)
+        for task in tasks:
+            self.add_task(
+                task, run_id=run_id, date=date, pid=4321, hostname="worker", job_id=7,
+                operator="BashOperator", start_date=datetime.now(timezone.utc) - timedelta(hours=1),
+            )  # fmt: skip
+
+    def set_run(self, state: str, run_id: str = "run") -> None:
+        """What a person types."""
+        self.rows("update dag_run set state = %s where run_id = %s", (state, run_id))
+
+    def set_task(self, task_id: str, state: str | None) -> None:
+        """The same for task instances of that name."""
+        self.rows("update task_instance set state = %s where task_id = %s", (state, task_id))
+
+    def states(self) -> dict[str, str | None]:
+        """task_id -> state, of all."""
+        return dict(self.rows("select task_id, state from task_instance"))  # type: ignore[arg-type]
+
+    def faults(self) -> list[tuple[Any, ...]]:
+        """(place, message) of every recorded fault."""
+        return self.rows("select place, message from dagstop.fault order by id")
+
+    @contextmanager
+    def transaction(self) -> Any:
+        """A cursor in one transaction, committed at the end."""
+        with connect(self.url) as connection:
+            connection.autocommit = False
+            with connection.cursor() as cursor:
+                yield cursor
+            connection.commit()
+
+    def _insert(self, table: str, values: dict[str, Any]) -> None:
+        places = ", ".join(["%s"] * len(values))
+        self.rows(f"insert into {table} ({', '.join(values)}) values ({places})", list(values.values()))

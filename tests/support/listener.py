@@ -1,0 +1,122 @@
+"""A real listener as a subprocess, and what the database says of its work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "DAGSTOP_", "DOCKER_"))}
+"""This environment without anything that would configure dagstop; the tests say it all."""
+
+
+def dagstop(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "dagstop", *arguments],
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=120,
+        env={**CLEAN, **environment},
+    )
+
+
+class Listener:
+    """`dagstop listen`, ready once it has swept the orders. Never outside a pid namespace."""
+
+    def __init__(self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere") -> None:
+        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.support.namespace"
+        self.url = url
+        self.home = home
+        self.state_dir = home / "dagstop-state"
+        self.log_path = home / "listener.log"
+        self._command = [
+            *(sys.executable, "-m", "dagstop", "listen", "--database-url", url),
+            *("--airflow-home", str(home), "--state-dir", str(self.state_dir)),
+            *("--docker-url", docker_url, "--host", "host-1", "-v", *options),
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Listener:
+        with self.log_path.open("ab") as log:
+            before = log.tell()
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=CLEAN)
+        self.wait_for("connected", after=before)
+        return self
+
+    def wait_for(self, text: str, *, after: int = 0, timeout: float = 20.0) -> None:
+        """Until a line of the log holds `text`."""
+        until = time.monotonic() + timeout
+        while text not in self.log(after):
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > until:
+                raise AssertionError(f"no {text!r} in the listener's log:\n{self.log()}")
+            time.sleep(0.01)
+
+    def log(self, after: int = 0) -> str:
+        return self.log_path.read_bytes()[after:].decode() if self.log_path.exists() else ""
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(10)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def __enter__(self) -> Listener:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        if value is not None:
+            print(self.log())
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Every final report, oldest order first."""
+        return query(
+            self.url,
+            "select o.id, o.kind, o.dag_id, o.run_id, o.closed_at, o.created_at, r.*"
+            " from dagstop.stop_order o join dagstop.report r on r.order_id = o.id"
+            " where r.outcome is not null order by o.id",
+        )
+
+    def wait_for_reports(self, count: int, timeout: float = 30.0) -> list[dict[str, Any]]:
+        until = time.monotonic() + timeout
+        while len(found := self.reports()) < count:
+            if time.monotonic() > until:
+                raise AssertionError(f"{len(found)} of {count} reports; log:\n{self.log()}")
+            time.sleep(0.01)
+        return found
+
+
+def query(url: str, text: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            cursor.execute(text, values or None)
+            return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+    finally:
+        connection.close()
+
+
+def show(facts: Any) -> str:
+    return json.dumps(facts, indent=2, default=str)
