@@ -154,13 +154,13 @@ class Link:
         every = self.sweep_every if self.state == "listening" else POLL
         next_sweep, next_beat = now + every, now + HEARTBEAT
         while True:
+            # a notice may have come in with the answer to a query: then the socket is silent
+            if self._rung(connection):
+                next_sweep = 0.0
             wait = max(0.0, min(next_sweep, next_beat) - time.monotonic())
-            readable, _, _ = select.select([connection, self._wake_read], [], [], wait)
-            if connection in readable:
-                connection.poll()
-                if any(notice.channel == "dagstop" for notice in connection.notifies):
-                    next_sweep = 0.0
-                connection.notifies.clear()
+            readable, _, _ = select.select([connection.fileno(), self._wake_read], [], [], wait)
+            if self._rung(connection):
+                next_sweep = 0.0
             if self._wake_read in readable:
                 self._drain()
             self._send(connection)
@@ -173,6 +173,13 @@ class Link:
             if time.monotonic() >= next_beat:
                 self._beat(connection)
                 next_beat = time.monotonic() + HEARTBEAT
+
+    def _rung(self, connection: Connection) -> bool:
+        """True if the doorbell rang since the last call; other channels' notices are dropped."""
+        connection.poll()
+        rung = any(notice.channel == "dagstop" for notice in connection.notifies)
+        connection.notifies.clear()
+        return rung
 
     def _send(self, connection: Connection) -> None:
         """Reports first: they close orders. A report is dropped only once it was written."""

@@ -14,13 +14,14 @@ declare
     columns text[] := dagstop.columns_of(schema_name, 'task_instance');
     key text := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
     mapped boolean := 'map_index' = any (columns);
-    final text := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
-        then '{failed,removed}'
-        else '{success,failed,skipped,upstream_failed,removed}' end;
+    final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+        then array['failed', 'removed']
+        else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
     ids bigint[];
     dags text[];
     runs text[];
     dates timestamptz[];
+    matching text;
     failed bigint;
 begin
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
@@ -33,46 +34,49 @@ begin
         dagstop.date_column_of(schema_name), schema_name
     ) into ids, dags, runs, dates using order_ids;
 
+    matching := format(
+        'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+         join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
+    );
+    -- The same order as the scheduler's. A mass of runs goes without: it would cost as much again
+    -- as the update itself, and a deadlock is caught and made good by the next heartbeat.
+    if cardinality(ids) <= 1000 then
+        execute format(
+            'select from %s where t.state is null or t.state <> all ($5) order by t.dag_id, t.%I, t.task_id %s for update of t',
+            matching, key, case when mapped then ', t.map_index' else '' end
+        ) using ids, dags, runs, dates, final;
+    end if;
+    -- both parts see the rows as they were before
     execute format(
         $sql$
-        with seen as materialized (
-            select
-                o.id as order_id, t.dag_id, t.task_id, t.%2$I as run_key, %3$s as map_index, t.try_number,
-                %4$s as job_id, %5$s as ti_id, t.hostname, t.pid, t.operator, t.state, t.start_date,
-                (t.state is null or t.state <> all ($6)) as unfinished
-            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-            join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I
-            where t.state is null or t.state <> all ($6)
-                or (t.pid is not null and t.end_date > $5 - interval '10 minutes')
-            order by dag_id, run_key, task_id, map_index
-            for update of t
-        ), kept as (
+        with kept as (
             insert into dagstop.stop_target
                 (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
-            select order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state, start_date
-            from seen
-            on conflict do nothing
+            select o.id, t.task_id, %3$s, t.try_number, %4$s, %5$s, t.hostname, t.pid, t.operator, t.state, t.start_date
+            from %2$s
+            where t.state is null or t.state <> all ($5)
+                or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
         ), failed as (
             update %1$I.task_instance t
             set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
-            from seen s
-            where s.unfinished and t.dag_id = s.dag_id and t.task_id = s.task_id and t.%2$I = s.run_key %8$s
+            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+            where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
             returning 1
         )
         select count(*) from failed
         $sql$,
         schema_name,
-        key,
+        matching,
         case when mapped then 't.map_index' else '-1' end,
-        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end,
-        case when 'id' = any (columns) then 't.id::text' else 'null::text' end,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null' end,
         -- as Airflow does it: what was under way ends now, the others keep an end they already have
         $sql$case when t.end_date is null or t.end_date < t.start_date
             or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
-            then $5 else t.end_date end$sql$,
-        case when 'updated_at' = any (columns) then ', updated_at = $5' else '' end,
-        case when mapped then 'and t.map_index = s.map_index' else '' end
-    ) into failed using ids, dags, runs, dates, clock_timestamp(), final::text[];
+            then $6 else t.end_date end$sql$,
+        case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
+        key
+    ) into failed using ids, dags, runs, dates, final, clock_timestamp();
 
     update dagstop.stop_order o
     set cascaded = true, logical_date = d.logical_date

@@ -10,19 +10,25 @@ create or replace function dagstop.orders_of_task(schema_name text, task_instanc
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    dag text := task_instance ->> 'dag_id';
+    run text := task_instance ->> 'run_id';
+    run_date timestamptz;
 begin
-    if task_instance ? 'run_id' then
+    if not task_instance ? 'run_id' then
+        run_date := task_instance ->> 'execution_date';
+        execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
+            into run using dag, run_date;
+    end if;
+    if run is null then
         return array(
             select o.id from dagstop.stop_order o
-            where o.dag_id = task_instance ->> 'dag_id' and o.run_id = task_instance ->> 'run_id'
-                and o.airflow_schema = schema_name
+            where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
         );
     end if;
     return array(
         select o.id from dagstop.stop_order o
-        where o.dag_id = task_instance ->> 'dag_id'
-            and o.logical_date = (task_instance ->> 'execution_date')::timestamptz
-            and o.airflow_schema = schema_name
+        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name
     );
 end
 $$;

@@ -241,8 +241,8 @@ def hash_unchanged(home):
         os.rename(settings + ".off", settings)
     if not with_policy:
         return None
-    if (with_policy["WRAPPED"], without["WRAPPED"]) != ("True", "False"):
-        raise RuntimeError(f"not compared: {with_policy} and {without}")
+    if with_policy["WRAPPED"] != "True" or without["WRAPPED"] != "False":
+        raise RuntimeError("the policy is not loaded, or loaded where it should not be")
     return with_policy["HASH"] == without["HASH"]
 
 

@@ -90,6 +90,14 @@ class Listener:
         if value is not None:
             print(self.log())
 
+    def wait_until_remembered(self, watched: int, timeout: float = 20.0) -> None:
+        """Until the listener knows that many task processes and has written them down."""
+        until = time.monotonic() + timeout
+        while (seen := _watched(self.state_dir)) < watched:
+            if time.monotonic() > until:
+                raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
+            time.sleep(0.05)
+
     def reports(self) -> list[dict[str, Any]]:
         """Every final report, oldest order first."""
         return query(
@@ -106,6 +114,13 @@ class Listener:
                 raise AssertionError(f"{len(found)} of {count} reports; log:\n{self.log()}")
             time.sleep(0.01)
         return found
+
+
+def _watched(state_dir: Path) -> int:
+    try:
+        return len(json.loads((state_dir / "remembered.json").read_text())["labels"])
+    except FileNotFoundError:
+        return 0
 
 
 def query(url: str, text: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

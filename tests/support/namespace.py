@@ -102,8 +102,11 @@ def _check(result: int, what: str, hint: str) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise NamespaceError(f"{path}: {error.strerror}; run as root") from error
 
 
 def main() -> int:

@@ -85,5 +85,5 @@ def hold(check: Callable[[], object], seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         check()
-        time.sleep(0.1)
+        time.sleep(0.5)
     check()
