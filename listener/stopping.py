@@ -10,22 +10,21 @@ from datetime import datetime, timedelta, timezone
 import psycopg2.extras
 
 from dagstop.config import ListenerConfig
+from dagstop.ended import EndedOrders
 from dagstop.evidence.containers import Client, Container, read_client
 from dagstop.evidence.index import Index
-from dagstop.evidence.surroundings import Surroundings, survey
+from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
-from dagstop.model import Identity, Process, Role, StopOrder, Verdict
+from dagstop.model import Process, StopOrder, Verdict
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.report import Findings, findings, is_superseded
 
-LINGER = 600.0
-"""Seconds for which a stopped run's late starters (say from Celery's queue) are stopped too."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
 
@@ -44,16 +43,6 @@ class Work:
     refreshed: float = field(default_factory=time.monotonic)
     next_look: float = 0.0
     earlier: Findings | None = None
-
-
-@dataclass(slots=True)
-class _Ended:
-    """An order that was reported on, remembered for its late starters."""
-
-    order: StopOrder
-    findings: Findings
-    at: float
-    looked_at: set[Identity] = field(default_factory=set)
 
 
 class Stopping:
@@ -75,8 +64,7 @@ class Stopping:
         self._containers = containers
         self._link = link
         self._works: dict[int, Work] = {}
-        self._ended: dict[int, _Ended] = {}
-        self._reopening: set[int] = set()
+        self._ended = EndedOrders(proc, watch)
         self._offset = 0.0
         self._around: Surroundings | None = None
 
@@ -97,6 +85,12 @@ class Stopping:
             self._begin([self._works[order.id or 0] for order in fresh])
         self._link.expect(len(self._works))
 
+    def late_starters(self) -> None:
+        """Ask again for the orders whose run started something after they were ended here."""
+        again = self._ended.reopen()
+        if again:
+            self._link.refresh(again)
+
     def step(self) -> None:
         """See who died, escalate, look again where it is time, report what is done."""
         while self._containers.results:
@@ -113,13 +107,10 @@ class Stopping:
         if order.id in self._works:
             self._works[order.id].hunt.order = order
             return False
-        ended = self._ended.get(order.id)
-        if ended is not None and order.id not in self._reopening:
+        if not self._ended.may_begin(order.id):
             return False  # its report is still on the way
-        self._reopening.discard(order.id)
         work = Work(Hunt(order, self._config.grace))
-        if ended is not None:
-            work.earlier = ended.findings
+        work.earlier = self._ended.findings_of(order.id)
         self._works[order.id] = work
         return True
 
@@ -233,10 +224,13 @@ class Stopping:
         for quarry in work.hunt.quarries.values():
             if not any(quarry.identity in w.hunt.quarries for w in self._works.values()):
                 self._pool.release(quarry)
-        looked_at = {*work.hunt.quarries, *work.hunt.spared}
-        self._ended[order.id] = _Ended(order, result, time.monotonic(), looked_at)
+        self._ended.remember(order, result, {*work.hunt.quarries, *work.hunt.spared})
 
     def _findings(self, work: Work) -> Findings:
+        inits = {container.pid for container, _ in work.spared.values()}
+        for identity in list(work.hunt.spared):
+            if not inits.isdisjoint(ancestors(self._proc, identity.pid)):
+                del work.hunt.spared[identity]  # its container is named, that says it all
         result = findings(
             work.hunt,
             work.ends.values(),
@@ -279,27 +273,6 @@ class Stopping:
                 "detail": psycopg2.extras.Json(result.detail()),
             }
         )
-
-    def late_starters(self) -> None:
-        """A message still queued when its run was failed may start its task afterwards."""
-        moment = time.monotonic()
-        for number in [n for n, ended in self._ended.items() if ended.at < moment - LINGER]:
-            del self._ended[number]
-        if not self._ended:
-            return
-        index: Index[Process] = Index(
-            (p for p in self._watch.labelled() if p.role is not Role.SUPERVISOR),
-            lambda process: process.label,
-        )
-        for number, ended in self._ended.items():
-            for process in index.of(ended.order):
-                age = (self._proc.now_ticks() - process.identity.start) / TICKS_PER_SECOND
-                started_after = age < moment - ended.at + 1.0
-                if started_after and process.identity not in ended.looked_at:
-                    ended.looked_at.add(process.identity)
-                    self._reopening.add(number)
-        if self._reopening:
-            self._link.refresh(self._reopening)
 
     def _to_db(self, moment: datetime) -> datetime:
         """From this host's clock to the database's."""

@@ -62,7 +62,7 @@ def judge_container(
     if label is None:
         return Verdict(Decision.FOREIGN, "nothing ties it to a task")
     stand_in = Process(
-        identity=Identity(0, 0),
+        identity=Identity(-1, 0),
         ppid=0,
         pgid=0,
         sid=0,

@@ -7,6 +7,7 @@ pid 1 does (pid_namespaces(7)): it is killed at once instead of after the grace 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -50,13 +51,11 @@ def end_container(
         polite = masks is None or masks.handles_sigterm
         if polite:
             _signal(engine, end, "SIGTERM")
-            if container.paused:
-                engine.unpause(container)
+            _thaw(engine, container)
             _wait(engine, end, proc, start, grace)
         if end.died_at is None:
             _signal(engine, end, "SIGKILL")
-            if container.paused and not polite:
-                engine.unpause(container)  # on cgroup v1 a frozen process dies only once thawed
+            _thaw(engine, container)
             _wait(engine, end, proc, start, patience)
     except ContainerRefused as exc:
         end.refused = str(exc)
@@ -66,6 +65,14 @@ def end_container(
 def _signal(engine: Engine, end: ContainerEnd, name: str) -> None:
     engine.signal(end.container, name)
     end.signals.append((name, now()))
+
+
+def _thaw(engine: Engine, container: Container) -> None:
+    """On cgroup v1 a frozen process dies only once thawed; some engines thaw it with the kill."""
+    seen = engine.inspect(container.id) if container.paused else None
+    if seen is not None and seen.paused:
+        with suppress(ContainerRefused):
+            engine.unpause(container)
 
 
 def _start(proc: ProcFS, container: Container) -> int | None:

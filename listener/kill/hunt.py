@@ -46,6 +46,7 @@ class Hunt:
     ) -> None:
         """Judge every candidate and signal what is to die, the first time it is seen."""
         self.waiting_until = None
+        self.spared = {}
         left = False
         for process in candidates:
             if process.state in {"X", "x"}:
@@ -65,7 +66,6 @@ class Hunt:
             left = True
             if self._may_wait(process, verdict):
                 continue
-            self.spared.pop(process.identity, None)
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool)

@@ -28,9 +28,10 @@ for run_id in json.loads(sys.argv[2]):
 class Airflow(Records):
     """One Airflow of `version`, installed in `venv`, living in the folder `home`.
 
-    `dags` is its DAG folder, `database_url` an empty Postgres database of its own, `port` that of
-    its web server on 127.0.0.1. `docker_url` reaches DAGs as DAGSTOP_LAB_DOCKER_URL; `policy_text`,
-    if given, is written as the site's cluster policy. Use as a context manager, or call `stop()`.
+    Keep `home` short: sockets lie in it. `dags` is its DAG folder, `database_url` an empty Postgres
+    database of its own, `port` that of its web server on 127.0.0.1. `docker_url` reaches DAGs as
+    DAGSTOP_LAB_DOCKER_URL; `policy_text`, if given, is written as the site's cluster policy.
+    Use as a context manager, or call `stop()`.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class Airflow(Records):
 
     def initialise(self) -> None:
         """Make the folders, the policy file, the database and (2.x) the user of the REST API."""
-        (self.home / "config").mkdir(parents=True, exist_ok=True)
-        (self.home / "output").mkdir(exist_ok=True)
+        for name in ("config", "output", "tmp"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
         if self._policy_text is not None:
             (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
         self._run(["airflow", "initdb"] if self.generation == 1 else ["airflow", "db", "migrate"])

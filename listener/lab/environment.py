@@ -43,6 +43,7 @@ def variables(
     path = os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     core = {
         "HOME": str(home),  # gunicorn 27 and Airflow itself write into it
+        "TMPDIR": str(home / "tmp"),  # a killed task leaves its airflowtmp folder behind
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",

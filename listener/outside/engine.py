@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TIMEOUT = 15
 """Seconds that a call may take before the engine counts as dead."""
 
+NEVER: Any = {"Name": "no", "MaximumRetryCount": 0}
+"""A restart policy."""
+
 Result = TypeVar("Result")
 
 
@@ -91,7 +94,7 @@ class Engine:
 
     def never_restart(self, container: Container) -> None:
         """Overrule a restart policy, or the engine would start the container again."""
-        self._tell(lambda client: client.update_container(container.id, restart_policy={"Name": "no"}))
+        self._tell(lambda client: client.update_container(container.id, restart_policy=NEVER))
 
     def _tell(self, call: Callable[[APIClient], Any]) -> None:
         from docker.errors import APIError, NotFound
@@ -107,7 +110,7 @@ class Engine:
 
     def _call(self, call: Callable[[APIClient], Result]) -> Result:
         from docker import APIClient
-        from docker.errors import DockerException, NotFound
+        from docker.errors import APIError, DockerException
         from requests.exceptions import RequestException
 
         try:
@@ -115,14 +118,9 @@ class Engine:
                 # "auto" asks the engine for its version: Engine 29 refuses what the oldest speak
                 self._client = APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
             return call(self._client)
-        except NotFound:
+        except APIError:  # it answered; also a RequestException, so it comes first
             raise
-        except (RequestException, OSError) as exc:
-            self.close()
-            raise EngineUnreachable(f"Docker engine at {self.url}: {_short(exc)}") from exc
-        except DockerException as exc:
-            if hasattr(exc, "status_code") and exc.status_code is not None:
-                raise
+        except (DockerException, RequestException, OSError) as exc:
             self.close()
             raise EngineUnreachable(f"Docker engine at {self.url}: {_short(exc)}") from exc
 

@@ -194,7 +194,7 @@ class Stage:
         """Every stop order of the run with the outcomes that hosts reported (None: unfinished)."""
         return self.airflow.query(
             "SELECT o.*, coalesce(array_agg(r.outcome) FILTER (WHERE r.order_id IS NOT NULL), '{}')"
-            " AS outcomes FROM dagstop.stop_order o LEFT JOIN dagstop.report r ON r.order_id = o.id"
+            " AS outcomes, json_agg(r.detail) AS details FROM dagstop.stop_order o LEFT JOIN dagstop.report r ON r.order_id = o.id"
             " WHERE o.dag_id = %s AND o.run_id = %s GROUP BY o.id ORDER BY o.id",
             (DAG, run_id),
         )

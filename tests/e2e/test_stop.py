@@ -29,7 +29,11 @@ def test_a_run_marked_failed_stops_and_nothing_else_does(stage: Stage, mode: str
         assert bool(runners) == (mode == "up")
         with DeathWatch([*work, *runners]) as watch:
             began = fail(stage, action, run)
-            wait_until(lambda: not watch.alive(), DEATH_SECONDS, lambda: why(stage, watch.alive()))
+            wait_until(
+                lambda: not watch.alive(),
+                DEATH_SECONDS,
+                lambda: why(stage, [*watch.alive(), *stage.orders(run)]),
+            )
             last_work = watch.last(work)
             last_runner = watch.last(runners) if runners else None
         wait_until(lambda: all_reported(stage, run), 30, lambda: why(stage, stage.orders(run)))

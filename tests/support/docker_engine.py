@@ -68,6 +68,7 @@ class Engine:
                     f"--host={self.url}",
                     "--bridge=none",
                     "--iptables=false",
+                    "--live-restore",
                     f"--cgroup-parent=/{self.folder.name}",
                 ],
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,41 @@
+# Needs Python 3.10 or newer, make and git; everything else it fetches itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Tests and the demo run in a pid namespace of their own: the killer sees only what they started.
+ALONE := $(BIN)/python -m dagstop.lab.namespace
+SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test e2e matrix lint format clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
+	$(ALONE) $(BIN)/dagstop demo
+
+test: lint ## All tests but those on real Airflows
+	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
+
+e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
+	$(ALONE) $(BIN)/python -m pytest -m e2e tests/e2e tests/policy $(ARGS)
+
+lint: $(VENV)/.installed ## Formatting, lint and types
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## Bring the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what the other targets made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+
+# editable_mode=strict: mypy sees the folders under their package names; again after each new file
+$(VENV)/.installed: $(SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[dev]' --config-settings editable_mode=strict
+	@touch $@

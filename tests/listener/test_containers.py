@@ -1,0 +1,144 @@
+"""Containers of a failed run, on a real Docker engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.docker_engine import IMAGE, Engine
+from tests.support.listener import CLEAN, Listener, show
+from tests.support.tasks import Tasks, wait_for
+
+pytestmark = [one_server, shape_2]
+HANDLES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+Run = Callable[..., Container]
+
+
+@pytest.fixture
+def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
+    """Start a container as DockerOperator does under the cluster policy."""
+    client = docker_engine.client()
+    started: list[Container] = []
+
+    def start(command: list[str], *, dag: str = "dag", tags: bool = True, **more: Any) -> Container:
+        environment = {
+            "AIRFLOW_CTX_DAG_ID": dag,
+            "AIRFLOW_CTX_DAG_RUN_ID": "run",
+            "AIRFLOW_CTX_TASK_ID": "a",
+            "DAGSTOP_AIRFLOW_HOME": more.pop("home", str(tmp_path)),
+        }
+        container = client.containers.run(
+            IMAGE,
+            command,
+            detach=True,
+            network_mode="none",
+            environment=environment if tags else {},
+            **more,
+        )
+        started.append(container)
+        return container
+
+    yield start
+    for container in started:
+        try:
+            container.remove(force=True)
+        except docker.errors.NotFound:
+            continue
+        except docker.errors.APIError as exc:
+            if exc.status_code != 409:  # its removal is under way
+                raise
+    client.close()
+
+
+def running(container: Container) -> bool:
+    try:
+        container.reload()
+    except docker.errors.NotFound:
+        return False
+    return container.status in {"running", "paused", "restarting"}
+
+
+def test_containers_of_the_run_die_and_foreign_ones_live(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    airflow_db.add_running("run")
+    ours = {
+        "no handler": run(["sleep", "600"]),
+        "handler": run(HANDLES),
+        "restarts": run(["sleep", "600"], restart_policy={"Name": "always"}),
+        "auto_remove": run(["sleep", "600"], auto_remove=True),
+        "paused": run(["sleep", "600"]),
+    }
+    ours["paused"].pause()
+    foreign = [
+        run(["sleep", "600"], dag="another"),
+        run(["sleep", "600"], home="/srv/other"),
+        run(["sleep", "600"], tags=False),
+    ]
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1, timeout=9)  # nobody's grace of 10 s was waited for
+    assert report["outcome"] == "stopped", show(report)
+    assert {name for name, container in ours.items() if running(container)} == set()
+    assert all(running(container) for container in foreign)
+    signals = {
+        item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]
+    }
+    assert signals[ours["handler"].id[:12]] == ["SIGTERM"], show(report)
+    assert signals[ours["no handler"].id[:12]] == ["SIGKILL"], show(report)
+    assert set(signals) == {container.id[:12] for container in ours.values()}, show(report)
+    assert [item["why"] for item in report["detail"]["spared"]] == ["its AIRFLOW_HOME is /srv/other"]
+
+
+def test_an_engine_that_is_away_is_waited_for(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    container = run(["sleep", "600"])
+    tasks.bash("sleep 7201", tasks.environment("dag", "run"))
+    wait_for("sleep 7201")
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        docker_engine.halt()
+        try:
+            airflow_db.set_run("failed")
+            wait_for("sleep 7201", 0)  # the processes do not wait for the engine
+            listener.wait_for("engine away")
+            assert listener.reports() == []
+        finally:
+            docker_engine.start()
+        (report,) = listener.wait_for_reports(1, timeout=40)
+    assert report["outcome"] == "stopped", show(report)
+    assert len(report["detail"]["containers"]) == 1
+    assert not running(container)
+
+
+def test_the_container_of_a_docker_run_in_bash_dies_with_it(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    cidfile = tmp_path / "cid"
+    command = f"docker run --network none --cidfile {cidfile} --rm {IMAGE} sh -c 'sleep 600; :' --name nobody"
+    tasks.bash(command, tasks.environment("dag", "run", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path)))
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        wait_for("sh -c sleep 600; : --name nobody")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)
+    assert len(report["detail"]["containers"]) == 1
+    listed = subprocess.run(
+        ["docker", "ps", "-q", "--no-trunc"],
+        env={**CLEAN, "DOCKER_HOST": docker_engine.url, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert cidfile.read_text() not in listed

@@ -1,0 +1,235 @@
+"""05_cascade.sql: a failed run takes its unfinished task instances with it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.postgres import rows
+
+UNFINISHED = (
+    None, "scheduled", "queued", "running", "restarting", "shutdown", "up_for_retry",
+    "up_for_reschedule", "deferred", "sensing", "awaiting_input", "of_tomorrow",
+)  # fmt: skip
+FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+def test_the_unfinished_fail_and_the_finished_keep_their_result(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_run()
+    for state in UNFINISHED + FINISHED:
+        airflow_db.add_task(f"was_{state}", state)
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {
+        **{f"was_{state}": "failed" for state in UNFINISHED},
+        **{f"was_{state}": state for state in FINISHED},
+    }
+    targets = airflow_db.rows("select task_id, state_before from dagstop.stop_target")
+    assert dict(targets) == {f"was_{state}": state for state in UNFINISHED}
+    assert airflow_db.faults() == []
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+
+
+def test_the_setting_all_takes_the_finished_too(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("update dagstop.setting set value = 'all' where name = 'cascade'")
+    airflow_db.add_run()
+    for state in ("success", "skipped", "removed", "running"):
+        airflow_db.add_task(state, state)
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {
+        "success": "failed", "skipped": "failed", "removed": "removed", "running": "failed",
+    }  # fmt: skip
+
+
+def test_end_and_duration_are_set_as_airflow_sets_them(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.add_task("retry", "up_for_retry", start_date=FIRST_DATE,
+                        end_date=FIRST_DATE + timedelta(seconds=5), duration=5)  # fmt: skip
+    airflow_db.add_task("never", None)
+    airflow_db.set_run("failed")
+    found = dict(
+        (task, (ended, duration))
+        for task, ended, duration in airflow_db.rows(
+            "select task_id, end_date > now() - interval '1 min', round(duration) from task_instance"
+        )
+    )
+    assert found["a"][0] is True and 3600 <= found["a"][1] < 3700
+    assert found["retry"] == (False, 5)
+    assert found["never"] == (True, None)
+    if airflow_db.shape != "1.10.0":
+        assert airflow_db.one("select bool_and(updated_at is not null) from task_instance") is True
+
+
+def test_other_runs_are_left_alone(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running("run", ("a",), 0)
+    airflow_db.add_running("other", ("b",), 1)
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {"a": "failed", "b": "running"}
+
+
+def test_a_run_with_nothing_left_is_an_order_with_those_whose_process_may_live(
+    airflow_db: AirflowDatabase,
+) -> None:
+    airflow_db.add_run()
+    airflow_db.add_task("just_ended", "skipped", pid=99)
+    airflow_db.add_task("long_ended", "success", pid=98, end_date=FIRST_DATE)
+    airflow_db.add_task("never_ran", "skipped")
+    airflow_db.rows("update task_instance set end_date = now() where task_id <> 'long_ended'")
+    airflow_db.set_run("failed")
+    assert airflow_db.one("select cascaded from dagstop.stop_order") is True
+    assert airflow_db.rows("select task_id, pid, state_before from dagstop.stop_target") == [
+        ("just_ended", 99, "skipped")
+    ]
+
+
+@pytest.mark.parametrize("count", [50, 1200])
+def test_many_runs_in_one_update(airflow_db: AirflowDatabase, count: int) -> None:
+    for number in range(3):
+        airflow_db.add_running(f"run{number}", ("a", "b"), number)
+    extra = "'manual', now()" if airflow_db.has_uuid else "'manual'"
+    columns = "run_type, run_after" if airflow_db.has_uuid else "run_type"
+    if airflow_db.by_date:
+        extra, columns = "false", "external_trigger"
+    airflow_db.rows(
+        f"insert into dag_run (dag_id, run_id, {airflow_db.date_column}, state, {columns}) "
+        f"select 'dag', 'bulk' || n, %s + n * interval '1 hour', 'running', {extra} "
+        "from generate_series(100, 99 + %s) n",
+        (FIRST_DATE, count),
+    )
+    airflow_db.rows("update dag_run set state = 'failed'")
+    assert airflow_db.one("select count(*) from dagstop.stop_order where cascaded") == count + 3
+    assert airflow_db.one("select count(*) from dagstop.stop_target") == 6
+    assert set(airflow_db.states().values()) == {"failed"}
+    dates = f"select count(*) from dagstop.stop_order o join dag_run r using (dag_id, run_id) where o.logical_date = r.{airflow_db.date_column}"
+    assert airflow_db.one(dates) == count + 3
+
+
+def test_mapped_tasks_are_all_stopped(airflow_db: AirflowDatabase) -> None:
+    if airflow_db.by_date:
+        return  # no mapped tasks in 1.10
+    airflow_db.add_run()
+    for index in range(3):
+        airflow_db.add_task("mapped", map_index=index)
+    airflow_db.set_run("failed")
+    assert airflow_db.rows("select map_index from dagstop.stop_target order by 1") == [
+        (0,), (1,), (2,),
+    ]  # fmt: skip
+
+
+def test_a_run_without_a_logical_date(airflow_db: AirflowDatabase) -> None:
+    if not airflow_db.has_uuid:
+        return  # only Airflow 3 has such runs
+    airflow_db.add_run(date=None)
+    airflow_db.add_task("a")
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select logical_date, cascaded from dagstop.stop_order") == (None, True)
+
+
+def test_a_rolled_back_savepoint_leaves_nothing(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running("run", ("a",), 0)
+    airflow_db.add_running("other", ("b",), 1)
+    with airflow_db.transaction() as cursor:
+        cursor.execute("savepoint s")
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'run'")
+        cursor.execute("rollback to savepoint s")
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'other'")
+    assert airflow_db.states() == {"a": "running", "b": "failed"}
+    assert airflow_db.rows("select run_id, cascaded from dagstop.stop_order") == [("other", True)]
+
+
+def test_a_direct_failure_after_a_cascade_in_the_same_transaction(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running("run", ("a",), 0)
+    airflow_db.add_running("other", ("b",), 1)
+    with airflow_db.transaction() as cursor:
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'run'")
+        cursor.execute("update task_instance set state = 'failed' where task_id = 'b'")
+    assert airflow_db.rows("select kind, run_id from dagstop.stop_order order by id") == [
+        ("run", "run"), ("task", "other"),
+    ]  # fmt: skip
+
+
+def test_a_role_that_may_only_update_dag_run_cascades(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("drop role if exists dba; create role dba login")
+    airflow_db.rows("grant select, update on dag_run to dba")
+    rows(airflow_db.user_url("dba"), "update dag_run set state = 'failed'")
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select session_user_name from dagstop.stop_order") == "dba"
+
+
+BREAKS = {
+    "column": "alter table task_instance rename column task_id to task",
+    "target": "drop table dagstop.stop_target cascade",
+    "order": "drop table dagstop.stop_order cascade",
+    "fault": "drop table dagstop.fault cascade; drop table dagstop.stop_target cascade",
+    "helper": "drop function dagstop.cascade_orders(bigint[], text)",
+    "recorder": "drop function dagstop.record_fault(text, text, text, jsonb); drop table dagstop.stop_order cascade",
+    "setting": "drop table dagstop.setting",
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_fault_never_fails_the_statement(airflow_db: AirflowDatabase, broken: str) -> None:
+    airflow_db.add_running()
+    airflow_db.rows(BREAKS[broken])
+    with airflow_db.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("update dag_run set state = 'failed'")
+        assert any("dagstop" in notice and "WARNING" in notice for notice in connection.notices)
+        cursor.execute("select current_setting('dagstop.cascading', true)")
+        assert cursor.fetchone()[0] in (None, "")
+        cursor.execute("update task_instance set state = 'failed'")
+        cursor.execute("update task_instance set state = 'running'")
+        cursor.execute("update task_instance set state = null")
+    assert airflow_db.one("select state from dag_run") == "failed"
+    if broken in ("column", "target", "helper", "setting"):
+        assert airflow_db.one("select count(*) from dagstop.fault") > 0
+
+
+def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("drop role if exists weak; create role weak login")
+    airflow_db.add_running()
+    airflow_db.rows("alter function dagstop.cascade_statement() owner to weak")
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {"a": "running"}
+    assert airflow_db.one("select cascaded from dagstop.stop_order") is False
+
+
+def test_what_a_fault_left_is_done_at_the_next_heartbeat(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("alter table task_instance rename column state to was")
+    airflow_db.set_run("failed")
+    assert airflow_db.one("select cascaded, logical_date from dagstop.stop_order") == (
+        False, FIRST_DATE,
+    )  # fmt: skip
+    airflow_db.rows("alter table task_instance rename column was to state")
+    airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select cascaded from dagstop.stop_order") is True
+    assert airflow_db.rows("select task_id, pid from dagstop.stop_target") == [("a", 4321)]
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+
+
+def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("alter table task_instance rename column state to was")
+    airflow_db.set_run("failed")
+    airflow_db.rows("alter table task_instance rename column was to state")
+    airflow_db.set_run("queued")
+    airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    assert airflow_db.states() == {"a": "running"}
+    assert airflow_db.one("select cascaded from dagstop.stop_order") is True
+
+
+def test_airflow_3_renames_the_date_under_our_feet(airflow_db: AirflowDatabase) -> None:
+    if airflow_db.shape != "2.11.2":
+        return  # that migration meets Airflow 2 only
+    airflow_db.add_running("run", ("a",), 0)
+    airflow_db.add_running("other", ("b",), 1)
+    with airflow_db.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'run'")
+        airflow_db.rows("alter table dag_run rename column execution_date to logical_date")
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'other'")
+    assert airflow_db.states() == {"a": "failed", "b": "failed"}
+    assert airflow_db.faults() == []

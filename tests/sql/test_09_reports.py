@@ -1,0 +1,77 @@
+"""09_reports.sql: reports, heartbeats, and when an order is closed."""
+
+from __future__ import annotations
+
+from tests.sql.test_08_orders_read import report
+from tests.support.airflow_tables import AirflowDatabase
+
+BEAT = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', '{}')"
+
+
+def closed(db: AirflowDatabase) -> bool:
+    return bool(db.one("select closed_at is not null from dagstop.stop_order"))
+
+
+def failed_run(db: AirflowDatabase) -> int:
+    db.add_running()
+    db.set_run("failed")
+    return int(db.one("select id from dagstop.stop_order"))
+
+
+def test_closed_when_every_live_listener_is_done(airflow_db: AirflowDatabase) -> None:
+    order = failed_run(airflow_db)
+    airflow_db.rows(BEAT, ("one",))
+    airflow_db.rows(BEAT, ("two",))
+    report(airflow_db, order, "one", None)
+    assert not closed(airflow_db)
+    report(airflow_db, order, "one", "stopped")
+    assert not closed(airflow_db)
+    assert airflow_db.one("select waiting_for from dagstop.open_order") == ["two"]
+    report(airflow_db, order, "two", "nothing_found")
+    assert closed(airflow_db)
+    history = airflow_db.rows("select host, outcome from dagstop.history order by host")
+    assert history == [("one", "stopped"), ("two", "nothing_found")]
+
+
+def test_a_dead_listener_is_not_waited_for(airflow_db: AirflowDatabase) -> None:
+    order = failed_run(airflow_db)
+    airflow_db.rows(BEAT, ("one",))
+    airflow_db.rows(BEAT, ("two",))
+    report(airflow_db, order, "one", "stopped")
+    airflow_db.rows("update dagstop.listener set seen_at = now() - interval '2 min' where host = 'two'")
+    airflow_db.rows(BEAT, ("one",))
+    assert closed(airflow_db)
+
+
+def test_a_final_outcome_stays(airflow_db: AirflowDatabase) -> None:
+    order = failed_run(airflow_db)
+    report(airflow_db, order, "one", "stopped")
+    report(airflow_db, order, "one", None)
+    assert airflow_db.one("select outcome from dagstop.report") == "stopped"
+    report(airflow_db, order + 1000, "one", "stopped")  # an order removed in between
+
+
+def test_a_heartbeat_knows_the_triggers_and_the_faults(airflow_db: AirflowDatabase) -> None:
+    assert airflow_db.rows(BEAT, ("one",)) == [(True, 0)]
+    airflow_db.rows("alter table dag_run disable trigger dagstop_order")
+    airflow_db.rows("insert into dagstop.fault (place, sqlstate, message) values ('p', 'x', 'm')")
+    assert airflow_db.rows(BEAT, ("one",)) == [(False, 1)]
+
+
+def test_a_listener_takes_only_its_own_row_away(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows(BEAT, ("one",))
+    (mine,) = airflow_db.rows("select listener_id::text from dagstop.listener")
+    airflow_db.rows("select dagstop.retire('one', gen_random_uuid())")
+    assert airflow_db.one("select count(*) from dagstop.listener") == 1
+    airflow_db.rows("select dagstop.retire('one', %s::uuid)", mine)
+    assert airflow_db.one("select count(*) from dagstop.listener") == 0
+
+
+def test_old_rows_are_removed(airflow_db: AirflowDatabase) -> None:
+    order = failed_run(airflow_db)
+    airflow_db.set_task("a", "running")
+    report(airflow_db, order, "one", "stopped")
+    airflow_db.rows("update dagstop.stop_order set created_at = now() - interval '91 days'")
+    airflow_db.rows(BEAT, ("one",))
+    for table in ("stop_order", "stop_target", "report", "refused_write"):
+        assert airflow_db.one(f"select count(*) from dagstop.{table}") == 0, table

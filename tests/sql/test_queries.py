@@ -1,0 +1,36 @@
+"""The SQL files as Python sees them."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from dagstop import sql
+
+ALL = sorted(f.name.removesuffix(".sql") for f in files("dagstop.sql").iterdir() if f.name.endswith(".sql"))
+
+
+def test_every_file_is_installed_or_named() -> None:
+    others = {sql.UNINSTALL_FILE, sql.DROP_SCHEMA_FILE, "queries", "catalogue"}
+    assert set(ALL) == set(sql.INSTALL_FILES) | others
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name[0].isdigit()])
+def test_every_file_begins_with_what_it_does(name: str) -> None:
+    head = re.match(r"(?:-- .*\n)+", sql.read(name))
+    assert head is not None
+    lines = head[0].splitlines()
+    assert 3 <= len(lines) <= 8
+    assert [word for word in ("Fired by:", "Changes:", "Leaves alone:") if word not in head[0]] == []
+
+
+def test_the_checksum_is_put_in() -> None:
+    assert "{checksum}" not in sql.script(sql.TRIGGERS_FILE)
+    assert f"[dagstop {sql.checksum(sql.TRIGGERS_FILE)}]" in sql.script(sql.TRIGGERS_FILE)
+
+
+def test_queries_have_names() -> None:
+    assert "open_orders" in sql.queries()
+    assert all(text and not text.endswith(";") for text in sql.queries().values())
