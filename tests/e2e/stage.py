@@ -25,6 +25,12 @@ DAG = "stubborn"
 LEFT_ALONE = "e2e_6100"  # a run that nobody fails
 SLEEPS = ("6001", "6002", "6003", "6004", "6005", "6006")  # see dagstop/lab/dags/stubborn.py
 CONTAINER = "6007"
+_ORDERS = """
+SELECT o.*, coalesce(array_agg(r.outcome) FILTER (WHERE r.order_id IS NOT NULL), '{}') AS outcomes,
+       json_agg(r.detail) AS details
+FROM dagstop.stop_order o LEFT JOIN dagstop.report r ON r.order_id = o.id
+WHERE o.dag_id = %s AND o.run_id = %s GROUP BY o.id ORDER BY o.id
+"""
 START_SECONDS = 240.0  # two cores start some fifty Python interpreters
 
 
@@ -193,9 +199,7 @@ class Stage:
     def orders(self, run_id: str) -> list[dict[str, Any]]:
         """Every stop order of the run with the outcomes that hosts reported (None: unfinished)."""
         return self.airflow.query(
-            "SELECT o.*, coalesce(array_agg(r.outcome) FILTER (WHERE r.order_id IS NOT NULL), '{}')"
-            " AS outcomes, json_agg(r.detail) AS details FROM dagstop.stop_order o LEFT JOIN dagstop.report r ON r.order_id = o.id"
-            " WHERE o.dag_id = %s AND o.run_id = %s GROUP BY o.id ORDER BY o.id",
+            _ORDERS,
             (DAG, run_id),
         )
 

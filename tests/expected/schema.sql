@@ -1,0 +1,2335 @@
+--
+-- PostgreSQL database dump
+--
+
+
+-- Dumped from database version 15.20 (Debian 15.20-0+deb12u1)
+-- Dumped by pg_dump version 15.20 (Debian 15.20-0+deb12u1)
+
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+
+--
+-- Name: dagstop; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA dagstop;
+
+
+--
+-- Name: SCHEMA dagstop; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA dagstop IS 'The kill switch for Airflow: orders, their targets and their reports.';
+
+
+--
+-- Name: cascade_orders(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    key text := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
+    mapped boolean := 'map_index' = any (columns);
+    final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+        then array['failed', 'removed']
+        else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
+    ids bigint[];
+    dags text[];
+    runs text[];
+    dates timestamptz[];
+    matching text;
+    failed bigint;
+begin
+    -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
+    -- index lookup and 100,000 runs are one hash join
+    execute format(
+        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(r.%I)
+         from dagstop.stop_order o
+         join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+         where o.id = any ($1)',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into ids, dags, runs, dates using order_ids;
+
+    matching := format(
+        'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+         join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
+    );
+    -- The same order as the scheduler's. A mass of runs goes without: it would cost as much again
+    -- as the update itself, and a deadlock is caught and made good by the next heartbeat.
+    if cardinality(ids) <= 1000 then
+        execute format(
+            'select from %s where t.state is null or t.state <> all ($5) order by t.dag_id, t.%I, t.task_id %s for update of t',
+            matching, key, case when mapped then ', t.map_index' else '' end
+        ) using ids, dags, runs, dates, final;
+    end if;
+    -- both parts see the rows as they were before
+    execute format(
+        $sql$
+        with kept as (
+            insert into dagstop.stop_target
+                (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+            select o.id, t.task_id, %3$s, t.try_number, %4$s, %5$s, t.hostname, t.pid, t.operator, t.state, t.start_date
+            from %2$s
+            where t.state is null or t.state <> all ($5)
+                or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
+        ), failed as (
+            update %1$I.task_instance t
+            set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
+            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+            where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
+            returning 1
+        )
+        select count(*) from failed
+        $sql$,
+        schema_name,
+        matching,
+        case when mapped then 't.map_index' else '-1' end,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null' end,
+        -- as Airflow does it: what was under way ends now, the others keep an end they already have
+        $sql$case when t.end_date is null or t.end_date < t.start_date
+            or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
+            then $6 else t.end_date end$sql$,
+        case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
+        key
+    ) into failed using ids, dags, runs, dates, final, clock_timestamp();
+
+    update dagstop.stop_order o
+    set cascaded = true, logical_date = d.logical_date
+    from unnest(ids, dates) as d (id, logical_date)
+    where o.id = d.id;
+    return failed;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema; how many.';
+
+
+--
+-- Name: cascade_statement(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_statement() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    order_ids bigint[];
+begin
+    select array_agg(o.id) into order_ids
+    from dagstop.stop_order o
+    where o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
+    if order_ids is null then
+        return null;
+    end if;
+    -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
+    perform set_config('dagstop.cascading', 'on', true);
+    perform dagstop.cascade_orders(order_ids, tg_table_schema);
+    perform set_config('dagstop.cascading', '', true);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'cascade_statement', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'orders', order_ids[:100])
+            );
+            perform dagstop.fill_dates(order_ids, tg_table_schema);
+        exception
+            when others then
+                raise warning 'dagstop: cascade_statement failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade_statement(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+
+
+--
+-- Name: close_orders(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.close_orders(order_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+begin
+    update dagstop.stop_order o
+    set closed_at = clock_timestamp()
+    where o.id = any (order_ids) and o.closed_at is null
+        and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+        and not exists (
+            select from dagstop.listener l
+            where l.seen_at > alive
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = l.host and r.outcome is not null
+                )
+        );
+end
+$$;
+
+
+--
+-- Name: FUNCTION close_orders(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which every live listener has a final report, and at least one has.';
+
+
+--
+-- Name: columns_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.columns_of(schema_name text, table_name text) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    found_columns text[];
+begin
+    select array_agg(a.attname::text) into found_columns
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where n.nspname = schema_name and c.relname = table_name and c.relkind in ('r', 'p');
+    if found_columns is null then
+        raise exception 'dagstop.columns_of: no table %.%', schema_name, table_name
+            using errcode = 'undefined_table';
+    end if;
+    return found_columns;
+end
+$$;
+
+
+--
+-- Name: FUNCTION columns_of(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.columns_of(schema_name text, table_name text) IS 'The columns that a table of Airflow''s has now; asked at each call, since Airflow is upgraded underneath.';
+
+
+--
+-- Name: complete_orders(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    still_failed bigint[];
+begin
+    -- the run may have been cleared since: then there is nothing to fail any more
+    execute format(
+        $sql$
+        select array_agg(id) from (
+            select o.id
+            from dagstop.stop_order o
+            join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+            where o.id = any ($1) and r.state = 'failed'
+            order by r.id
+            for update of r
+        ) as locked
+        $sql$, schema_name
+    ) into still_failed using order_ids;
+    if still_failed is not null then
+        perform set_config('dagstop.cascading', 'on', true);
+        perform dagstop.cascade_orders(still_failed, schema_name);
+        perform set_config('dagstop.cascading', '', true);
+    end if;
+    update dagstop.stop_order set cascaded = true where id = any (order_ids) and not cascaded;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that a fault left behind, where the run is failed still.';
+
+
+--
+-- Name: complete_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.complete_pending() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+    pending record;
+    one bigint;
+begin
+    for pending in
+        select p.airflow_schema, array_agg(p.id order by p.id) as ids
+        from (
+            select o.airflow_schema, o.id from dagstop.stop_order o
+            where not o.cascaded and o.kind = 'run'
+            order by o.id
+            limit 1000
+            for update skip locked
+        ) as p
+        group by p.airflow_schema
+    loop
+        begin
+            perform dagstop.complete_orders(pending.ids, pending.airflow_schema);
+        exception
+            when others then
+                -- one bad order must not hold up the others
+                foreach one in array pending.ids[:100] loop
+                    begin
+                        perform dagstop.complete_orders(array[one], pending.airflow_schema);
+                    exception
+                        when others then
+                            perform dagstop.record_fault(
+                                'complete_pending', sqlstate, sqlerrm, jsonb_build_object('order', one, 'repeats', true)
+                            );
+                    end;
+                end loop;
+        end;
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION complete_pending(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that a fault (a deadlock, say) left behind.';
+
+
+--
+-- Name: date_column_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.date_column_of(schema_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if 'logical_date' = any (dagstop.columns_of(schema_name, 'dag_run')) then
+        return 'logical_date';
+    end if;
+    return 'execution_date';
+end
+$$;
+
+
+--
+-- Name: FUNCTION date_column_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run calls the date of a run: logical_date since Airflow 3, execution_date before.';
+
+
+--
+-- Name: fence(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fence() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    ti jsonb := to_jsonb(old);
+    index integer := coalesce((ti ->> 'map_index')::integer, -1);
+    fencing bigint;
+    wanted text := new.state;
+begin
+    select o.id into fencing
+    from dagstop.stop_order o
+    join dagstop.stop_target t on t.order_id = o.id
+    where o.id = any (dagstop.orders_of_task(tg_table_schema, ti))
+        and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
+        and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
+        -- a queued message may arrive long after every process is dead
+        and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+    order by o.id desc
+    limit 1;
+    if fencing is null then
+        return new;
+    end if;
+    new.state := old.state;
+    insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
+    select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, wanted
+    from dagstop.stop_order o where o.id = fencing;
+    return new;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'fence', sqlstate, sqlerrm,
+                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', wanted)
+            );
+        exception
+            when others then
+                raise warning 'dagstop: fence failed: %', sqlerrm;
+        end;
+        return new;
+end
+$$;
+
+
+--
+-- Name: FUNCTION fence(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance failed while its order is open.';
+
+
+--
+-- Name: fill_dates(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    execute format(
+        'update dagstop.stop_order o set logical_date = r.%I
+         from %I.dag_run r
+         where o.id = any ($1) and r.dag_id = o.dag_id and r.run_id = o.run_id',
+        dagstop.date_column_of(schema_name), schema_name
+    ) using order_ids;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+
+
+--
+-- Name: heartbeat(text, uuid, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) RETURNS TABLE(triggers_ok boolean, faults bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    insert into dagstop.listener as l (host, listener_id, version, detail)
+    values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
+    on conflict on constraint listener_pkey do update set
+        started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
+        listener_id = excluded.listener_id,
+        version = excluded.version,
+        seen_at = clock_timestamp(),
+        detail = excluded.detail;
+    begin
+        perform dagstop.complete_pending();
+        -- an order whose last outstanding host died is closed here
+        perform dagstop.close_orders(array(
+            select o.id from dagstop.stop_order o
+            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+            order by o.id
+            limit 2000
+            for update skip locked
+        ));
+        perform dagstop.prune();
+    exception
+        when others then
+            perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
+    end;
+    return query select
+        not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
+        (select count(*) from dagstop.fault);
+end
+$$;
+
+
+--
+-- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place and how many faults are recorded.';
+
+
+--
+-- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    picked bigint[] := ids;
+    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
+    schema_name text;
+    numbers bigint[] := '{}';
+    rows jsonb[] := '{}';
+    some_numbers bigint[];
+    some_rows jsonb[];
+    unreadable text[] := '{}';
+begin
+    if picked is null then
+        picked := array(
+            select o.id from dagstop.stop_order o
+            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
+                )
+            order by o.id
+            limit max_orders
+        );
+    end if;
+    if picked = '{}' then
+        return;
+    end if;
+    for schema_name in select distinct o.airflow_schema from dagstop.stop_order o where o.id = any (picked) loop
+        begin
+            select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
+            from (
+                select array_agg(o.id) as numbers, array_agg(o.dag_id) as dags, array_agg(o.run_id) as runs,
+                    array_agg(o.logical_date) as dates, array_agg(o.task_id) as tasks, array_agg(o.map_index) as indexes
+                from dagstop.stop_order o
+                where o.id = any (picked) and o.airflow_schema = schema_name
+            ) as k
+            cross join lateral dagstop.present_rows(schema_name, k.numbers, k.dags, k.runs, k.dates, k.tasks, k.indexes) as p;
+            numbers := numbers || some_numbers;
+            rows := rows || some_rows;
+        exception
+            when others then
+                -- the orders must reach the hosts all the same
+                unreadable := unreadable || schema_name;
+                perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
+        end;
+    end loop;
+    return query
+    select
+        o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
+        o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
+        o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
+        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end
+    from dagstop.stop_order o
+    left join (
+        select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
+        from dagstop.stop_target s
+        where s.order_id = any (picked)
+        group by s.order_id
+    ) as t on t.order_id = o.id
+    left join unnest(numbers, rows) as p (number, present) on p.number = o.id
+    where o.id = any (picked)
+    order by o.id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read.';
+
+
+--
+-- Name: order_run(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_run() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- the date is filled in by the cascade: its column has two names, and this runs once per row
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
+    values ('run', tg_table_schema, new.dag_id, new.run_id, new.end_date is distinct from old.end_date, old.state);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
+        exception
+            when others then
+                raise warning 'dagstop: order_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION order_run(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop order of a run that turned failed.';
+
+
+--
+-- Name: order_task(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_task() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    before jsonb := to_jsonb(old);
+    run text := before ->> 'run_id';
+    run_date timestamptz := before ->> 'execution_date';
+    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    new_order bigint;
+begin
+    if before ? 'run_id' then
+        execute format(
+            'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
+            dagstop.date_column_of(tg_table_schema), tg_table_schema
+        ) into run_date using before ->> 'dag_id', run;
+    else
+        execute format(
+            'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
+        ) into run using before ->> 'dag_id', run_date;
+    end if;
+    insert into dagstop.stop_order
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
+    values
+        ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
+         new.end_date is distinct from old.end_date, true, before ->> 'state')
+    returning id into new_order;
+    insert into dagstop.stop_target
+        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+    values
+        (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
+         before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
+         before ->> 'state', (before ->> 'start_date')::timestamptz);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+        exception
+            when others then
+                raise warning 'dagstop: order_task failed: %', sqlerrm;
+        end;
+        return null;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION order_task(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly.';
+
+
+--
+-- Name: orders_of_task(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    dag text := task_instance ->> 'dag_id';
+    run text := task_instance ->> 'run_id';
+    run_date timestamptz;
+begin
+    if not task_instance ? 'run_id' then
+        run_date := task_instance ->> 'execution_date';
+        execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
+            into run using dag, run_date;
+    end if;
+    if run is null then
+        return array(
+            select o.id from dagstop.stop_order o
+            where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
+        );
+    end if;
+    return array(
+        select o.id from dagstop.stop_order o
+        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) IS 'The orders of the run that a row of task_instance belongs to.';
+
+
+--
+-- Name: present_rows(text, bigint[], text[], text[], timestamp with time zone[], text[], integer[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) RETURNS TABLE(number bigint, present jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    index text := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
+begin
+    return query execute format(
+        $sql$
+        select k.number, jsonb_agg(jsonb_build_object(
+            'task_id', t.task_id, 'map_index', %3$s, 'try_number', t.try_number, 'job_id', %4$s, 'ti_id', %5$s,
+            'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
+            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, %3$s)
+        from unnest($1, $2, $3, $4, $5, $6) as k (number, dag_id, run_id, execution_date, task_id, map_index)
+        join %1$I.task_instance t on t.dag_id = k.dag_id and t.%2$I = k.%2$I
+        where (k.task_id is null or t.task_id = k.task_id) and (k.map_index is null or %3$s = k.map_index)
+        group by k.number
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end,
+        index,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null::bigint' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null::text' end
+    ) using numbers, dags, runs, dates, tasks, indexes;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) IS 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+
+
+--
+-- Name: prune(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.prune() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('keep_seconds', 7776000);
+    ids bigint[] := array(
+        select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
+        for update skip locked
+    );
+begin
+    if ids <> '{}' then
+        delete from dagstop.stop_target t where t.order_id = any (ids);
+        delete from dagstop.refused_write w where w.order_id = any (ids);
+        delete from dagstop.stop_order o where o.id = any (ids);
+    end if;
+    delete from dagstop.fault f where f.at < oldest;
+end
+$$;
+
+
+--
+-- Name: FUNCTION prune(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, at most 500 orders at once.';
+
+
+--
+-- Name: record_fault(text, text, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    -- one statement over 100,000 rows must not write 100,000 equal faults
+    same_at timestamptz := clock_timestamp() - interval '10 minutes';
+    full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
+begin
+    if exists (
+        select from dagstop.fault f
+        where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message
+            and (f.context -> 'txid' = full_context -> 'txid' or f.context ? 'repeats')
+    ) then
+        return;
+    end if;
+    insert into dagstop.fault (place, sqlstate, message, context)
+    values (place, code, message, full_context);
+    raise warning 'dagstop: % failed (%): %', place, code, message
+        using hint = 'The statement went on without it. Run: dagstop check';
+exception
+    when others then
+        raise warning 'dagstop: % failed (%): % (and could not be recorded: %)', place, code, message, sqlerrm;
+end
+$$;
+
+
+--
+-- Name: FUNCTION record_fault(place text, code text, message text, context jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) IS 'Records an error and warns; once per transaction, and a context with "repeats" once per ten minutes.';
+
+
+--
+-- Name: release(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.release() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    ti jsonb := to_jsonb(old);
+begin
+    update dagstop.stop_target t
+    set released_at = clock_timestamp()
+    where t.order_id = any (dagstop.orders_of_task(tg_table_schema, ti))
+        and t.task_id = ti ->> 'task_id'
+        and t.map_index = coalesce((ti ->> 'map_index')::integer, -1)
+        and t.released_at is null;
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'release', sqlstate, sqlerrm,
+                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id')
+            );
+        exception
+            when others then
+                raise warning 'dagstop: release failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION release(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.release() IS 'Trigger function: opens the fence of a task instance that was taken out of failed.';
+
+
+--
+-- Name: retire(text, uuid); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.retire(host text, listener_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION retire(host text, listener_id uuid); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.retire(host text, listener_id uuid) IS 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';
+
+
+--
+-- Name: ring(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.ring() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- a full queue would fail Airflow's commit, where nothing can catch it
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify('dagstop', '');
+    end if;
+    return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION ring(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.ring() IS 'Trigger function: wakes the listeners.';
+
+
+--
+-- Name: seconds_of(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.seconds_of(setting_name text, fallback integer) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    value text := dagstop.setting_of(setting_name, fallback::text);
+begin
+    -- a mistyped setting must not switch anything off
+    if value !~ '^[0-9]{1,9}$' then
+        value := fallback::text;
+    end if;
+    return make_interval(secs => value::integer);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION seconds_of(setting_name text, fallback integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS 'A setting in seconds as an interval; the fallback where it is missing or not a whole number.';
+
+
+--
+-- Name: setting_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.setting_of(setting_name text, fallback text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return coalesce((select s.value from dagstop.setting s where s.name = setting_name), fallback);
+end
+$$;
+
+
+--
+-- Name: FUNCTION setting_of(setting_name text, fallback text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or the fallback where there is no such row.';
+
+
+--
+-- Name: task_states(text[], jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) RETURNS TABLE(dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, ti_id text, state text, run_state text, try_number integer, job_id bigint, hostname text, pid integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
+    date_column text := dagstop.date_column_of(schema_name);
+    by_run boolean := 'run_id' = any (columns);
+    with_uuid boolean := 'id' = any (columns);
+begin
+    return query execute format(
+        $sql$
+        select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
+            t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
+        from (%2$s) as t
+        left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
+        $sql$,
+        schema_name,
+        case when by_run then format(
+            $sql$
+            select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
+                select i.* from (
+                    select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
+                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
+                    left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
+                ) as k
+                join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
+                %5$s
+            ) as i
+            $sql$,
+            schema_name, date_column,
+            case when 'map_index' = any (columns) then ', i.map_index' else '' end,
+            case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
+            case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
+        ) else format(
+            $sql$
+            select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
+                select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
+                from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
+                left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
+            ) as k
+            join %1$I.task_instance i
+                on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
+            $sql$, schema_name) end,
+        case when by_run then 'run_id' else 'execution_date' end,
+        case when by_run then format('r.%I', date_column) else 't.execution_date' end,
+        case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
+        case when with_uuid then 't.id::text' else 'null::text' end,
+        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
+    ) using
+        -- a name on a command line that only looks like a uuid must not spoil the answer
+        array(
+            select u::uuid from unnest(ti_ids) as u
+            where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+        ),
+        coalesce(keys, '[]');
+end
+$_$;
+
+
+--
+-- Name: FUNCTION task_states(ti_ids text[], keys jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) IS 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';
+
+
+--
+-- Name: trigger_health(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.trigger_health() RETURNS TABLE(table_name text, trigger_name text, status text, comment text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    airflow text := dagstop.setting_of('airflow_schema', 'public');
+    checksum text := dagstop.setting_of('triggers_checksum', '');
+begin
+    return query
+    select
+        e.on_table, e.named,
+        case
+            when t.oid is null then 'missing'
+            when t.tgenabled not in ('O', 'A') then 'disabled'
+            when t.tgfoid is distinct from to_regprocedure(e.calls)::oid
+                or d.description is null or right(d.description, length(checksum) + 1) <> checksum || ']' then 'outdated'
+            else 'installed'
+        end,
+        d.description
+    from (values
+        ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
+        ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
+        ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
+        ('task_instance', 'dagstop_release', 'dagstop.release()')
+    ) as e (on_table, named, calls)
+    left join pg_trigger t
+        on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
+    left join pg_description d on d.objoid = t.oid and d.classoid = 'pg_trigger'::regclass and d.objsubid = 0;
+end
+$$;
+
+
+--
+-- Name: FUNCTION trigger_health(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow''s tables: installed, missing, disabled, or outdated (another definition, or not dagstop''s).';
+
+
+--
+-- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    run_date timestamptz;
+    run_state text;
+    known boolean;
+    rows jsonb;
+begin
+    execute format(
+        'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into run_date, run_state, known using of_dag, of_run;
+    if known is null then
+        return;
+    end if;
+    select p.present into rows
+    from dagstop.present_rows(schema_name, '{0}', array[of_dag], array[of_run], array[run_date], array[of_task], '{null}') as p;
+    return query select
+        null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
+        null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
+        inet_client_addr(), pg_backend_pid(),
+        case when of_task is null then run_state else rows -> 0 ->> 'state' end, null::timestamptz, clock_timestamp(),
+        extract(epoch from dagstop.seconds_of('settle_seconds', 10))::integer,
+        coalesce((
+            select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
+            from jsonb_array_elements(rows) as r
+        ), '[]'),
+        coalesce(rows, '[]');
+end
+$_$;
+
+
+--
+-- Name: FUNCTION would_be_order(of_dag text, of_run text, of_task text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) IS 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
+
+
+--
+-- Name: write_report(bigint, text, text, timestamp with time zone, timestamp with time zone, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    -- the lock makes two hosts that end at once see each other's report, so that one of them closes
+    perform from dagstop.stop_order o where o.id = write_report.order_id for update;
+    if not found then
+        return;  -- removed in between, nothing to report on
+    end if;
+    insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
+    values (
+        write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
+        write_report.last_death_at, coalesce(write_report.detail, '{}')
+    )
+    on conflict on constraint report_pkey do update set
+        outcome = coalesce(excluded.outcome, r.outcome),  -- what is final stays final
+        first_signal_at = least(r.first_signal_at, excluded.first_signal_at),
+        last_death_at = greatest(r.last_death_at, excluded.last_death_at),
+        reported_at = clock_timestamp(),
+        detail = excluded.detail;
+    if write_report.outcome is not null then
+        perform dagstop.close_orders(array[write_report.order_id]);
+    end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: alembic_version; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+
+--
+-- Name: fault; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.fault (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    place text NOT NULL,
+    sqlstate text NOT NULL,
+    message text NOT NULL,
+    context jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE fault; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.fault IS 'Errors inside dagstop''s triggers and functions, none of which failed Airflow''s statement.';
+
+
+--
+-- Name: COLUMN fault.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.id IS 'Identity.';
+
+
+--
+-- Name: COLUMN fault.at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.at IS 'When.';
+
+
+--
+-- Name: COLUMN fault.place; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.place IS 'Which function.';
+
+
+--
+-- Name: COLUMN fault.sqlstate; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.sqlstate IS 'The SQLSTATE of the error.';
+
+
+--
+-- Name: COLUMN fault.message; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.message IS 'The error''s message.';
+
+
+--
+-- Name: COLUMN fault.context; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.context IS 'What it was about: dag, run, task, transaction, where in the function.';
+
+
+--
+-- Name: fault_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.fault ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.fault_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: refused_write; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.refused_write (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    order_id bigint NOT NULL,
+    dag_id text NOT NULL,
+    run_id text,
+    task_id text NOT NULL,
+    map_index integer NOT NULL,
+    wanted_state text,
+    session_user_name text DEFAULT SESSION_USER NOT NULL,
+    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
+    client_addr inet DEFAULT inet_client_addr()
+);
+
+
+--
+-- Name: TABLE refused_write; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence refused: a dying or late process wanted to revive its task instance.';
+
+
+--
+-- Name: COLUMN refused_write.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.id IS 'Identity.';
+
+
+--
+-- Name: COLUMN refused_write.at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.at IS 'When.';
+
+
+--
+-- Name: COLUMN refused_write.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.order_id IS 'The order whose fence it met.';
+
+
+--
+-- Name: COLUMN refused_write.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.dag_id IS 'The DAG.';
+
+
+--
+-- Name: COLUMN refused_write.run_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.run_id IS 'The run.';
+
+
+--
+-- Name: COLUMN refused_write.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.task_id IS 'The task.';
+
+
+--
+-- Name: COLUMN refused_write.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.map_index IS 'The mapped index, -1 where there is none.';
+
+
+--
+-- Name: COLUMN refused_write.wanted_state; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.wanted_state IS 'The state that was wanted; it stayed failed.';
+
+
+--
+-- Name: COLUMN refused_write.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.session_user_name IS 'Who wanted it.';
+
+
+--
+-- Name: COLUMN refused_write.application_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.application_name IS 'The application_name of that session.';
+
+
+--
+-- Name: COLUMN refused_write.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.client_addr IS 'The address of that session.';
+
+
+--
+-- Name: report; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.report (
+    order_id bigint NOT NULL,
+    host text NOT NULL,
+    outcome text,
+    first_signal_at timestamp with time zone,
+    last_death_at timestamp with time zone,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE report; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.report IS 'What a host did about an order.';
+
+
+--
+-- Name: COLUMN report.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.order_id IS 'The order.';
+
+
+--
+-- Name: COLUMN report.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.host IS 'The host.';
+
+
+--
+-- Name: COLUMN report.outcome; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.outcome IS 'stopped, nothing_found, unkillable, superseded or spared; null while in progress.';
+
+
+--
+-- Name: COLUMN report.first_signal_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.first_signal_at IS 'When the first signal was sent there.';
+
+
+--
+-- Name: COLUMN report.last_death_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.last_death_at IS 'When the last of its processes and containers was seen dead there.';
+
+
+--
+-- Name: COLUMN report.reported_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.reported_at IS 'When this row was last written.';
+
+
+--
+-- Name: COLUMN report.detail; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.detail IS 'Each process and container with its evidence, signals and times.';
+
+
+--
+-- Name: stop_order; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.stop_order (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    airflow_schema text NOT NULL,
+    dag_id text NOT NULL,
+    run_id text,
+    logical_date timestamp with time zone,
+    task_id text,
+    map_index integer,
+    self_reported boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    txid bigint DEFAULT txid_current() NOT NULL,
+    cascaded boolean DEFAULT false NOT NULL,
+    session_user_name text DEFAULT SESSION_USER NOT NULL,
+    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
+    client_addr inet DEFAULT inet_client_addr(),
+    backend_pid integer DEFAULT pg_backend_pid() NOT NULL,
+    state_before text,
+    closed_at timestamp with time zone,
+    CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
+);
+
+
+--
+-- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed and must stop.';
+
+
+--
+-- Name: COLUMN stop_order.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.id IS 'Identity; ids commit out of order, so never read "greater than the last seen".';
+
+
+--
+-- Name: COLUMN stop_order.kind; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.kind IS 'run: a DAG run and all that it runs; task: one task instance.';
+
+
+--
+-- Name: COLUMN stop_order.airflow_schema; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.airflow_schema IS 'Schema of the Airflow tables in which it happened.';
+
+
+--
+-- Name: COLUMN stop_order.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.dag_id IS 'The DAG.';
+
+
+--
+-- Name: COLUMN stop_order.run_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.run_id IS 'The run; null for a task instance of Airflow 2.1 or older that has no run.';
+
+
+--
+-- Name: COLUMN stop_order.logical_date; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.logical_date IS 'The run''s execution or logical date; null where it has none.';
+
+
+--
+-- Name: COLUMN stop_order.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.task_id IS 'The task; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.map_index IS 'The mapped index, -1 where there is none; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.self_reported; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.self_reported IS 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
+
+
+--
+-- Name: COLUMN stop_order.created_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.created_at IS 'When it turned failed (wall clock, not start of the transaction).';
+
+
+--
+-- Name: COLUMN stop_order.txid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
+
+
+--
+-- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
+
+
+--
+-- Name: COLUMN stop_order.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.session_user_name IS 'Who logged in to Postgres and failed it.';
+
+
+--
+-- Name: COLUMN stop_order.application_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.application_name IS 'The application_name of that session.';
+
+
+--
+-- Name: COLUMN stop_order.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.client_addr IS 'The address of that session; null through a unix socket.';
+
+
+--
+-- Name: COLUMN stop_order.backend_pid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.backend_pid IS 'The backend of that session.';
+
+
+--
+-- Name: COLUMN stop_order.state_before; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.';
+
+
+--
+-- Name: COLUMN stop_order.closed_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
+
+
+--
+-- Name: stop_target; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.stop_target (
+    order_id bigint NOT NULL,
+    task_id text NOT NULL,
+    map_index integer NOT NULL,
+    try_number integer,
+    job_id bigint,
+    ti_id text,
+    hostname text,
+    pid integer,
+    operator text,
+    state_before text,
+    started_at timestamp with time zone,
+    released_at timestamp with time zone
+);
+
+
+--
+-- Name: TABLE stop_target; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.stop_target IS 'One row per task instance that an order stops: a snapshot from before. No foreign key: checking 100,000 of them costs more than the cascade.';
+
+
+--
+-- Name: COLUMN stop_target.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.order_id IS 'The order.';
+
+
+--
+-- Name: COLUMN stop_target.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.task_id IS 'The task.';
+
+
+--
+-- Name: COLUMN stop_target.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.map_index IS 'The mapped index, -1 where there is none.';
+
+
+--
+-- Name: COLUMN stop_target.try_number; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.try_number IS 'task_instance.try_number as stored.';
+
+
+--
+-- Name: COLUMN stop_target.job_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.job_id IS 'The job that ran it (Airflow 1.10 and 2).';
+
+
+--
+-- Name: COLUMN stop_target.ti_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.ti_id IS 'The uuid of this try (Airflow 3).';
+
+
+--
+-- Name: COLUMN stop_target.hostname; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.hostname IS 'Where Airflow believed it to run: a hint only.';
+
+
+--
+-- Name: COLUMN stop_target.pid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.pid IS 'The process that Airflow recorded: a hint only, pids are reused.';
+
+
+--
+-- Name: COLUMN stop_target.operator; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.operator IS 'The operator''s class name.';
+
+
+--
+-- Name: COLUMN stop_target.state_before; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.state_before IS 'The state it was in; null where it had none.';
+
+
+--
+-- Name: COLUMN stop_target.started_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.started_at IS 'Its start_date.';
+
+
+--
+-- Name: COLUMN stop_target.released_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...): the fence is open again.';
+
+
+--
+-- Name: history; Type: VIEW; Schema: dagstop; Owner: -
+--
+
+CREATE VIEW dagstop.history AS
+ SELECT o.id AS order_id,
+    o.kind,
+    o.dag_id,
+    o.run_id,
+    o.logical_date,
+    o.task_id,
+    o.map_index,
+    o.created_at,
+    o.session_user_name,
+    o.application_name,
+    o.client_addr,
+    o.backend_pid,
+    o.self_reported,
+    o.state_before,
+    o.cascaded,
+    ( SELECT count(*) AS count
+           FROM dagstop.stop_target t
+          WHERE (t.order_id = o.id)) AS targets,
+    ( SELECT count(*) AS count
+           FROM dagstop.refused_write w
+          WHERE (w.order_id = o.id)) AS refused_writes,
+    r.host,
+    r.outcome,
+    r.first_signal_at,
+    r.last_death_at,
+    r.reported_at,
+    r.detail,
+    o.closed_at
+   FROM (dagstop.stop_order o
+     LEFT JOIN dagstop.report r ON ((r.order_id = o.id)));
+
+
+--
+-- Name: VIEW history; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
+
+
+--
+-- Name: listener; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.listener (
+    host text NOT NULL,
+    listener_id uuid NOT NULL,
+    version text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE listener; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.listener IS 'The listeners, one row per host.';
+
+
+--
+-- Name: COLUMN listener.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.host IS 'The host.';
+
+
+--
+-- Name: COLUMN listener.listener_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.listener_id IS 'Identity of the running listener; new at each start.';
+
+
+--
+-- Name: COLUMN listener.version; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.version IS 'Its version of dagstop.';
+
+
+--
+-- Name: COLUMN listener.started_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.started_at IS 'Its first heartbeat.';
+
+
+--
+-- Name: COLUMN listener.seen_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.seen_at IS 'Its last heartbeat.';
+
+
+--
+-- Name: COLUMN listener.detail; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.detail IS 'What it says of itself: rights, Docker, notices.';
+
+
+--
+-- Name: open_order; Type: VIEW; Schema: dagstop; Owner: -
+--
+
+CREATE VIEW dagstop.open_order AS
+ SELECT o.id AS order_id,
+    o.kind,
+    o.dag_id,
+    o.run_id,
+    o.logical_date,
+    o.task_id,
+    o.map_index,
+    o.created_at,
+    o.session_user_name,
+    o.application_name,
+    o.self_reported,
+    o.state_before,
+    o.cascaded,
+    ( SELECT count(*) AS count
+           FROM dagstop.stop_target t
+          WHERE (t.order_id = o.id)) AS targets,
+    ARRAY( SELECT l.host
+           FROM dagstop.listener l
+          WHERE ((l.seen_at > (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60))) AND (NOT (EXISTS ( SELECT
+                   FROM dagstop.report r
+                  WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
+          ORDER BY l.host) AS waiting_for
+   FROM dagstop.stop_order o
+  WHERE ((o.closed_at IS NULL) AND (o.created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
+
+
+--
+-- Name: VIEW open_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report.';
+
+
+--
+-- Name: refused_write_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.refused_write ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.refused_write_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: setting; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.setting (
+    name text NOT NULL,
+    value text NOT NULL,
+    comment text NOT NULL
+);
+
+
+--
+-- Name: TABLE setting; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.setting IS 'What an operator may tune, one row per setting; read at every use.';
+
+
+--
+-- Name: COLUMN setting.name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.name IS 'Which setting.';
+
+
+--
+-- Name: COLUMN setting.value; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.value IS 'Its present value, as text.';
+
+
+--
+-- Name: COLUMN setting.comment; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.comment IS 'What it means, and its unit.';
+
+
+--
+-- Name: stop_order_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.stop_order ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.stop_order_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: alembic_version alembic_version_pkc; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+
+--
+-- Name: fault fault_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.fault
+    ADD CONSTRAINT fault_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: listener listener_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.listener
+    ADD CONSTRAINT listener_pkey PRIMARY KEY (host);
+
+
+--
+-- Name: refused_write refused_write_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.refused_write
+    ADD CONSTRAINT refused_write_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: report report_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.report
+    ADD CONSTRAINT report_pkey PRIMARY KEY (order_id, host);
+
+
+--
+-- Name: setting setting_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.setting
+    ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
+
+
+--
+-- Name: stop_order stop_order_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.stop_order
+    ADD CONSTRAINT stop_order_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: stop_target stop_target_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.stop_target
+    ADD CONSTRAINT stop_target_pkey PRIMARY KEY (order_id, task_id, map_index);
+
+
+--
+-- Name: fault_age; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX fault_age ON dagstop.fault USING btree (at);
+
+
+--
+-- Name: INDEX fault_age; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.fault_age IS 'Finds the latest faults.';
+
+
+--
+-- Name: refused_write_order; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX refused_write_order ON dagstop.refused_write USING btree (order_id);
+
+
+--
+-- Name: INDEX refused_write_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.refused_write_order IS 'Finds the refused writes of an order.';
+
+
+--
+-- Name: stop_order_age; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
+
+
+--
+-- Name: INDEX stop_order_age; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young.';
+
+
+--
+-- Name: stop_order_date; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_date ON dagstop.stop_order USING btree (dag_id, logical_date) WHERE (run_id IS NULL);
+
+
+--
+-- Name: INDEX stop_order_date; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_date IS 'Finds the orders of a task instance that has no run (Airflow 2.1 and older).';
+
+
+--
+-- Name: stop_order_pending; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_pending ON dagstop.stop_order USING btree (txid) WHERE (NOT cascaded);
+
+
+--
+-- Name: INDEX stop_order_pending; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_pending IS 'Finds the orders of a transaction that are still to be cascaded.';
+
+
+--
+-- Name: stop_order_run; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_run ON dagstop.stop_order USING btree (dag_id, run_id);
+
+
+--
+-- Name: INDEX stop_order_run; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_run IS 'Finds the orders of a run.';
+
+
+--
+-- Name: stop_order dagstop_doorbell; Type: TRIGGER; Schema: dagstop; Owner: -
+--
+
+CREATE TRIGGER dagstop_doorbell AFTER INSERT ON dagstop.stop_order FOR EACH STATEMENT EXECUTE FUNCTION dagstop.ring();
+
+
+--
+-- Name: TRIGGER dagstop_doorbell ON stop_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_doorbell ON dagstop.stop_order IS 'Wakes the listeners when orders were written.';
+
+
+--
+-- Name: report report_order_id_fkey; Type: FK CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.report
+    ADD CONSTRAINT report_order_id_fkey FOREIGN KEY (order_id) REFERENCES dagstop.stop_order(id) ON DELETE CASCADE;
+
+
+--
+-- Name: SCHEMA dagstop; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_statement(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_statement() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION close_orders(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.close_orders(order_ids bigint[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION columns_of(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.columns_of(schema_name text, table_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION complete_pending(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.complete_pending() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION date_column_of(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.date_column_of(schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fence(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fence() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION order_run(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_run() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION order_task(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_task() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION prune(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION record_fault(place text, code text, message text, context jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION release(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.release() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION retire(host text, listener_id uuid); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION ring(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION seconds_of(setting_name text, fallback integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION setting_of(setting_name text, fallback text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION task_states(ti_ids text[], keys jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION trigger_health(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.trigger_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.trigger_health() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION would_be_order(of_dag text, of_run text, of_task text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) TO dagstop_listener;
+
+
+--
+-- Name: TABLE alembic_version; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.alembic_version TO dagstop_listener;
+
+
+--
+-- Name: TABLE fault; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.fault TO dagstop_listener;
+
+
+--
+-- Name: TABLE refused_write; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.refused_write TO dagstop_listener;
+
+
+--
+-- Name: TABLE report; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.report TO dagstop_listener;
+
+
+--
+-- Name: TABLE stop_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.stop_order TO dagstop_listener;
+
+
+--
+-- Name: TABLE stop_target; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.stop_target TO dagstop_listener;
+
+
+--
+-- Name: TABLE history; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.history TO dagstop_listener;
+
+
+--
+-- Name: TABLE listener; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.listener TO dagstop_listener;
+
+
+--
+-- Name: TABLE open_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.open_order TO dagstop_listener;
+
+
+--
+-- Name: TABLE setting; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.setting TO dagstop_listener;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+

@@ -1,0 +1,248 @@
+"""Installing, again, in part, as a script, under locks; and taking it out again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dagstop import errors
+from dagstop.install import install, install_script, uninstall, uninstall_script
+from tests.support.airflow_tables import AirflowDatabase, schema_sql
+from tests.support.postgres import PASSWORD_ROLE, Server, connect, rows
+
+GOLDEN = Path(__file__).parents[1] / "expected" / "schema.sql"
+GOLDEN_SERVER = 15  # pg_dump's wording differs by release
+RENEW = "RENEW_GOLDEN=1 python -m pytest tests/migrations -k golden"
+ALL_TRIGGERS = {
+    "dag_run.dagstop_order", "dag_run.dagstop_cascade", "task_instance.dagstop_order",
+    "task_instance.dagstop_fence", "task_instance.dagstop_release",
+}  # fmt: skip
+
+
+def test_twice_changes_nothing(bare_db: AirflowDatabase, server: Server) -> None:
+    first = install(bare_db.url)
+    assert first.changed and first.airflow_schema == "public"
+    dump = server.dump(bare_db.url)
+    with bare_db.transaction() as cursor:  # the second one must not even wait for this lock
+        cursor.execute("lock table dag_run, task_instance in row exclusive mode")
+        second = install(bare_db.url, waits=())
+    assert not second.changed and second.revision == first.revision
+    assert server.dump(bare_db.url) == dump
+
+
+def test_uninstall_leaves_no_trace_and_may_come_twice(
+    bare_db: AirflowDatabase, server: Server
+) -> None:
+    before = server.dump(bare_db.url)
+    install(bare_db.url)
+    bare_db.add_running()
+    bare_db.set_run("failed")
+    assert server.dump(bare_db.url) != before
+    assert uninstall(bare_db.url) is True
+    assert server.dump(bare_db.url) == before
+    assert uninstall(bare_db.url) is False
+    assert bare_db.states() == {"a": "failed"}
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        "create schema dagstop",
+        "create schema dagstop; create table dagstop.alembic_version (version_num varchar(32) primary key)",
+        "create schema dagstop; create function dagstop.ring() returns trigger language plpgsql as "
+        "'begin return null; end'; create trigger dagstop_order after update on dag_run "
+        "for each row execute function dagstop.ring()",
+    ],
+)
+def test_a_partial_install_is_completed_or_taken_out(
+    bare_db: AirflowDatabase, server: Server, leftover: str
+) -> None:
+    before = server.dump(bare_db.url)
+    bare_db.rows(leftover)
+    assert uninstall(bare_db.url) is True
+    assert server.dump(bare_db.url) == before
+    install(bare_db.url)
+    whole = server.dump(bare_db.url)
+    uninstall(bare_db.url)
+    bare_db.rows(leftover)
+    assert install(bare_db.url).changed
+    assert server.dump(bare_db.url) == whole
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "drop table dagstop.stop_target",
+        "drop function dagstop.fence() cascade",
+        "drop table dagstop.setting",
+        "drop view dagstop.history",
+    ],
+)
+def test_what_was_dropped_by_hand_is_healed(
+    airflow_db: AirflowDatabase, server: Server, damage: str
+) -> None:
+    whole = server.dump(airflow_db.url)
+    airflow_db.rows(damage)
+    assert install(airflow_db.url).changed
+    assert server.dump(airflow_db.url) == whole
+
+
+def test_airflow_2_2_recreates_task_instance(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows(
+        "create table new_task_instance (like task_instance including all); "
+        "drop table task_instance; alter table new_task_instance rename to task_instance"
+    )
+    health = dict(
+        airflow_db.rows(
+            "select table_name || '.' || trigger_name, status from dagstop.trigger_health()"
+        )
+    )
+    lost = {name for name in ALL_TRIGGERS if name.startswith("task_instance")}
+    assert {name for name, status in health.items() if status == "missing"} == lost
+    assert lost <= set(install(airflow_db.url).triggers)
+    assert {row[2] for row in airflow_db.rows("select * from dagstop.trigger_health()")} == {
+        "installed"
+    }
+
+
+def test_a_disabled_trigger_is_healed(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("alter table dag_run disable trigger dagstop_order")
+    assert install(airflow_db.url).triggers == ("dag_run.dagstop_order",)
+    assert not install(airflow_db.url).changed
+
+
+def test_the_script_makes_the_same_schema(bare_db: AirflowDatabase, server: Server) -> None:
+    before = server.dump(bare_db.url)
+    install(bare_db.url)
+    online = server.dump(bare_db.url)
+    uninstall(bare_db.url)
+    server.psql(bare_db.url, install_script())
+    assert server.dump(bare_db.url) == online
+    assert not install(bare_db.url).changed
+    server.psql(bare_db.url, uninstall_script())
+    assert server.dump(bare_db.url) == before
+
+
+def test_the_script_says_where_it_does_not_belong(server: Server) -> None:
+    with pytest.raises(RuntimeError, match="no Airflow tables dag_run"):
+        server.psql(server.create_database(), install_script())
+
+
+def test_golden(server: Server) -> None:
+    url = server.create_database(template="full_2.11.2")
+    if f" {GOLDEN_SERVER}." not in rows(url, "select version()")[0][0]:
+        return  # compared on one release only
+    found = server.dump(url, "--schema=dagstop", "--no-owner") + "\n"
+    if os.environ.get("RENEW_GOLDEN"):
+        GOLDEN.write_text(found)
+    assert found.splitlines()[5:] == GOLDEN.read_text().splitlines()[5:], f"renew it with: {RENEW}"
+
+
+def test_airflows_tables_in_a_schema_of_their_own(server: Server) -> None:
+    url = server.create_database()
+    script = f'create schema "Air flow"; set search_path = "Air flow"; {schema_sql("2.11.2")}'
+    rows(url, script)
+    assert install(url).airflow_schema == "Air flow"
+    db = AirflowDatabase(url + "?options=-csearch_path%3D%22Air%5C%20flow%22", "2.11.2")
+    db.add_running()
+    db.set_run("failed")
+    assert db.states() == {"a": "failed"}
+    assert not install(url).changed
+    rows(url, f"create schema other; set search_path = other; {schema_sql('2.11.2')}")
+    with pytest.raises(errors.NotAirflowError, match="several schemas"):
+        install(url)
+    assert install(url + "?options=-csearch_path%3Dother").airflow_schema == "other"
+
+
+def test_a_lock_held_by_another_session(bare_db: AirflowDatabase) -> None:
+    with bare_db.connect(application_name="long report") as holder:
+        holder.autocommit = False
+        holder.cursor().execute("lock table dag_run in access share mode")
+        holder.cursor().execute("lock table task_instance in row exclusive mode")
+        with pytest.raises(errors.LockError, match=r"3 attempts, held by pid \d+ \(long report"):
+            install(bare_db.url, lock_timeout="50ms", waits=(0.01, 0.01))
+        assert bare_db.one("select to_regnamespace('dagstop')") is None
+    assert install(bare_db.url).changed
+
+
+def test_not_airflow(server: Server) -> None:
+    url = server.create_database()
+    with pytest.raises(errors.NotAirflowError, match=r"is not Airflow's: no dag_run.*search_path"):
+        install(url)
+    assert uninstall(url) is False
+
+
+def test_rights(bare_db: AirflowDatabase) -> None:
+    bare_db.rows("drop role if exists half; create role half login")
+    with pytest.raises(errors.MissingRightError, match=r"'half' does not own table public.dag_run"):
+        install(bare_db.user_url("half"))
+    bare_db.rows("alter table dag_run owner to half; alter table task_instance owner to half")
+    with pytest.raises(errors.MissingRightError, match=r"GRANT CREATE ON DATABASE"):
+        install(bare_db.user_url("half"))
+    name = bare_db.url.rsplit("/", 1)[1]
+    bare_db.rows(f'grant create on database "{name}" to half')
+    assert install(bare_db.user_url("half")).changed
+    bare_db.add_running()
+    bare_db.set_run("failed")
+    assert bare_db.states() == {"a": "failed"}
+    assert uninstall(bare_db.user_url("half"))
+    install(bare_db.url)
+    with pytest.raises(errors.MissingRightError, match="does not own schema dagstop"):
+        uninstall(bare_db.user_url("half"))
+
+
+def test_connection_errors_never_show_the_password(server: Server) -> None:
+    rows(
+        server.url("postgres"),
+        f"drop role if exists {PASSWORD_ROLE}; create role {PASSWORD_ROLE} login password 'p@ss/w'",
+    )
+    wrong = server.url("postgres", PASSWORD_ROLE, "geheim%40")
+    cases: list[tuple[str, type[errors.DagstopError], str]] = [
+        (wrong, errors.LoginError, "password authentication failed"),
+        (server.url("nowhere"), errors.NoSuchDatabaseError, "has no database 'nowhere'"),
+        (server.url("postgres", "nobody_such"), errors.LoginError, "does not exist"),
+        ("postgresql://u:geheim@127.0.0.1:1/a", errors.UnreachableError, "127.0.0.1:1 cannot be"),
+        ("postgresql://u:geheim@/a?host=/no/such", errors.UnreachableError, "/no/such/.s.PGSQL.5432"),
+        ("mysql://u:geheim@h/a", errors.UnsupportedDatabaseError, "mysql"),
+        ("sqlite:////a/b.db", errors.UnsupportedDatabaseError, "sqlite"),
+    ]
+    for url, kind, words in cases:
+        with pytest.raises(kind) as caught:
+            install(url)
+        assert words in str(caught.value)
+        assert "geheim" not in str(caught.value) and "\n" not in str(caught.value)
+    right = server.url("postgres", PASSWORD_ROLE, "p%40ss%2Fw")
+    with pytest.raises(errors.NotAirflowError):
+        install(right.replace("postgresql://", "postgresql+psycopg2://"))
+    with pytest.raises(errors.NotAirflowError):
+        install(server.socket_url("postgres"))
+
+
+def test_two_installs_at_once(bare_db: AirflowDatabase) -> None:
+    import threading
+
+    found: list[object] = []
+
+    def one() -> None:
+        try:
+            found.append(install(bare_db.url).changed)
+        except errors.DagstopError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, found)) == ["False", "True"]
+
+
+def test_the_role_goes_with_its_last_database(server: Server) -> None:
+    with connect(server.url("postgres")) as connection, connection.cursor() as cursor:
+        url = server.create_database(template="bare_1.10.0")
+        install(url)
+        uninstall(url)
+        cursor.execute("select count(*) from pg_roles where rolname = 'dagstop_listener'")
+        assert cursor.fetchone() == (1,)  # the template databases use it still
