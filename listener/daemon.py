@@ -125,6 +125,7 @@ class Daemon:
         return {
             "pid": os.getpid(),
             "uid": os.geteuid(),
+            "host_names": sorted({socket.gethostname(), socket.getfqdn()}),
             "airflow_homes": list(self.config.airflow_homes),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,

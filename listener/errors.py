@@ -25,7 +25,7 @@ class DagstopError(Exception):
     """dagstop failed."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or " ".join(inspect.getdoc(type(self) or "").split()))
+        super().__init__(message or " ".join((inspect.getdoc(type(self)) or "").split()))
 
 
 class DatabaseUrlError(DagstopError):
@@ -33,7 +33,8 @@ class DatabaseUrlError(DagstopError):
 
 
 class NoDatabaseUrlError(DatabaseUrlError):
-    """No database URL: pass --database-url, set DAGSTOP_DATABASE_URL, or name Airflow's home with --airflow-home."""
+    """No database URL: pass --database-url, set DAGSTOP_DATABASE_URL, or name Airflow's home
+    with --airflow-home."""
 
 
 class UnsupportedDatabaseError(DatabaseUrlError):
@@ -41,7 +42,8 @@ class UnsupportedDatabaseError(DatabaseUrlError):
 
 
 class UrlFromCommandError(DatabaseUrlError):
-    """Airflow gets its database URL from a command or a secrets backend, which dagstop does not run: pass --database-url."""
+    """Airflow gets its database URL from a command or a secrets backend, which dagstop does not run:
+    pass --database-url."""
 
 
 class ConnectError(DagstopError):

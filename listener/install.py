@@ -174,12 +174,14 @@ def _translated(error: DBAPIError, url: str) -> Exception:
 
 
 @contextmanager
-def _transaction(url: str, lock_timeout: str) -> Iterator[Connection]:
+def _transaction(url: str, lock_timeout: str, *, exclusive: bool = True) -> Iterator[Connection]:
     engine = create_engine("postgresql+psycopg2://", creator=lambda: _connect(url), poolclass=NullPool)
     try:
         with engine.begin() as connection:
             catalogue.require_server(connection)
             catalogue.ask(connection, "set_lock_timeout", value=lock_timeout)
+            if exclusive:
+                catalogue.ask(connection, "one_install_at_a_time")
             yield connection
     finally:
         engine.dispose()
@@ -195,7 +197,7 @@ def _connect(url: str) -> psycopg2.extensions.connection:
 def _locked_message(attempts: int, url: str) -> str:
     """Who holds Airflow's tables, if they still do: they may have let go in between."""
     holders: list[str] = []
-    with suppress(DBAPIError), _transaction(url, LOCK_TIMEOUT) as connection:
+    with suppress(DBAPIError), _transaction(url, LOCK_TIMEOUT, exclusive=False) as connection:
         holders = [
             f"pid {row.pid} ({row.name}, {row.state})" for row in catalogue.ask(connection, "lock_holders")
         ]

@@ -51,7 +51,9 @@ begin
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
-         new.end_date is distinct from old.end_date, true, before ->> 'state')
+         -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
+         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
+         true, before ->> 'state')
     returning id into new_order;
     insert into dagstop.stop_target
         (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)

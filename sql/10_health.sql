@@ -36,6 +36,23 @@ end
 $$;
 comment on function dagstop.trigger_health() is 'dagstop''s triggers on Airflow''s tables: installed, missing, disabled, or outdated (another definition, or not dagstop''s).';
 
+create or replace function dagstop.task_hosts() returns table (hostname text, tasks bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- running ones only: that column has an index on every release, the table may be huge
+    return query execute format(
+        $sql$
+        select t.hostname::text, count(*) from %I.task_instance t
+        where t.state = 'running' and coalesce(t.hostname, '') <> ''
+        group by t.hostname
+        $sql$, dagstop.setting_of('airflow_schema', 'public')
+    );
+end
+$$;
+comment on function dagstop.task_hosts() is 'The hosts on which Airflow says that tasks run now, and how many.';
+
 create or replace view dagstop.history as
 select
     o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
@@ -78,7 +95,8 @@ begin
         dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
         dagstop.open_orders(text, bigint[], integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
-        dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health()
+        dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
+        dagstop.task_hosts()
         to dagstop_listener;
 end
 $$;

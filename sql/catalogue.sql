@@ -29,6 +29,9 @@ select set_config('search_path', quote_ident(%(schema)s), true);
 -- set_lock_timeout --
 select set_config('lock_timeout', %(value)s, true), set_config('client_min_messages', 'warning', true);
 
+-- one_install_at_a_time --
+select pg_advisory_xact_lock(hashtext('dagstop install'), 0);
+
 -- schema_owner --
 select pg_get_userbyid(nspowner) as owner, pg_has_role(nspowner, 'usage') as owned
 from pg_namespace

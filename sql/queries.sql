@@ -71,6 +71,45 @@ select
     exists (select from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s) as found,
     (select count(*) from changed) as changed;
 
+-- keyed_by_run --
+-- task_instance has the run_id since Airflow 2.2, before that the execution_date
+select exists (
+    select from pg_attribute
+    where attrelid = format('%%I.task_instance', %(schema)s::text)::regclass and attname = 'run_id' and not attisdropped
+) as keyed_by_run;
+
+-- fail_task --
+with changed as (
+    update {airflow}.task_instance
+    set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
+    where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
+        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    returning 1
+)
+select
+    exists (
+        select from {airflow}.task_instance
+        where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
+    ) as found,
+    (select count(*) from changed) as changed;
+
+-- fail_task_by_date --
+with run as (
+    select execution_date from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s
+), changed as (
+    update {airflow}.task_instance
+    set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
+    where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
+        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    returning 1
+)
+select
+    exists (
+        select from {airflow}.task_instance
+        where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
+    ) as found,
+    (select count(*) from changed) as changed;
+
 -- orders_of --
 -- the latest order of a run, or the latest one of each task instance of a task
 select distinct on (o.task_id, o.map_index) o.id, o.created_at, o.closed_at

@@ -71,7 +71,10 @@ def _update(connection: Connection, url: str, dag_id: str, run_id: str, task_id:
     airflow = next(
         row["value"] for row in ask(connection, url, "settings") if row["name"] == "airflow_schema"
     )
-    name = "fail_task" if task_id else "fail_run"
+    name = "fail_run"
+    if task_id:
+        by_run = ask(connection, url, "keyed_by_run", schema=airflow)[0]["keyed_by_run"]
+        name = "fail_task" if by_run else "fail_task_by_date"
     values = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
     rows = ask(connection, url, name, airflow=airflow, **values)
     if not rows[0]["found"]:

@@ -75,7 +75,7 @@ def broken_triggers(connection: Connection, schema: str) -> tuple[str, ...]:
 
     Needs all of dagstop's objects.
     """
-    settings = {str(row[0]): row[1] for row in ask(connection, "trigger_settings")}
+    settings = {row.name: row.value for row in ask(connection, "trigger_settings")}
     expected = {"airflow_schema": schema, "triggers_checksum": sql.checksum(sql.TRIGGERS_FILE)}
     return tuple(
         str(row.name)

@@ -31,7 +31,8 @@ def connect_error(error: psycopg2.Error, url: str) -> ConnectError:
     if _ANSWERED.search(said):
         return ConnectError(f"Postgres at {place} refused the connection: {said}")
     return UnreachableError(
-        f"Postgres at {place} cannot be reached: check that it runs, and the host and port in the URL ({said})"
+        f"Postgres at {place} cannot be reached: check that it runs, "
+        f"and the host and port in the URL ({said})"
     )
 
 

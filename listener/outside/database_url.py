@@ -46,10 +46,11 @@ class FoundUrl:
 def find_database_url(
     option: str | None, env: Mapping[str, str], airflow_home: str | Path | None = None
 ) -> FoundUrl:
-    """The URL of the metadata database: the option, else dagstop's variable, else Airflow's own configuration.
+    """The metadata database: the option, else dagstop's variable, else Airflow's own configuration.
 
-    Without `airflow_home` it is AIRFLOW_HOME, else `~/airflow`, as for Airflow. Raises a DatabaseUrlError that
-    names the place if the URL found there is of no use, NoDatabaseUrlError if there is none.
+    Without `airflow_home` it is AIRFLOW_HOME, else `~/airflow`, as for Airflow. Raises a
+    DatabaseUrlError that names the place if the URL found there is of no use, NoDatabaseUrlError
+    if there is none.
     """
     if option:
         return _found(option, "--database-url")
@@ -88,26 +89,25 @@ def normalise(url: str) -> str:
 
 def redact(url: str) -> str:
     """The URL for logs and errors: no password in it, wherever it stood."""
-    match = _URL.fullmatch(url.strip())
-    if match is None:
+    scheme, mark, rest = url.strip().partition("://")
+    if not mark:
         return HIDDEN
-    text = f"{match['scheme']}://"
-    if match["user"] is not None:
-        text += match["user"] + (f":{HIDDEN}" if match["password"] is not None else "") + "@"
-    text += match["hosts"] + (f"/{match['database']}" if match["database"] is not None else "")
-    if match["query"] is not None:
-        query = parse_qsl(match["query"], keep_blank_values=True)
-        text += "?" + "&".join(f"{k}={HIDDEN if 'pass' in k else v}" for k, v in query)
-    return text
+    # up to the last @, whatever a password with / or ? in it may make of the rest
+    userinfo, at, rest = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    rest, mark, query = rest.partition("?")
+    shown = [
+        f"{key}={HIDDEN if 'pass' in key else value}"
+        for key, value in parse_qsl(query, keep_blank_values=True)
+    ]
+    return f"{scheme}://{user}{f':{HIDDEN}' if colon else ''}{at}{rest}{mark}{'&'.join(shown)}"
 
 
 def passwords(url: str) -> tuple[str, ...]:
     """Every spelling of the password in a URL, longest first: what must never be printed."""
-    match = _URL.fullmatch(url.strip())
-    if match is None:
-        return ()
-    raw = [match["password"] or ""]
-    raw += [value for key, value in parse_qsl(match["query"] or "") if "pass" in key]
+    rest = url.strip().partition("://")[2]
+    raw = [rest.rpartition("@")[0].partition(":")[2]]
+    raw += [value for key, value in parse_qsl(rest.partition("?")[2]) if "pass" in key]
     spelled = {form for one in raw for form in (one, unquote(one), quote(unquote(one), safe=""))}
     return tuple(sorted(spelled - {""}, key=len, reverse=True))
 
@@ -133,8 +133,7 @@ def server_of(url: str) -> str:
 def _parts(url: str) -> dict[str, str]:
     match = _URL.fullmatch(url.strip())
     if match is None:
-        scheme = url.partition("://")[0] if "://" in url else ""
-        raise DatabaseUrlError(f"{DatabaseUrlError()}" if not scheme else None)
+        raise DatabaseUrlError()
     if match["scheme"].lower().partition("+")[0] not in _POSTGRES:
         raise UnsupportedDatabaseError(
             f"The URL names a {match['scheme']} database, but dagstop needs Airflow's metadata database "

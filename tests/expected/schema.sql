@@ -941,6 +941,34 @@ COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The
 
 
 --
+-- Name: task_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.task_hosts() RETURNS TABLE(hostname text, tasks bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    -- running ones only: that column has an index on every release, the table may be huge
+    return query execute format(
+        $sql$
+        select t.hostname::text, count(*) from %I.task_instance t
+        where t.state = 'running' and coalesce(t.hostname, '') <> ''
+        group by t.hostname
+        $sql$, dagstop.setting_of('airflow_schema', 'public')
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION task_hosts(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.task_hosts() IS 'The hosts on which Airflow says that tasks run now, and how many.';
+
+
+--
 -- Name: task_states(text[], jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2224,6 +2252,14 @@ GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO
 
 REVOKE ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION task_hosts(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.task_hosts() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.task_hosts() TO dagstop_listener;
 
 
 --

@@ -90,9 +90,7 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     assert report["outcome"] == "stopped", show(report)
     assert {name for name, container in ours.items() if running(container)} == set()
     assert all(running(container) for container in foreign)
-    signals = {
-        item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]
-    }
+    signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}
     assert signals[ours["handler"].id[:12]] == ["SIGTERM"], show(report)
     assert signals[ours["no handler"].id[:12]] == ["SIGKILL"], show(report)
     assert set(signals) == {container.id[:12] for container in ours.values()}, show(report)

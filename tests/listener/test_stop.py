@@ -141,7 +141,9 @@ def test_after_a_clear_the_old_try_dies_and_the_new_one_lives(
     airflow_db.set_run("failed")
     airflow_db.set_task("a", None)  # cleared
     airflow_db.rows("update dag_run set state = 'queued'")
-    airflow_db.rows("update task_instance set state = 'running', try_number = 2, job_id = 8, start_date = now()")
+    airflow_db.rows(
+        "update task_instance set state = 'running', try_number = 2, job_id = 8, start_date = now()"
+    )
     tasks.bash("sleep 7052", tasks.environment("dag", "run", "a", AIRFLOW_CTX_TRY_NUMBER="2"))
     wait_for("sleep 7052")
     with Listener(airflow_db.url, tmp_path) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,7 @@ def test_twice_changes_nothing(bare_db: AirflowDatabase, server: Server) -> None
     assert server.dump(bare_db.url) == dump
 
 
-def test_uninstall_leaves_no_trace_and_may_come_twice(
-    bare_db: AirflowDatabase, server: Server
-) -> None:
+def test_uninstall_leaves_no_trace_and_may_come_twice(bare_db: AirflowDatabase, server: Server) -> None:
     before = server.dump(bare_db.url)
     install(bare_db.url)
     bare_db.add_running()
@@ -50,7 +49,8 @@ def test_uninstall_leaves_no_trace_and_may_come_twice(
     "leftover",
     [
         "create schema dagstop",
-        "create schema dagstop; create table dagstop.alembic_version (version_num varchar(32) primary key)",
+        "create schema dagstop; create table dagstop.alembic_version "
+        "(version_num varchar(32) not null constraint alembic_version_pkc primary key)",
         "create schema dagstop; create function dagstop.ring() returns trigger language plpgsql as "
         "'begin return null; end'; create trigger dagstop_order after update on dag_run "
         "for each row execute function dagstop.ring()",
@@ -74,15 +74,13 @@ def test_a_partial_install_is_completed_or_taken_out(
 @pytest.mark.parametrize(
     "damage",
     [
-        "drop table dagstop.stop_target",
+        "drop table dagstop.stop_target cascade",
         "drop function dagstop.fence() cascade",
         "drop table dagstop.setting",
         "drop view dagstop.history",
     ],
 )
-def test_what_was_dropped_by_hand_is_healed(
-    airflow_db: AirflowDatabase, server: Server, damage: str
-) -> None:
+def test_what_was_dropped_by_hand_is_healed(airflow_db: AirflowDatabase, server: Server, damage: str) -> None:
     whole = server.dump(airflow_db.url)
     airflow_db.rows(damage)
     assert install(airflow_db.url).changed
@@ -95,16 +93,12 @@ def test_airflow_2_2_recreates_task_instance(airflow_db: AirflowDatabase) -> Non
         "drop table task_instance; alter table new_task_instance rename to task_instance"
     )
     health = dict(
-        airflow_db.rows(
-            "select table_name || '.' || trigger_name, status from dagstop.trigger_health()"
-        )
+        airflow_db.rows("select table_name || '.' || trigger_name, status from dagstop.trigger_health()")
     )
     lost = {name for name in ALL_TRIGGERS if name.startswith("task_instance")}
     assert {name for name, status in health.items() if status == "missing"} == lost
     assert lost <= set(install(airflow_db.url).triggers)
-    assert {row[2] for row in airflow_db.rows("select * from dagstop.trigger_health()")} == {
-        "installed"
-    }
+    assert {row[2] for row in airflow_db.rows("select * from dagstop.trigger_health()")} == {"installed"}
 
 
 def test_a_disabled_trigger_is_healed(airflow_db: AirflowDatabase) -> None:
@@ -221,8 +215,6 @@ def test_connection_errors_never_show_the_password(server: Server) -> None:
 
 
 def test_two_installs_at_once(bare_db: AirflowDatabase) -> None:
-    import threading
-
     found: list[object] = []
 
     def one() -> None:

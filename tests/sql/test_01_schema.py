@@ -15,7 +15,8 @@ UNCOMMENTED = """
         and not exists (select from pg_constraint k where k.conindid = c.oid)
         and c.relname <> 'alembic_version_pkc'
     union all
-    select 'column ' || c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
+    select 'column ' || c.relname || '.' || a.attname
+    from pg_class c join pg_attribute a on a.attrelid = c.oid
     where c.relnamespace = 'dagstop'::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
         and c.relname <> 'alembic_version' and col_description(c.oid, a.attnum) is null
     union all
@@ -68,9 +69,7 @@ def test_the_listener_role_may_do_its_work_and_no_more(airflow_db: AirflowDataba
     airflow_db.set_run("failed")
     (order,) = rows(url, "select id from dagstop.open_orders('host')")
     rows(url, "select dagstop.write_report(%s, 'host', 'stopped', null, null, '{}')", order)
-    assert rows(url, "select * from dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')") == [
-        (True, 0)
-    ]
+    assert rows(url, "select * from dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')") == [(True, 0)]
     rows(url, "select * from dagstop.history")
     rows(url, "select * from dagstop.open_order")
     rows(url, "select * from dagstop.task_states(null, null)")

@@ -48,12 +48,12 @@ def test_end_and_duration_are_set_as_airflow_sets_them(airflow_db: AirflowDataba
                         end_date=FIRST_DATE + timedelta(seconds=5), duration=5)  # fmt: skip
     airflow_db.add_task("never", None)
     airflow_db.set_run("failed")
-    found = dict(
-        (task, (ended, duration))
+    found = {
+        task: (ended, duration)
         for task, ended, duration in airflow_db.rows(
             "select task_id, end_date > now() - interval '1 min', round(duration) from task_instance"
         )
-    )
+    }
     assert found["a"][0] is True and 3600 <= found["a"][1] < 3700
     assert found["retry"] == (False, 5)
     assert found["never"] == (True, None)
@@ -101,7 +101,10 @@ def test_many_runs_in_one_update(airflow_db: AirflowDatabase, count: int) -> Non
     assert airflow_db.one("select count(*) from dagstop.stop_order where cascaded") == count + 3
     assert airflow_db.one("select count(*) from dagstop.stop_target") == 6
     assert set(airflow_db.states().values()) == {"failed"}
-    dates = f"select count(*) from dagstop.stop_order o join dag_run r using (dag_id, run_id) where o.logical_date = r.{airflow_db.date_column}"
+    dates = (
+        "select count(*) from dagstop.stop_order o join dag_run r using (dag_id, run_id) "
+        f"where o.logical_date = r.{airflow_db.date_column}"
+    )
     assert airflow_db.one(dates) == count + 3
 
 
@@ -165,7 +168,8 @@ BREAKS = {
     "order": "drop table dagstop.stop_order cascade",
     "fault": "drop table dagstop.fault cascade; drop table dagstop.stop_target cascade",
     "helper": "drop function dagstop.cascade_orders(bigint[], text)",
-    "recorder": "drop function dagstop.record_fault(text, text, text, jsonb); drop table dagstop.stop_order cascade",
+    "recorder": "drop function dagstop.record_fault(text, text, text, jsonb); "
+    "drop table dagstop.stop_order cascade",
     "setting": "drop table dagstop.setting",
 }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dagstop import sql
 from psycopg2.extras import RealDictCursor
 
+from dagstop import sql
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 
 
@@ -100,8 +100,7 @@ def test_states_by_run_by_date_and_by_uuid(airflow_db: AirflowDatabase) -> None:
     ]
     found = call(airflow_db, "task_states", ti_ids=["not a uuid"], keys=json.dumps(keys))
     assert sorted(
-        (row["task_id"], row["run_id"], row["logical_date"], row["state"], row["run_state"])
-        for row in found
+        (row["task_id"], row["run_id"], row["logical_date"], row["state"], row["run_state"]) for row in found
     ) == [(task, "run", FIRST_DATE, "running", "running") for task in ("a", "b")]
     if airflow_db.has_uuid:
         uuid = airflow_db.one("select id::text from task_instance where task_id = 'a'")

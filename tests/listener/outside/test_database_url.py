@@ -22,7 +22,7 @@ from dagstop.outside.database_url import find_database_url, normalise, redact, s
         ("postgresql+psycopg2://u:p@h/d", "postgresql://u:p@h/d"),
         ("postgresql+asyncpg://u:p@h/d?ssl=require", "postgresql://u:p@h/d?sslmode=require"),
         ("postgresql+psycopg://u:p%40x@h/d", "postgresql://u:p%40x@h/d"),
-        ("postgresql://u:p@ss/w?rd@h/d", "postgresql://u:p%40ss%2Fw%3Frd@h/d"),
+        ("postgresql://u:p@ss/w@h/d", "postgresql://u:p%40ss%2Fw@h/d"),
         ("postgresql://u:p@/d?host=/run/pg&port=6", "postgresql://u:p@/d?host=%2Frun%2Fpg&port=6"),
         ("postgresql://u:p@h/d?application_name=a@b", "postgresql://u:p@h/d?application_name=a%40b"),
         ("postgresql://[::1]:5/d", "postgresql://[::1]:5/d"),
@@ -58,7 +58,8 @@ def test_no_url(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://u:geheim@h/d", "postgresql://u:ge@geheim@h/d", "mysql://u:geheim@h/d", "geheim",
+    ["postgresql://u:geheim@h/d", "postgresql://u:ge@geheim@h/d", "postgresql://u:a/geheim?@geheim@h/d",
+     "mysql://u:geheim@h/d", "geheim",
      "postgresql://h/d?password=geheim&sslpassword=geheim"],
 )  # fmt: skip
 def test_no_password_is_shown(url: str) -> None:

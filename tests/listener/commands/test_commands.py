@@ -1,0 +1,205 @@
+"""Every command as a user types it, on a real database and real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagstop.policy import text
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, dagstop
+from tests.support.postgres import binaries
+from tests.support.tasks import Tasks, find, wait_for
+
+
+def on_one(function: Any) -> Any:
+    """One server and one shape are enough: what differs between them is tested in tests/sql."""
+    return one_server(shape_2(function))
+
+
+NO_DOCKER = ("--docker-url", "unix:///nowhere")
+
+
+def failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = dagstop(*arguments, check=False, **environment)
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    return done
+
+
+@pytest.mark.parametrize(
+    "command",
+    "install uninstall listen check status history ps explain stop policy demo".split(),
+)
+def test_every_command_has_help(command: str) -> None:
+    assert "Usage: dagstop" in dagstop(command, "--help").stdout
+
+
+@on_one
+def test_install_says_what_it_did_and_twice_is_no_op(bare_db: AirflowDatabase) -> None:
+    first = dagstop("install", "--database-url", bare_db.url).stdout
+    assert "is installed in postgresql://postgres@" in first
+    second = dagstop("install", DAGSTOP_DATABASE_URL=bare_db.url).stdout
+    assert "nothing changed" in second
+    assert "is gone from" in dagstop("uninstall", "--database-url", bare_db.url).stdout
+    assert "was not installed" in dagstop("uninstall", "--database-url", bare_db.url).stdout
+
+
+@on_one
+@pytest.mark.parametrize("command", ["check", "status", "history", "ps"])
+def test_a_database_without_dagstop_is_one_clear_line(bare_db: AirflowDatabase, command: str) -> None:
+    done = failing(command, "--database-url", bare_db.url)
+    assert done.stderr == ("dagstop: dagstop is not installed in this database: run `dagstop install`\n")
+
+
+def test_bad_urls_are_one_clear_line_without_the_password(tmp_path: Path) -> None:
+    for url, said in (
+        ("mysql://airflow:secret@db/airflow", "PostgreSQL"),
+        ("sqlite:////opt/airflow/airflow.db", "PostgreSQL"),
+        ("postgresql://airflow:secret@127.0.0.1:1/airflow", "127.0.0.1:1"),
+    ):
+        for command in ("install", "status"):
+            done = failing(command, "--database-url", url)
+            assert said in done.stderr and "secret" not in done.stderr
+            assert done.stderr.count("\n") == 1, done.stderr
+    home = {"HOME": str(tmp_path)}
+    assert "No database URL" in failing("status", **home).stderr
+    done = failing("listen", "--database-url", "postgresql:///x", **home)
+    assert "AIRFLOW_HOME" in done.stderr
+
+
+@on_one
+def test_stop_wait_tells_what_was_seen_dead(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7301", tasks.environment("dag", "run"))
+    wait_for("sleep 7301")
+    with Listener(airflow_db.url, tmp_path):
+        done = dagstop("stop", "dag", "run", "--wait", "--database-url", airflow_db.url)
+        assert "host-1: stopped (" in done.stdout, done.stdout
+        assert not find("sleep 7301")
+        rows = json.loads(
+            dagstop("stop", "dag", "run", "--wait", "--json", "--database-url", airflow_db.url).stdout
+        )
+        assert rows["changed"] == 0
+        assert rows["orders"][0]["reports"][0]["outcome"] == "stopped"
+    assert airflow_db.states() == {"a": "failed"}
+
+
+@pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+def test_stop_of_one_task(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    airflow_db.add_running("run", ("a", "b"))
+    tasks.bash("sleep 7302", tasks.environment("dag", "run", "a"))
+    wait_for("sleep 7302")
+    with Listener(airflow_db.url, tmp_path):
+        dagstop("stop", "dag", "run", "--task-id", "a", "--wait", "--database-url", airflow_db.url)
+    assert airflow_db.states() == {"a": "failed", "b": "running"}
+    assert not find("sleep 7302")
+
+
+@on_one
+def test_stop_fails_plainly(airflow_db: AirflowDatabase) -> None:
+    url = ("--database-url", airflow_db.url)
+    assert "There is no run 'nope' of DAG 'dag'" in failing("stop", "dag", "nope", *url).stderr
+    airflow_db.add_running("run")
+    said = failing("stop", "dag", "run", "--task-id", "zz", *url).stderr
+    assert "There is no task 'zz' in run 'run' of DAG 'dag'" in said
+    done = failing("stop", "dag", "run", "--wait", "--timeout", "0.2", *url)
+    assert "no listener is alive" in done.stdout
+
+
+@on_one
+def test_check_is_red_until_a_listener_lives_and_after_a_trigger_is_gone(
+    airflow_db: AirflowDatabase, tmp_path: Path
+) -> None:
+    arguments = ("check", "--json", "--database-url", airflow_db.url)
+
+    def red() -> set[str]:
+        done = dagstop(*arguments, check=False)
+        facts = json.loads(done.stdout)
+        assert done.returncode == (0 if facts["ok"] else 1)
+        return {finding["name"] for finding in facts["findings"] if not finding["ok"]}
+
+    assert red() == {"listeners"}
+    with Listener(airflow_db.url, tmp_path) as listener:
+        assert red() == set()
+        airflow_db.add_running("run")
+        assert red() == {"host worker"}
+        airflow_db.rows("update task_instance set hostname = 'host-1'")
+        airflow_db.rows("drop trigger dagstop_fence on task_instance")
+        assert red() == {"trigger task_instance.dagstop_fence"}
+        assert "task_instance.dagstop_fence" in dagstop("install", "--database-url", airflow_db.url).stdout
+        assert red() == set()
+        listener.stop()
+    assert red() == {"listeners", "host host-1"}
+
+
+@on_one
+def test_explain_names_the_evidence_and_signals_nothing(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7311", tasks.environment("dag", "run"))
+    tasks.bash("sleep 7312", tasks.environment("dag", "run", AIRFLOW_HOME="/srv/other"))
+    wait_for("sleep 7312")
+    where = ("--database-url", airflow_db.url, "--airflow-home", str(tmp_path), *NO_DOCKER)
+    facts = json.loads(dagstop("explain", "dag", "run", "--json", *where).stdout)
+    verdicts = {item["command"]: item["verdict"] for item in facts["found"]}
+    assert verdicts["sleep 7311"] == "kill" and verdicts["sleep 7312"] == "spare"
+    assert "environment" in dagstop("explain", "dag", "run", *where).stdout
+    assert find("sleep 7311") and find("sleep 7312")
+    assert "no run 'x'" in failing("explain", "dag", "x", *where).stderr
+
+
+@on_one
+def test_ps_shows_tasks_states_and_orphans(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    airflow_db.add_running("run", ("a", "b"))
+    tasks.bash("sleep 7321", tasks.environment("dag", "run", "a"))
+    tasks.runner("airflow task runner: dag b run 7", "sleep 7322")
+    wait_for("sleep 7322")
+    where = ("--database-url", airflow_db.url, "--airflow-home", str(tmp_path), *NO_DOCKER)
+    rows = json.loads(dagstop("ps", "--json", *where).stdout)["tasks"]
+    seen = {row["task_id"]: (row["state"], row["run_state"], row["orphan"]) for row in rows}
+    assert seen == {"a": ("running", "running", True), "b": ("running", "running", False)}
+    assert "orphan" in dagstop("ps", *where).stdout
+
+
+@on_one
+def test_history_and_status(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    where = ("--database-url", airflow_db.url)
+    assert "no listener has ever reported" in dagstop("status", *where).stdout
+    assert "nothing was stopped yet" in dagstop("history", *where).stdout
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7331", tasks.environment("dag", "run"))
+    wait_for("sleep 7331")
+    airflow_db.set_run("failed")
+    assert "a listener" in dagstop("status", *where).stdout
+    with Listener(airflow_db.url, tmp_path) as listener:
+        listener.wait_for_reports(1)
+        assert "no open orders" in dagstop("status", *where).stdout
+        line = dagstop("history", *where, "--dag-id", "dag", "--run-id", "run").stdout.splitlines()[1]
+        assert "stopped" in line and "host-1" in line and "postgres" in line
+        assert dagstop("history", *where, "--dag-id", "x").stdout == "nothing was stopped yet\n"
+        (row,) = json.loads(dagstop("history", "--json", *where).stdout)
+        assert row["outcome"] == "stopped"
+
+
+@on_one
+def test_hostile_names_are_shown_escaped(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
+    name = "d\x1b[31m\n%s{}'\""
+    airflow_db.add_run(dag_id=name, run_id="run")
+    airflow_db.set_run("failed")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        listener.wait_for_reports(1)
+        shown = dagstop("history", "--database-url", airflow_db.url).stdout
+    for output in (shown, listener.log()):
+        assert "\\x1b[31m\\n%s{}" in output and "\x1b" not in output
+
+
+def test_policy_prints_the_file() -> None:
+    assert dagstop("policy").stdout == text()
