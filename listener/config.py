@@ -30,6 +30,11 @@ class ListenerConfig:
     def host_name(self) -> str:
         return self.host or socket.gethostname()
 
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names under which Airflow may know this host; some installs write `localhost`."""
+        return frozenset({self.host_name, socket.gethostname(), socket.getfqdn(), "localhost"})
+
 
 def default_state_dir() -> str:
     """Where a listener keeps what it remembers: systemd's StateDirectory, or the user's own."""

@@ -26,6 +26,9 @@ from dagstop.outside.engine import Engine
 from dagstop.outside.procfs import ProcFS
 from dagstop.stopping import Stopping
 
+LEARN_CONTAINERS = 10.0
+"""Seconds between two listings of the engine's containers in silence."""
+
 
 class Daemon:
     """The listener of one host."""
@@ -74,6 +77,7 @@ class Daemon:
         poller.register(self._wake_read, select.POLLIN)
         poller.register(self._pool.fileno(), select.POLLIN)
         next_tick = time.monotonic() + self.config.tick
+        next_learning = 0.0
         while not self._ending:
             due = min(next_tick, self._stopping.next_at())
             poller.poll(max(0.0, due - time.monotonic()) * 1000)
@@ -86,6 +90,9 @@ class Daemon:
             if time.monotonic() >= next_tick:
                 self._tick()
                 next_tick = time.monotonic() + self.config.tick
+            if time.monotonic() >= next_learning:
+                self._containers.warm_up()
+                next_learning = time.monotonic() + LEARN_CONTAINERS
             if self.config.once and self._swept and self._idle:
                 break
         self._notify("STOPPING=1")
@@ -125,7 +132,7 @@ class Daemon:
         return {
             "pid": os.getpid(),
             "uid": os.geteuid(),
-            "host_names": sorted({socket.gethostname(), socket.getfqdn()}),
+            "host_names": sorted(self.config.host_names),
             "airflow_homes": list(self.config.airflow_homes),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,

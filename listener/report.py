@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries, Quarry
 from dagstop.logs import shown
-from dagstop.model import Outcome, Process, Role, Verdict
+from dagstop.model import Label, Outcome, Process, Role, StopOrder, Verdict
 
 ToDbClock = Callable[[datetime], datetime]
 
@@ -24,6 +24,7 @@ class Findings:
     processes: list[dict[str, Any]] = field(default_factory=list)
     containers: list[dict[str, Any]] = field(default_factory=list)
     spared: list[dict[str, Any]] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)  # ran here, says Airflow; nothing of it seen
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -45,6 +46,8 @@ class Findings:
             "containers": self.containers,
             "spared": self.spared,
         }
+        if self.not_found:
+            facts["not_found"] = self.not_found
         return facts if self.problem is None else {**facts, "problem": shown(self.problem)}
 
     def merged(self, earlier: Findings) -> Findings:
@@ -53,6 +56,7 @@ class Findings:
             processes=earlier.processes + self.processes,
             containers=earlier.containers + self.containers,
             spared=self.spared,
+            not_found=self.not_found,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
@@ -67,6 +71,7 @@ def findings(
     pool: Quarries,
     at: ToDbClock,
     start_of: Callable[[Process], datetime],
+    host_names: Collection[str],
 ) -> Findings:
     """Put together what a hunt and its container passes saw."""
     result = Findings(problem=problem)
@@ -77,7 +82,8 @@ def findings(
         result.processes.append(_process(quarry, verdict, pool, at, start_of(quarry.process)))
         signalled += [moment for _, moment in quarry.signals]
         deaths += [quarry.died_at] if quarry.died_at is not None else []
-    for end in ends:
+    result_ends = list(ends)
+    for end in result_ends:
         result.containers.append(_container(end, at))
         signalled += [moment for _, moment in end.signals]
         deaths += [end.died_at] if end.died_at is not None else []
@@ -86,9 +92,28 @@ def findings(
             result.spared.append({"pid": process.pid, "command": command(process), **_why(verdict)})
     for container, verdict in spared_containers:
         result.spared.append({"container": shown(container.name), **_why(verdict)})
+    seen = [q.process.label for q in hunt.quarries.values()]
+    seen += [end.container.label for end in result_ends]
+    result.not_found = not_found(hunt.order, [label for label in seen if label], host_names)
     result.first_signal_at = at(min(signalled)) if signalled else None
     result.last_death_at = at(max(deaths)) if deaths else None
     return result
+
+
+def not_found(order: StopOrder, seen: Sequence[Label], host_names: Collection[str]) -> list[str]:
+    """The tasks that ran on this host by Airflow's word, and of which nothing was found.
+
+    They may have ended by themselves; or nothing ties their processes to them any more.
+    """
+    tasks = {label.task_id for label in seen} | {label.ti_id for label in seen}
+    return [
+        shown(row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]")
+        for row in order.targets
+        if row.state == "running"
+        and row.hostname in host_names
+        and row.task_id not in tasks
+        and (row.ti_id is None or row.ti_id not in tasks)
+    ]
 
 
 def command(process: Process) -> str:

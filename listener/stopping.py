@@ -58,6 +58,7 @@ class Stopping:
         link: Link,
     ) -> None:
         self._config = config
+        self._host_names = config.host_names
         self._proc = proc
         self._watch = watch
         self._pool = pool
@@ -239,6 +240,7 @@ class Stopping:
             self._pool,
             self._to_db,
             self._started_at,
+            self._host_names,
         )
         return result if work.earlier is None else result.merged(work.earlier)
 
@@ -257,6 +259,7 @@ class Stopping:
                     processes=len(result.processes),
                     containers=len(result.containers),
                     spared=len(result.spared),
+                    not_found=",".join(result.not_found) or "-",
                     milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
                     by=order.asked_by.get("session_user_name"),
                 )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dagstop.install import install
+from dagstop.lab.postgres import Server, binaries
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
-from tests.support.postgres import Server, binaries
 
 _servers: dict[str, Server] = {}
 

@@ -15,46 +15,51 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from dagstop.evidence.surroundings import database_key
 from dagstop.model import Label, Role
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RUNNER_3 = re.compile(rf"airflow worker -- ({_UUID})\s*")
 _SUPERVISOR_3 = re.compile(rf"airflow (?:supervisor|worker -- LocalExecutor[^:]*): ({_UUID})\s*")
-_TASK_RUNNER = "airflow task runner: "
+# no spaces in a dag id or task id; a run_id may hold anything, newlines and double spaces included
+_TASK_RUNNER = re.compile(r"airflow task runner: (\S+) (\S+) (.+) (\d+)", re.DOTALL)
 _TASK_SUPERVISOR = "airflow task supervisor: "
 _FLAGS_WITHOUT_VALUE = frozenset(
     "--local --raw --force --mark-success --mark_success --interactive --no-shut-down-logging"
     " --ignore-all-dependencies --ignore_all_dependencies --ignore-dependencies"
     " --ignore_dependencies --ignore-depends-on-past --ignore_depends_on_past --ship-dag"
-    " --ship_dag --read-from-db -A -i -I -l -f -m -int -N".split()
+    " --ship_dag --read-from-db --verbose -A -i -I -l -f -m -int -N -v".split()
 )
 _SHELLS = frozenset({"sh", "bash", "dash"})
+_WRAPPERS = frozenset({"sudo", "env", "nice", "ionice", "timeout", "setsid", "nohup", "stdbuf"})
+_SHELL_SYNTAX = frozenset(";&|<>`$(){}\n")
 _SERVICE_NAMES = frozenset(
     {
         *("sshd", "cron", "dockerd", "containerd", "postgres", "postmaster"),
-        *("pgbouncer", "redis-server", "rabbitmq-server", "podman"),
-        *("containerd-shim", "containerd-shim-runc-v2", "docker-proxy", "tini", "dumb-init"),
+        *("pgbouncer", "redis-server", "rabbitmq-server"),
+        *("containerd-shim", "containerd-shim-runc-v2", "docker-proxy"),
         *("systemd-journald", "systemd-udevd", "dbus-daemon", "kubelet", "crio", "mysqld"),
     }
 )
-_INIT_NAMES = frozenset({"systemd", "init", "runsv", "supervisord"})  # adopt orphans
+_INIT_NAMES = frozenset(  # adopt orphans
+    {
+        *("systemd", "init", "runsv", "supervisord"),
+        *("tini", "dumb-init", "docker-init", "catatonit", "s6-svscan"),
+    }
+)
 _SERVICE_COMMANDS = frozenset(
     {
         *("scheduler", "webserver", "api-server", "triggerer", "dag-processor", "standalone"),
-        *(
-            "worker",
-            "celery",
-            "flower",
-            "kerberos",
-            "backfill",
-            "fastapi-api",
-            "serve_logs",
-            "edge",
-        ),
+        *("worker", "celery", "flower", "kerberos", "backfill", "fastapi-api", "serve_logs", "edge"),
     }
+)
+_SERVICE_TITLES = (
+    *("airflow scheduler", "airflow executor", "airflow worker -- LocalExecutor", "airflow serve"),
+    *("airflow triggerer", "airflow api_server", "airflow api-server", "airflow dag-processor"),
 )
 
 
@@ -89,23 +94,26 @@ def read_command(argv: Sequence[str]) -> Named:
         return OTHER
     title = " ".join(argv)
     # setproctitle leaves one word, the scheduler's among them: `.../python .../airflow scheduler`
-    argv = title.split() if len(argv) == 1 else argv
-    if title.startswith("airflow "):
-        if named := _read_title(title):
-            return named
+    one_word = len(argv) == 1
+    argv = title.split() if one_word else argv
+    if not argv:
+        return OTHER
+    if one_word and title.startswith("airflow ") and (named := _read_title(title)) is not None:
+        return named
     program = os.path.basename(argv[0].rstrip(":"))
     if program in _SERVICE_NAMES or program in _INIT_NAMES:
         return Named(Role.SERVICE)
-    if title.startswith(("[celeryd", "gunicorn:", "celeryd:")):
+    if title.startswith(("[celeryd", "celeryd:", "gunicorn:", "[ready] gunicorn:")):
         return Named(Role.SERVICE)
     if program in _SHELLS and len(argv) >= 3 and argv[1] == "-c":
+        # only a shell that is nothing but the wrapper of one airflow command
+        if not _SHELL_SYNTAX.isdisjoint(argv[2]):
+            return OTHER
         try:
             words = shlex.split(argv[2])
         except ValueError:
             return OTHER
-        words = words[1:] if words[:1] == ["exec"] else words
-        # only a shell that is nothing but the wrapper of one airflow command
-        return _read_airflow(words) if _is_airflow(words[:2]) else OTHER
+        return _read_airflow(words[1:] if words[:1] == ["exec"] else words)
     return _read_airflow(argv)
 
 
@@ -120,31 +128,26 @@ def _read_title(title: str) -> Named | None:
         return Named(Role.RUNNER, Label(ti_id=match.group(1)))
     if match := _SUPERVISOR_3.fullmatch(title):
         return Named(Role.SUPERVISOR, Label(ti_id=match.group(1)))
-    if title.startswith(_TASK_RUNNER):
-        words = title[len(_TASK_RUNNER) :].split()
-        if len(words) >= 4:
-            run, job = " ".join(words[2:-1]), _number(words[-1])
-            return Named(Role.RUNNER, _task(words[0], words[1], run, job))
+    if match := _TASK_RUNNER.fullmatch(title):
+        dag_id, task_id, run, job = match.groups()
+        return Named(Role.RUNNER, _task(dag_id, task_id, run, _number(job)))
     if title.startswith(_TASK_SUPERVISOR):
         try:
             words = [str(word) for word in ast.literal_eval(title[len(_TASK_SUPERVISOR) :].strip())]
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return Named(Role.SUPERVISOR)
         return Named(Role.SUPERVISOR, _read_airflow(words).label)
-    if title.startswith(("airflow scheduler", "airflow worker -- LocalExecutor", "airflow serve")):
-        return Named(Role.SERVICE)
-    if title.startswith(("airflow triggerer", "airflow api_server", "airflow api-server")):
-        return Named(Role.SERVICE)
-    return None
+    return Named(Role.SERVICE) if title.startswith(_SERVICE_TITLES) else None
 
 
-def _is_airflow(words: Sequence[str]) -> bool:
-    return any(os.path.basename(word) == "airflow" for word in words)
+def _task(dag_id: str, task_id: str, run: str, job_id: int | None, *, dates: bool = False) -> Label:
+    """`run` is an execution date up to Airflow 2.1 and a run_id from 2.2 on.
 
-
-def _task(dag_id: str, task_id: str, run: str, job_id: int | None) -> Label:
-    """`run` is an execution date up to Airflow 2.1 and a run_id from 2.2 on."""
-    date = parse_date(run) if "T" in run else None
+    A run_id that is written as a date reads as one here; `conflict` and `match` allow for it.
+    """
+    date = parse_date(run) if dates or "T" in run else None
+    if dates:  # `airflow run`, 1.10
+        return Label(dag_id=dag_id, task_id=task_id, logical_date=date, job_id=job_id)
     return Label(
         dag_id=dag_id,
         task_id=task_id,
@@ -156,12 +159,7 @@ def _task(dag_id: str, task_id: str, run: str, job_id: int | None) -> Label:
 
 def _read_airflow(argv: Sequence[str]) -> Named:
     """`[sudo ...] [python] .../airflow [tasks] run DAG TASK RUN options`, or a service of Airflow."""
-    for index, word in enumerate(argv[:12]):
-        if os.path.basename(word) == "airflow":  # also `python -m airflow`
-            words = list(argv[index + 1 :])
-            break
-    else:
-        return OTHER
+    words = _after_airflow(argv)
     if not words:
         return OTHER
     grouped = words[0] == "tasks"
@@ -170,10 +168,34 @@ def _read_airflow(argv: Sequence[str]) -> Named:
         return Named(Role.TEST)
     if words[:1] != ["run"]:
         return Named(Role.SERVICE) if {words[0] if words else ""} & _SERVICE_COMMANDS else OTHER
-    return _read_run(words[1:])
+    return _read_run(words[1:], dates=not grouped)
 
 
-def _read_run(words: Sequence[str]) -> Named:
+def _after_airflow(argv: Sequence[str]) -> list[str]:
+    """What follows the program `airflow`; an argument of that name (`ls /opt/airflow`) is none."""
+    start = 0
+    if argv and os.path.basename(argv[0]) in _WRAPPERS:
+        for start in range(1, min(len(argv), 12)):
+            name = os.path.basename(argv[start])
+            if argv[start - 1] not in _NAMES_A_USER and (name == "airflow" or _interprets(name)):
+                break
+    if start < len(argv) and _interprets(os.path.basename(argv[start])):
+        start += 1
+        while start < len(argv) and argv[start].startswith("-"):
+            start += 1
+    if start < len(argv) and os.path.basename(argv[start]) == "airflow":
+        return list(argv[start + 1 :])
+    return []
+
+
+_NAMES_A_USER = frozenset({"-u", "--user", "-g", "--group"})
+
+
+def _interprets(name: str) -> bool:
+    return name.startswith(("python", "pypy")) or name in _SHELLS
+
+
+def _read_run(words: Sequence[str], *, dates: bool) -> Named:
     """The arguments after `airflow run` or `airflow tasks run`."""
     plain: list[str] = []
     options: dict[str, str] = {}
@@ -189,11 +211,19 @@ def _read_run(words: Sequence[str]) -> Named:
             options[name.lstrip("-").replace("_", "-")] = value if equals else next(rest, "")
     if len(plain) < 3:
         return Named(Role.SUPERVISOR)
-    label = _task(plain[0], plain[1], plain[2], _number(options.get("job-id")))
+    label = _task(plain[0], plain[1], plain[2], _number(options.get("job-id")), dates=dates)
     index = _number(options.get("map-index"))
     if index is not None:
         label = label.filled_from(Label(map_index=index))
     return Named(Role.RUNNER if "--raw" in flags else Role.SUPERVISOR, label)
+
+
+def conflict(one: Label, other: Label) -> str | None:
+    """As `Label.contradicts`, where a date on one side may be the other's run_id, written as one."""
+    for a, b in ((one, other), (other, one)):
+        if a.run_id is None and a.logical_date is not None and parse_date(b.run_id) == a.logical_date:
+            return replace(a, logical_date=None).contradicts(b)
+    return one.contradicts(other)
 
 
 def read_tags(tags: Mapping[str, str]) -> Label:
@@ -206,8 +236,18 @@ def read_tags(tags: Mapping[str, str]) -> Label:
         task_id=tags.get("AIRFLOW_CTX_TASK_ID") or None,
         map_index=_number(tags.get("AIRFLOW_CTX_MAP_INDEX")),
         try_number=_number(tags.get("AIRFLOW_CTX_TRY_NUMBER")),
-        airflow_home=tags.get("DAGSTOP_AIRFLOW_HOME") or tags.get("AIRFLOW_HOME") or None,
-        database=tags.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
-        or tags.get("AIRFLOW__CORE__SQL_ALCHEMY_CONN")
-        or None,
+    ).filled_from(surroundings_of(tags, "DAGSTOP_AIRFLOW_HOME", "AIRFLOW_HOME"))
+
+
+def surroundings_of(environ: Mapping[str, str], *names: str) -> Label:
+    """AIRFLOW_HOME and metadata database only, as an environment shows them.
+
+    The first of `names` that is there counts. A home that is no absolute path (`~/airflow`) says
+    nothing: whose home it would be is not known.
+    """
+    home = next((environ[name] for name in names or ("AIRFLOW_HOME",) if environ.get(name)), "")
+    url = environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") or environ.get("AIRFLOW__CORE__SQL_ALCHEMY_CONN")
+    return Label(
+        airflow_home=home if home.startswith("/") else None,
+        database=database_key(url) if url else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from dagstop.evidence.airflow_names import parse_date
 from dagstop.model import Label, StopOrder
 
 Thing = TypeVar("Thing")
@@ -25,6 +26,8 @@ class Index(Generic[Thing]):
         """Everything that may concern the order, each once; `judge` decides."""
         seen: set[int] = set()
         keys = _keys(order.label())
+        if (date := parse_date(order.run_id)) is not None:
+            keys.append(("date", order.dag_id, date))  # a run_id that a title shows as a date
         keys += [("ti", row.ti_id) for row in (*order.targets, *order.present) if row.ti_id]
         for key in dict.fromkeys(keys):
             for thing in self._things.get(key, ()):

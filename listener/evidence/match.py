@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dagstop.evidence.surroundings import Surroundings, database_key
+from dagstop.evidence.airflow_names import conflict, parse_date
+from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict
 
 
@@ -28,23 +29,19 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
 
 def names_order(order: StopOrder, label: Label) -> bool:
     """True if the label names the run (and task) of the order."""
-    if label.ti_id is not None:
-        if any(label.ti_id == row.ti_id for row in (*order.targets, *order.present)):
-            return True
-        if label.dag_id is None:
+    if conflict(label, order.label()):
+        return False
+    if order.kind == "task" and None not in (order.map_index, label.map_index):
+        if label.map_index != order.map_index:
             return False
-    if not label.names_a_run() or label.contradicts(order.label()):
-        return False
-    if label.run_id is None and (label.logical_date is None or order.logical_date is None):
-        return False
-    if label.dag_id is None:
-        return False
-    if order.kind == "run":
+    if _uuid_recorded(order, label):
         return True
-    if label.task_id is None:
+    if label.dag_id is None or (order.kind == "task" and label.task_id is None):
         return False
-    index = order.map_index if order.map_index is not None else -1
-    return label.map_index is None or label.map_index == index
+    if label.run_id is not None:
+        return True
+    dates = {order.logical_date, parse_date(order.run_id)} - {None}
+    return label.logical_date is not None and label.logical_date in dates
 
 
 def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
@@ -63,12 +60,11 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     assert label is not None
     if label.airflow_home is not None and not around.is_home(label.airflow_home):
         return f"its AIRFLOW_HOME is {label.airflow_home}"
-    key = database_key(label.database) if label.database is not None else None
-    if key is not None and around.databases and key not in around.databases:
-        return f"its metadata database is {key}"
+    if label.database is not None and around.databases and label.database not in around.databases:
+        return f"its metadata database is {label.database}"
     if not process.trusted:
         return f"it runs as uid {process.uid}, which runs no Airflow of ours"
-    if label.airflow_home is not None or label.ti_id is not None or _recorded(order, process):
+    if label.airflow_home is not None or _uuid_recorded(order, label) or _pid_recorded(order, process):
         return None
     # a title is all that is left of a runner's identity: setproctitle overwrites its environment
     if process.role is Role.RUNNER and not _job_recorded(order, label):
@@ -78,18 +74,34 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     return None
 
 
-def _recorded(order: StopOrder, process: Process) -> bool:
-    """True if the metadata database names the pid of this process, its parent or its runner.
+def _uuid_recorded(order: StopOrder, label: Label) -> bool:
+    rows = (*order.targets, *order.present)
+    return label.ti_id is not None and any(label.ti_id == row.ti_id for row in rows)
 
-    Airflow 2.x and 3.x record the runner, 1.10 the supervisor above it.
+
+def _pid_recorded(order: StopOrder, process: Process) -> bool:
+    """True if the database has the pid of this process, its parent or its runner for this very task.
+
+    Airflow 2.x and 3.x record the runner, 1.10 the supervisor above it. Of this task and job only:
+    a large run has so many pids, of so many hosts, that some other process would have one of them.
     """
-    pids = {row.pid for row in (*order.targets, *order.present)} - {None, 0}
+    label = process.label
+    assert label is not None
+    pids = {
+        row.pid
+        for row in (*order.targets, *order.present)
+        if row.pid
+        and row.task_id == label.task_id
+        and (row.job_id is None or label.job_id is None or row.job_id == label.job_id)
+    }
     return not pids.isdisjoint({process.pid, process.ppid, *process.line})
 
 
 def _job_recorded(order: StopOrder, label: Label) -> bool:
     rows = (*order.targets, *order.present)
-    return label.job_id is not None and any(label.job_id == row.job_id for row in rows)
+    return label.job_id is not None and any(
+        label.job_id == row.job_id and label.task_id == row.task_id for row in rows
+    )
 
 
 def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verdict:
@@ -98,20 +110,56 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
     assert label is not None
     if _index_unknown(order, label):
         return Verdict(Decision.SPARE, "it does not say which map index it is", evidence)
-    present = _row(order.present, label)
-    target = _row(order.targets, label, present)
+    pairs = _rows(order, label)
+    for target, present in pairs:
+        if spare := _later_try(order, label, target, present, started_at):
+            return Verdict(Decision.SPARE, spare, evidence)
+    # of several map indexes it may be the one that may still be reporting its own failure
+    target = next((t for t, _ in pairs if t is not None and not t.unfinished), pairs[0][0])
+    cleared = target is not None and target.released_at is not None
+    reason = "of the try that was failed, since cleared" if cleared else f"of the stopped {order.kind}"
+    return _kill(order, process, target, started_at > order.created_at, reason)
+
+
+def _later_try(
+    order: StopOrder, label: Label, target: Target | None, present: Target | None, started_at: datetime
+) -> str | None:
+    """Why the label is, or may be, of a try that came after the order; None if it is of the old one.
+
+    target: the task instance when the run was failed; present: its row now. None: there is no such.
+    """
     late = started_at > order.created_at
     if present is not None and present.unfinished:
         age = _age(label, present, late)
         again = late if target is None else _age(_label_of(present), target, True) != "same"
         if (age == "same" and again) or (age in {"later", None} and late):
-            return Verdict(Decision.SPARE, "a later try, which is meant to run", evidence)
+            return "a later try, which is meant to run"
     if target is not None and target.released_at is not None:
         before = started_at < target.released_at
         if (_age(label, target, late) or ("older" if before else "later")) == "later":
-            return Verdict(Decision.SPARE, "a later try than the one that was failed", evidence)
-        return _kill(order, process, target, late, "of the try that was failed, since cleared")
-    return _kill(order, process, target, late, "of the stopped " + order.kind)
+            return "a later try than the one that was failed"
+        return None
+    if not late:
+        return None
+    if present is None:
+        # the row is gone, or could not be read: only what is surely of the old try may die
+        if (_age(label, target, late) if target is not None else None) == "later":
+            return "a later try, and the database does not say whether it is meant to run"
+    elif _ran_again(order, target, present) and _age(label, present, late) != "older":
+        return "a later try, which has ended since"
+    if target is not None and started_at > order.db_now and _age(label, target, late) == "later":
+        return "a later try, which began after the database was read"
+    return None
+
+
+def _ran_again(order: StopOrder, target: Target | None, present: Target) -> bool:
+    """True if the task began anew after the order, and was meant to.
+
+    A message left in an executor's queue begins it anew too, but its row is held at failed.
+    """
+    if present.started_at is None or present.started_at <= order.created_at:
+        return False
+    return target is None or (present.state != "failed" and _age(_label_of(present), target, True) != "same")
 
 
 def _kill(order: StopOrder, process: Process, target: Target | None, late: bool, reason: str) -> Verdict:
@@ -128,20 +176,20 @@ def _kill(order: StopOrder, process: Process, target: Target | None, late: bool,
     return Verdict(Decision.SETTLE if settles else Decision.KILL, reason, process.evidence)
 
 
-def _row(rows: tuple[Target, ...], label: Label, like: Target | None = None) -> Target | None:
-    """The row that the label is about; failing that, the one of the same task as `like`."""
-    for row in rows:
-        if label.ti_id is not None and row.ti_id == label.ti_id:
-            return row
-    task_id = label.task_id or (like.task_id if like is not None else None)
-    map_index = label.map_index if label.map_index is not None else like and like.map_index
-    same_task = [row for row in rows if row.task_id == task_id]
-    for row in same_task:
-        if map_index is not None and row.map_index == map_index:
-            return row
-        if map_index is None and label.job_id is not None and row.job_id == label.job_id:
-            return row
-    return same_task[0] if map_index is None and len(same_task) == 1 else None
+def _rows(order: StopOrder, label: Label) -> list[tuple[Target | None, Target | None]]:
+    """(target, present) of each task instance that the label may be about; at least one pair."""
+    rows = (*order.targets, *order.present)
+    sure = [row for row in rows if label.ti_id is not None and row.ti_id == label.ti_id]
+    if not sure:
+        sure = [row for row in rows if row.task_id == label.task_id and row.map_index == label.map_index]
+    if not sure and label.map_index is None and label.job_id is not None:
+        sure = [row for row in rows if row.task_id == label.task_id and row.job_id == label.job_id]
+    if not sure and label.map_index is None:
+        sure = [row for row in rows if row.task_id == label.task_id]
+    keys = dict.fromkeys((row.task_id, row.map_index) for row in sure)
+    targets = {(row.task_id, row.map_index): row for row in order.targets}
+    present = {(row.task_id, row.map_index): row for row in order.present}
+    return [(targets.get(key), present.get(key)) for key in keys] or [(None, None)]
 
 
 def _index_unknown(order: StopOrder, label: Label) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from dagstop.errors import DatabaseUrlError
 from dagstop.model import Process
+from dagstop.outside.database_url import normalise
 from dagstop.outside.procfs import ProcFS
 
-_LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
+_LOCAL = frozenset({"", "localhost", "::1"})
+_OTHER_DATABASES = frozenset({"sqlite", "mysql", "mariadb", "mssql", "oracle"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Surroundings:
     foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
 
     def is_home(self, path: str) -> bool:
-        return os.path.normpath(path) in self.homes
+        return os.path.normpath(path) in self.homes or os.path.realpath(path) in self.homes
 
 
 def survey(
@@ -37,7 +41,7 @@ def survey(
         homes=ours,
         databases=frozenset(keys),
         untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
-        foreign_homes=frozenset(path for path in shown if os.path.normpath(path) not in ours),
+        foreign_homes=frozenset(path for path in shown if ours.isdisjoint(all_homes([path]))),
     )
 
 
@@ -71,16 +75,19 @@ def ancestors(proc: ProcFS, pid: int) -> set[int]:
 def database_key(url: str) -> str | None:
     """`host:port/name` of a Postgres URL, so that two spellings of one database compare equal.
 
-    This machine's names and sockets all read `local`. None for what is no Postgres URL.
+    This machine's names and sockets all read `local`. Of another database only the kind, which is
+    enough to be another's. None for what names none (3.x: `airflow-db-not-allowed:///`).
     """
+    kind = url.partition(":")[0].partition("+")[0].strip().lower()
+    if kind in _OTHER_DATABASES:
+        return f"{kind}:"
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(normalise(url))
         query = parse_qs(parts.query)
         port = int(query["port"][0]) if "port" in query else parts.port or 5432
-    except ValueError:
+    except (ValueError, DatabaseUrlError):
         return None
-    if not parts.scheme.startswith("postgres"):
-        return None
-    host = unquote((query.get("host") or [parts.hostname or ""])[0])
-    host = "local" if host in _LOCAL or host.startswith("/") else host.lower()
+    host = unquote((query.get("host") or [parts.hostname or ""])[0]).lower()
+    if host in _LOCAL or host.startswith(("/", "127.")) or host == socket.gethostname().lower():
+        host = "local"
     return f"{host}:{port}/{unquote(parts.path.lstrip('/'))}"

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -58,6 +59,17 @@ class ContainerHunts:
     @property
     def any_engine(self) -> bool:
         return any(engine.exists for engine in self.engines)
+
+    def warm_up(self) -> None:
+        """Load the Docker client and learn what runs, so that an order need not wait for it."""
+
+        def learn() -> None:
+            for engine in self.engines:
+                if engine.exists:
+                    with suppress(EngineUnreachable):
+                        engine.running()
+
+        threading.Thread(target=learn, name="engines", daemon=True).start()
 
     def look(
         self,

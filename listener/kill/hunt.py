@@ -14,12 +14,21 @@ from datetime import datetime
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.quarry import Quarries, Quarry
-from dagstop.model import Decision, Identity, Process, StopOrder, Verdict
+from dagstop.model import Decision, Identity, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
 """Seconds between two looks while something of the order is still alive."""
 GIVE_UP = 20.0
 """Seconds after SIGKILL until a process that is still there is reported unkillable."""
+
+
+def _order_of_signals(process: Process) -> tuple[bool, bool, int]:
+    """The runner first, then session leaders, then the others, parents before children.
+
+    A bash whose last child dies first ends well, and Airflow would write `success` over `failed`.
+    """
+    leads = process.sid == process.pid
+    return process.role is not Role.RUNNER, not leads, process.identity.start
 
 
 @dataclass(slots=True)
@@ -48,7 +57,7 @@ class Hunt:
         self.waiting_until = None
         self.spared = {}
         left = False
-        for process in candidates:
+        for process in sorted(candidates, key=_order_of_signals):
             if process.state in {"X", "x"}:
                 continue
             verdict = judge(self.order, process, started_at(process), around)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ class _Demo:
         self.say.print(f"   {len(killed)} processes of Airflow are gone; nobody is left to stop a task.\n")
         self._show_alive()
         statement = f"UPDATE dag_run SET state = 'failed' WHERE run_id = '{RUN}';"
-        self.say.print(Panel(Syntax(statement, "sql", background_color="default"), title="psql", expand=False))
+        self.say.print(
+            Panel(Syntax(statement, "sql", background_color="default"), title="psql", expand=False)
+        )
         airflow.fail_run_by_sql(DAG, RUN)
         report = self._report(airflow)
         self._show_report(report)
@@ -172,14 +174,12 @@ class _Demo:
         """The listener's report on the run, once it is final."""
         query = (
             "SELECT r.*, o.created_at FROM dagstop.report r JOIN dagstop.stop_order o ON o.id = r.order_id"
-            f" WHERE o.run_id = '{RUN}' AND r.outcome IS NOT NULL"
+            " WHERE o.run_id = %s AND r.outcome IS NOT NULL"
         )
-        airflow.wait_for(lambda: bool(airflow.query(query)), "reported on", 60)
-        return airflow.query(query)[0]
+        airflow.wait_for(lambda: bool(airflow.query(query, (RUN,))), "reported on", 60)
+        return airflow.query(query, (RUN,))[0]
 
     def _show_report(self, report: dict[str, Any]) -> None:
-        from datetime import datetime
-
         table = Table(title="What the listener did", title_justify="left", box=None)
         table.add_column("PID / CONTAINER", justify="right")
         table.add_column("WHAT")

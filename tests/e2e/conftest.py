@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from dagstop.lab.docker_engine import Engine
+from dagstop.lab.postgres import Server, binaries, rows
 from tests.e2e.stage import Stage
-from tests.support.docker_engine import Engine
-from tests.support.postgres import Server, binaries, rows
 
 CELLS = (("up", "sql"), ("up", "ui"), ("dead", "ui"), ("dead", "sql"))  # in this order: see Stage
 MODES = tuple(filter(None, os.environ.get("MODE", "").split(","))) or ("up", "dead")

@@ -18,7 +18,7 @@ from docker.models.containers import Container
 from dagstop import policy
 from dagstop.lab import airflows, proc
 from dagstop.lab.airflow import Airflow
-from tests.support.docker_engine import IMAGE, Engine
+from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.support.watch import hold, wait_until
 
 DAG = "stubborn"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker_engine import Engine
+from dagstop.lab.docker_engine import Engine
 from tests.support.tasks import Tasks
 
 

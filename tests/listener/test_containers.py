@@ -12,9 +12,9 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.docker_engine import IMAGE, Engine
 from tests.support.listener import CLEAN, Listener, show
 from tests.support.tasks import Tasks, wait_for
 

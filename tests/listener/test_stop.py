@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dagstop.lab.postgres import binaries
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
-from tests.support.postgres import binaries
 from tests.support.tasks import Tasks, find, wait_for
 
 one_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)

@@ -10,8 +10,8 @@ import pytest
 
 from dagstop import errors
 from dagstop.install import install, install_script, uninstall, uninstall_script
+from dagstop.lab.postgres import PASSWORD_ROLE, Server, connect, rows
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
-from tests.support.postgres import PASSWORD_ROLE, Server, connect, rows
 
 GOLDEN = Path(__file__).parents[1] / "expected" / "schema.sql"
 GOLDEN_SERVER = 15  # pg_dump's wording differs by release

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
+from dagstop.lab.postgres import rows
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.postgres import rows
 
 UNCOMMENTED = """
     select 'relation ' || c.relname from pg_class c

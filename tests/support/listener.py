@@ -35,7 +35,7 @@ class Listener:
     """`dagstop listen`, ready once it has swept the orders. Never outside a pid namespace."""
 
     def __init__(self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere") -> None:
-        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.support.namespace"
+        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through dagstop.lab.namespace"
         self.url = url
         self.home = home
         self.state_dir = home / "dagstop-state"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from dagstop.lab.postgres import binaries
 from dagstop.policy import text
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
-from tests.support.postgres import binaries
 from tests.support.tasks import Tasks, find, wait_for
 
 

@@ -166,7 +166,7 @@ class Server:
         return self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", url, input=script)
 
     def _run(self, program: str, *arguments: str, input: str | None = None) -> str:
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [self._bin / program, *arguments], input=input, capture_output=True, text=True,
             cwd="/", **self._as_account(),
         )  # fmt: skip

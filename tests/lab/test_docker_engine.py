@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagstop.lab import proc
-from tests.support.docker_engine import IMAGE, Engine
+from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.support.watch import wait_until
 
 pytestmark = pytest.mark.e2e

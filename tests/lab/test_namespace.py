@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def start(script: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.namespace", "sh", "-c", script],
+        [sys.executable, "-m", "dagstop.lab.namespace", "sh", "-c", script],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
