@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
+from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
 import dagstop
@@ -116,7 +117,8 @@ class Link:
                 self.state = "connecting"
                 delay = min(SLOWEST_RETRY, 0.1 * 2**attempt) * random.uniform(0.7, 1.0)
                 why = one_line(exc, self.url)
-                log.warning(event("database lost", why=why, attempt=attempt, retry_in=f"{delay:.1f}s"))
+                facts = {"attempt": attempt, "retry_in": f"{delay:.1f}s", **_remedy(exc)}
+                log.warning(event("database lost", why=why, **facts))
                 self._pause(delay)
             finally:
                 if connection is not None:
@@ -224,6 +226,15 @@ class Link:
             if health.get("faults", 0) > self.health.get("faults", 0):
                 log.error(event("faults in triggers", count=health["faults"], see="dagstop check"))
         self.health = health
+
+
+def _remedy(exc: psycopg2.Error) -> dict[str, str]:
+    """What an operator can do about it, where that is plain."""
+    if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
+        return {"do": "run `dagstop install`"}
+    if isinstance(exc, errors.InsufficientPrivilege):
+        return {"do": "grant dagstop_listener to this role"}
+    return {}
 
 
 def round_trip(connection: Connection, channel: str, patience: float = 2.0) -> float | None:

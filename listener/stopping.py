@@ -20,7 +20,7 @@ from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
-from dagstop.model import Process, StopOrder, Verdict
+from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.report import Findings, findings, is_superseded
@@ -117,8 +117,7 @@ class Stopping:
 
     def _begin(self, works: list[Work]) -> None:
         """Signal what is already known to be the run's, then look at everything."""
-        around = self._around or self._survey()
-        self._judge(works, around)
+        self._judge(works, self._survey())
         self._look(works)
 
     def _look(self, works: list[Work]) -> None:
@@ -225,7 +224,13 @@ class Stopping:
         for quarry in work.hunt.quarries.values():
             if not any(quarry.identity in w.hunt.quarries for w in self._works.values()):
                 self._pool.release(quarry)
-        self._ended.remember(order, result, {*work.hunt.quarries, *work.hunt.spared})
+        # what began after the rows were read, or was still to become a runner, is to be judged again
+        judged = {
+            process.identity
+            for process, _ in work.hunt.spared.values()
+            if process.role is not Role.SUPERVISOR and self._started_at(process) <= order.db_now
+        }
+        self._ended.remember(order, result, {*work.hunt.quarries, *judged})
 
     def _findings(self, work: Work) -> Findings:
         inits = {container.pid for container, _ in work.spared.values()}

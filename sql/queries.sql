@@ -39,15 +39,6 @@ where (%(dag_id)s::text is null or dag_id = %(dag_id)s) and (%(run_id)s::text is
 order by order_id desc, host
 limit %(limit)s;
 
--- reports --
-select * from dagstop.report where order_id = any (%(ids)s::bigint[]) order by order_id, host;
-
--- faults --
-select * from dagstop.fault order by id desc limit %(limit)s;
-
--- refused_writes --
-select * from dagstop.refused_write order by id desc limit %(limit)s;
-
 -- settings --
 select name, value, comment from dagstop.setting order by name;
 

@@ -131,7 +131,7 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
     known = {name for row in listeners for name in _names(row)}
     for host in ask(connection, url, "task_hosts"):
         if host["hostname"] not in known:
-            count = f"{host['tasks']} task instances run there"
+            count = f"Airflow runs {host['tasks']} of its tasks there"
             do = "run `dagstop listen` there (or with --host, if it has another name)"
             yield Finding(f"host {host['hostname']}", False, count, do)
 

@@ -7,12 +7,11 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dagstop.evidence.airflow_names import read_tags
+from dagstop.evidence.airflow_names import conflict, read_tags
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
@@ -45,6 +44,7 @@ class Client:
     name: str | None
     cidfile: str | None
     process: Process
+    engine: str | None = None  # URL of the engine it talks to, where it says so
 
 
 def judge_container(
@@ -56,7 +56,14 @@ def judge_container(
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
     label, evidence = container.label, ["container's AIRFLOW_CTX_* tags"]
+    # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
+    trusted, contrary = True, None
     if client is not None:
+        # any user may run something that is called docker: the client counts as much as its process
+        trusted, contrary = client.process.trusted, client.process.contrary
+        if label is not None and client.process.label is not None:
+            if field := conflict(label, client.process.label):
+                contrary = f"the {field} of its tags differs from that of docker client {client.process.pid}"
         label = client.process.label
         evidence = [f"docker client {client.process.pid}", *client.process.evidence]
     if label is None:
@@ -74,8 +81,9 @@ def judge_container(
         title=None,
         label=label,
         evidence=tuple(evidence),
-        # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
-        trusted=True,
+        trusted=trusted,
+        contrary=contrary,
+        line=client.process.line if client is not None else frozenset(),
     )
     verdict = judge(order, stand_in, created_at, around)
     if verdict.decision is Decision.SETTLE:
@@ -86,32 +94,45 @@ def judge_container(
 def read_client(process: Process) -> Client | None:
     """What container a `docker run` (or podman, nerdctl) command line says it started."""
     argv = process.argv
-    if len(argv) < 3 or argv[0].rsplit("/", 1)[-1] not in {"docker", "podman", "nerdctl"}:
+    if not argv or argv[0].rsplit("/", 1)[-1] not in {"docker", "podman", "nerdctl"}:
         return None
-    if "run" not in argv:
+    to_docker, words = _options(argv[1:])
+    words = words[1:] if words[:1] == ["container"] else words
+    if words[:1] != ["run"]:  # also `docker exec WEB run --name ...`
         return None
-    options = _options(argv[argv.index("run") + 1 :])
-    name, cidfile = options.get("--name"), options.get("--cidfile")
-    return Client(name, cidfile, process) if name or cidfile else None
+    options, _ = _options(words[1:])
+    name, cidfile = options.get("--name") or None, options.get("--cidfile") or None
+    engine = to_docker.get("-H") or to_docker.get("--host") or process.environ.get("DOCKER_HOST") or None
+    if not {"-c", "--context"}.isdisjoint(to_docker):
+        engine = "another context"
+    return Client(name, cidfile, process, engine) if name or cidfile else None
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
-    """The options of `docker run`, up to the image: what follows is the container's own command."""
+def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Options up to the first plain word, and what follows: after the image of `docker run` come the
+    container's own arguments, which may look like options.
+    """
     found: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            break
-        if equals:
+        if not word.startswith("--"):  # -it, -itv /a:/b, -eNAME, -p80:80
+            cluster = word[1:].lstrip(_SHORT_SWITCHES)
+            if cluster:
+                found[f"-{cluster[0]}"] = cluster[1:].removeprefix("=") or (rest.pop(0) if rest else "")
+        elif equals:
             found[name] = value
-        elif name not in _SWITCHES and not _SHORT_SWITCHES.fullmatch(name):
-            found[name] = next(rest, "")
-    return found
+        elif name not in _SWITCHES:
+            found[name] = rest.pop(0) if rest else ""
+    return found, rest
 
 
-_SHORT_SWITCHES = re.compile(r"-[ditqP]+")
+_SHORT_SWITCHES = "ditqPD"
 _SWITCHES = frozenset(
     "--detach --interactive --tty --rm --init --privileged --read-only --publish-all --quiet"
-    " --no-healthcheck --oom-kill-disable --sig-proxy --disable-content-trust".split()
+    " --no-healthcheck --oom-kill-disable --sig-proxy --disable-content-trust --use-api-socket"
+    " --help --debug --tls --tlsverify --version"
+    # podman's and nerdctl's
+    " --replace --rmi --env-host --no-hosts --no-hostname --read-only-tmpfs --http-proxy --remote".split()
 )

@@ -141,10 +141,9 @@ def _later_try(
         return None
     if not late:
         return None
-    if present is None:
-        # the row is gone, or could not be read: only what is surely of the old try may die
-        if (_age(label, target, late) if target is not None else None) == "later":
-            return "a later try, and the database does not say whether it is meant to run"
+    if present is None:  # the row is gone, or could not be read
+        if target is None or _age(label, target, late) == "later":
+            return "begun after the order, and the database does not say of what try it is"
     elif _ran_again(order, target, present) and _age(label, present, late) != "older":
         return "a later try, which has ended since"
     if target is not None and started_at > order.db_now and _age(label, target, late) == "later":
@@ -159,7 +158,10 @@ def _ran_again(order: StopOrder, target: Target | None, present: Target) -> bool
     """
     if present.started_at is None or present.started_at <= order.created_at:
         return False
-    return target is None or (present.state != "failed" and _age(_label_of(present), target, True) != "same")
+    if target is None:
+        return True
+    held = target.unfinished and present.state == "failed"
+    return not held and _age(_label_of(present), target, True) != "same"
 
 
 def _kill(order: StopOrder, process: Process, target: Target | None, late: bool, reason: str) -> Verdict:

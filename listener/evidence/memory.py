@@ -15,9 +15,10 @@ from typing import Any
 
 from dagstop.evidence.airflow_names import parse_date
 from dagstop.logs import event, log
-from dagstop.model import Identity, Label, Process
+from dagstop.model import Identity, Label, Process, Role
 
 _NAME = "remembered.json"
+_NUMBERS = frozenset({"map_index", "try_number", "job_id"})
 
 
 def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
@@ -25,7 +26,10 @@ def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
     rows = [
         [process.identity.pid, process.identity.start, process.label.facts()]
         for process in processes
-        if process.label is not None and process.trusted and process.contrary is None
+        if process.label is not None
+        and process.trusted
+        and process.contrary is None
+        and process.role in {Role.RUNNER, Role.OTHER}
     ]
     draft = directory / f".{_NAME}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -49,11 +53,14 @@ def load(directory: Path, boot_id: str) -> dict[Identity, Label]:
         return {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         log.warning(event("memory ignored", file=path, why=exc))
         return {}
 
 
 def _label(facts: dict[str, Any]) -> Label:
+    """Raises ValueError or TypeError for what `save` did not write."""
+    if not all(type(value) is (int if name in _NUMBERS else str) for name, value in facts.items()):
+        raise ValueError("a label of another shape")
     date = facts.pop("logical_date", None)
     return replace(Label(**facts), logical_date=parse_date(date))

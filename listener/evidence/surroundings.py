@@ -49,6 +49,11 @@ def all_homes(homes: Sequence[str]) -> frozenset[str]:
     return frozenset(path for home in homes for path in (os.path.normpath(home), os.path.realpath(home)))
 
 
+def same_place(one: str, other: str) -> bool:
+    """True if two paths are one, by whatever links."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
 def trusted_uids(homes: Sequence[str], more: Iterable[int] = ()) -> frozenset[int]:
     """The users as whom our Airflow runs: the owners of its homes, and those named by option."""
     found = set(more)

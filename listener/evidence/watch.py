@@ -8,9 +8,10 @@ sessions and process groups led by a labelled process are remembered with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-from dagstop.evidence.airflow_names import is_init, read_command, read_tags
+from dagstop.evidence.airflow_names import conflict, is_init, read_command, read_tags, surroundings_of
+from dagstop.evidence.circles import Circles
+from dagstop.evidence.surroundings import same_place
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.outside.procfs import ProcFS, Stat
 
@@ -25,15 +26,8 @@ def _unsettled(process: Process) -> bool:
     """
     if process.reads < _SETTLED_READS:
         return True
-    return process.role is not Role.RUNNER and any("airflow" in word for word in process.argv[:2])
-
-
-@dataclass(slots=True)
-class _Circle:
-    """A session or process group led by a labelled process, and when it last had a live member."""
-
-    leader: Process
-    alive_until: int  # clock ticks since boot
+    words = process.argv[:2]
+    return process.role is not Role.RUNNER and any("airflow" in w or "celery" in w for w in words)
 
 
 class Watch:
@@ -50,10 +44,10 @@ class Watch:
         self._trusted_uids = trusted_uids
         self._own_pid = own_pid
         self._namespace = proc.pid_namespace(own_pid)
-        self._sessions: dict[int, _Circle] = {}
-        self._groups: dict[int, _Circle] = {}
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}
+        self._sessions = Circles("session", self.processes)
+        self._groups = Circles("process group", self.processes)
         self.changed = False  # labels differ from those last saved
 
     def tick(self) -> None:
@@ -82,11 +76,9 @@ class Watch:
     def died(self, identity: Identity) -> None:
         """Told at the moment of a death: whoever it forked was forked by now."""
         process = self.processes.get(identity.pid)
-        if process is None or process.identity != identity:
-            return
-        for circle in (self._sessions.get(process.sid), self._groups.get(process.pgid)):
-            if circle is not None and process.label is not None:
-                circle.alive_until = max(circle.alive_until, self._proc.now_ticks())
+        if process is not None and process.identity == identity and process.label is not None:
+            for circles, number in self._circles_of(process):
+                circles.died(process, number, self._proc.now_ticks())
 
     def _forget(self, pid: int) -> None:
         gone = self.processes.pop(pid)
@@ -130,7 +122,8 @@ class Watch:
             role=named.role,
             title=named.label,
         )
-        if (label := self._restored.pop(identity, None)) is not None:
+        label = self._restored.pop(identity, None)
+        if label is not None and process.role in {Role.RUNNER, Role.OTHER}:
             process.label, process.evidence, process.trusted = label, ("remembered",), True
         return process
 
@@ -142,13 +135,22 @@ class Watch:
         if argv != process.argv or environ != process.environ:
             named = read_command(argv)
             process.argv, process.environ = argv, environ
-            if named.role is not Role.OTHER or process.role in {Role.SERVICE, Role.SUPERVISOR}:
+            if process.role is Role.TEST:
+                return  # 3.x gives the test the title of a runner
+            if process.role is Role.RUNNER and named.role is Role.OTHER and self._is_fork(process):
+                process.role, process.title = named.role, None
+            elif named.role is not Role.OTHER or process.role in {Role.SERVICE, Role.SUPERVISOR}:
                 process.role, process.title = named.role, named.label
                 process.label, process.evidence, process.contrary = None, (), None
 
+    def _is_fork(self, process: Process) -> bool:
+        """True for a child of a runner, which bears the runner's title until it execs."""
+        parent = self._parent(process)
+        return parent is not None and parent.title == process.title
+
     def _label(self, fresh: list[Process]) -> None:
         """Parents before children, so that a label travels down a whole new tree at once."""
-        for process in sorted(fresh, key=lambda p: p.identity.start):
+        for process in sorted(fresh, key=lambda p: (p.identity.start, p.pid)):
             if process.pid <= 2:
                 continue
             before = process.label
@@ -163,7 +165,7 @@ class Watch:
         own = process.title or tags
         if process.title is not None and tags is not None:
             # what a runner was started with may name another task: only the surroundings count
-            own = process.title.filled_from(Label(airflow_home=tags.airflow_home, database=tags.database))
+            own = process.title.filled_from(surroundings_of(process.environ))
         evidence: list[str] = []
         label = process.label
         if own is not None and own.names_a_run():
@@ -172,7 +174,7 @@ class Watch:
         elif own is not None and source is None:
             return
         if source is not None and source.label is not None:
-            if label is not None and (field := label.contradicts(source.label)):
+            if label is not None and (field := _differs(label, source.label)):
                 if process.title is None:
                     process.contrary = f"its {field} differs from that of {how}"
             else:
@@ -180,11 +182,13 @@ class Watch:
                 label = (label or Label()).filled_from(source.label)
         if label is None or not label.names_a_run():
             return
-        if process.uid == -1:
-            process.uid = self._proc.uid(process.pid)
-        if not process.evidence or evidence:
-            process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
+        process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
         process.label = self._with_surroundings(label, parent)
+        self._stand(process, source, by_itself=own is not None or source is None)
+        self._find_contrary(process, parent, descends=source is not None)
+
+    def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:
+        """Where a labelled process stands: near a runner or not, trusted or not."""
         process.with_runner = process.role is Role.RUNNER or (
             source is not None and source.with_runner and source.sid == process.sid
         )
@@ -192,10 +196,13 @@ class Watch:
             process.line = frozenset({process.pid, process.ppid})
         elif source is not None:
             process.line = source.line
-        process.trusted = (
-            process.trusted or process.uid in self._trusted_uids() or (source is not None and source.trusted)
-        )
-        self._find_contrary(process, parent)
+        if process.uid == -1:
+            process.uid = self._proc.uid(process.pid)
+        if source is not None:
+            process.trusted = process.trusted or source.trusted
+            process.contrary = process.contrary or source.contrary
+        if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
+            process.trusted = process.trusted or process.uid in self._trusted_uids()
 
     def _parent(self, process: Process) -> Process | None:
         parent = self.processes.get(process.ppid)
@@ -206,44 +213,42 @@ class Watch:
 
     def _inherited(self, process: Process, parent: Process | None) -> tuple[Process | None, str]:
         """The labelled process that this one descends from, by parent, session or group."""
-        if process.role in {Role.SERVICE, Role.TEST}:
+        if process.role in {Role.SERVICE, Role.TEST, Role.SUPERVISOR}:
             return None, ""
         if parent is not None and parent.label is not None and parent.role not in _NEVER:
-            return parent, f"child of {parent.pid}"
-        for circles, number, word in (
-            (self._sessions, process.sid, "session"),
-            (self._groups, process.pgid, "process group"),
-        ):
-            circle = circles.get(number)
-            # a number is not given out again while a member lives; whoever joined was forked by then
-            if circle is not None and process.identity.start <= circle.alive_until:
-                return circle.leader, f"{word} {number}"
+            if process.title is None or parent.title is not None:
+                return parent, f"child of {parent.pid}"
+        if process.title is not None:
+            return None, ""  # a runner that a task started is of its own task, not of that one
+        for circles, number in self._circles_of(process):
+            if (leader := circles.leader_of(process, number)) is not None:
+                return leader, f"{circles.word} {number}"
         return None, ""
+
+    def _circles_of(self, process: Process) -> tuple[tuple[Circles, int], tuple[Circles, int]]:
+        return (self._sessions, process.sid), (self._groups, process.pgid)
 
     def _with_surroundings(self, label: Label, parent: Process | None) -> Label:
         """Add AIRFLOW_HOME and the metadata database from the nearest ancestor that shows them."""
         for _ in range(64):
             if parent is None or (label.airflow_home and label.database):
                 break
-            label = label.filled_from(
-                Label(
-                    airflow_home=parent.environ.get("AIRFLOW_HOME"),
-                    database=read_tags(parent.environ).database,
-                )
-            )
+            label = label.filled_from(surroundings_of(parent.environ))
             parent = self._parent(parent)
         return label
 
-    def _find_contrary(self, process: Process, parent: Process | None) -> None:
+    def _find_contrary(self, process: Process, parent: Process | None, *, descends: bool) -> None:
         """What spares a process although it carries a label."""
         if process.role in _NEVER:
             process.contrary = f"it is a {process.role.value} and never killed"
             return
         namespace = self._proc.pid_namespace(process.pid)
-        if namespace is not None and namespace != self._namespace:
+        if namespace is not None and namespace != self._namespace and not descends:
             process.contrary = "it lives in another pid namespace"
             return
         if process.role in {Role.RUNNER, Role.SUPERVISOR}:
+            if parent is not None and parent.role is Role.TEST:
+                process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
             return
         for _ in range(64):
             if parent is None or parent.role in {Role.RUNNER, Role.SUPERVISOR}:
@@ -261,18 +266,17 @@ class Watch:
         """Keep the sessions and groups that labelled processes lead, as long as a member lives."""
         now = self._proc.now_ticks()
         for process in self.labelled():
-            if process.role is Role.SUPERVISOR or process.state in "ZX":
+            if process.role in {Role.SUPERVISOR, *_NEVER} or process.state in "ZX":
                 continue
-            for circles, number in (
-                (self._sessions, process.sid),
-                (self._groups, process.pgid),
-            ):
-                circle = circles.get(number)
-                if circle is not None:
-                    circle.alive_until = now
-                elif number == process.pid:
-                    circles[number] = _Circle(process, now)
-        horizon = now - 6000
-        for circles in (self._sessions, self._groups):
-            for number in [n for n, c in circles.items() if c.alive_until < horizon]:
-                del circles[number]
+            for circles, number in self._circles_of(process):
+                circles.seen(process, number, now)
+        self._sessions.forget_the_old(now)
+        self._groups.forget_the_old(now)
+
+
+def _differs(label: Label, source: Label) -> str | None:
+    """The field that says that a process is not of the task of what it descends from, or None."""
+    mine, theirs = label.airflow_home, source.airflow_home
+    if mine is not None and theirs is not None and not same_place(mine, theirs):
+        return "AIRFLOW_HOME"
+    return conflict(label, source)

@@ -172,7 +172,8 @@ class ContainerHunts:
 
 def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
     """The container that a `docker run` of the task started, if it was started after that."""
-    name = client.name
+    # a name means one container only on the engine that the client talks to; an id is everybody's
+    name = client.name if client.engine in {None, engine.url} else None
     if client.cidfile is not None:
         root = f"/proc/{client.process.pid}"
         path = f"{root}/root{client.cidfile}"
@@ -180,7 +181,7 @@ def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
             path = f"{root}/cwd/{client.cidfile}"
         try:
             with open(path, encoding="ascii") as handle:
-                name = handle.read(64)
+                name = handle.read(64) or name
         except (OSError, ValueError):
             pass
     container = engine.inspect(name) if name else None

@@ -72,13 +72,13 @@ def parse_signal_masks(data: bytes) -> SignalMasks | None:
 def parse_environ(data: bytes) -> dict[str, str]:
     """The variables of Airflow and dagstop in /proc/PID/environ; of doubles the first counts,
 
-    as getenv(3) has it. HOME comes along since Airflow's home defaults to ~/airflow.
+    as getenv(3) has it. DOCKER_HOST comes along: it says which engine a docker client talks to.
     """
     found: dict[str, str] = {}
     if b"AIRFLOW" not in data and b"DAGSTOP" not in data:
         return found
     for item in data.split(b"\0"):
-        if item.startswith((b"AIRFLOW_", b"DAGSTOP_", b"HOME=")):
+        if item.startswith((b"AIRFLOW_", b"DAGSTOP_", b"DOCKER_HOST=")):
             name, equals, value = item.partition(b"=")
             if equals:
                 found.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
@@ -154,11 +154,14 @@ class ProcFS:
         return (self.read(pid, "comm") or b"").decode("utf-8", "replace").rstrip("\n")
 
     def boot_id(self) -> str:
-        """Differs after each boot of the host: start times count from there."""
+        """Differs after each boot of the host, where start times count from, and in each container:
+        with its pid namespace what a pid means changes too.
+        """
         try:
             with open(f"{self.root}/sys/kernel/random/boot_id", encoding="ascii") as handle:
-                return handle.read().strip()
-        except OSError:
+                boot = handle.read().strip()
+            return f"{boot} {os.readlink(f'{self.root}/self/ns/pid')}"
+        except (OSError, ValueError):
             return ""
 
     def now_ticks(self) -> int:

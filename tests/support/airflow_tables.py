@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -38,6 +39,13 @@ class AirflowDatabase:
         """The only row of a query, or its only value."""
         (row,) = self.rows(query, arguments)
         return row[0] if len(row) == 1 else row
+
+    def wait_until(self, query: str, timeout: float = 20.0) -> None:
+        """Until the only value of a query is true; no row counts as false."""
+        end = time.monotonic() + timeout
+        while not (found := self.rows(query)) or not found[0][0]:
+            assert time.monotonic() < end, f"not so after {timeout} s: {query}"
+            time.sleep(0.01)
 
     def connect(self, **parameters: Any) -> Any:
         """An autocommit connection, as a context manager."""

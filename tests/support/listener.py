@@ -40,7 +40,7 @@ class Listener:
         self.home = home
         self.state_dir = home / "dagstop-state"
         self.log_path = home / "listener.log"
-        self._command = [
+        self.command = [
             *(sys.executable, "-m", "dagstop", "listen", "--database-url", url),
             *("--airflow-home", str(home), "--state-dir", str(self.state_dir)),
             *("--docker-url", docker_url, "--host", "host-1", "-v", *options),
@@ -50,7 +50,7 @@ class Listener:
     def start(self) -> Listener:
         with self.log_path.open("ab") as log:
             before = log.tell()
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=CLEAN)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=CLEAN)
         self.wait_for("connected", after=before)
         return self
 

@@ -1,16 +1,11 @@
-"""`dagstop ps` and `dagstop explain`: what of Airflow runs on this host, and what an order would do.
-
-Both look as the listener looks and judge as it judges; neither signals anything.
-"""
+"""`dagstop ps`: every task of Airflow on this host, orphans too."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -20,57 +15,22 @@ from dagstop.commands.common import (
     airflow_options,
     ask,
     database_option,
-    homes_of,
     json_option,
     open_database,
     print_json,
     print_table,
     span,
-    spellings,
     url_of,
 )
-from dagstop.commands.listen import uids
-from dagstop.config import DEFAULT_DOCKER, default_state_dir
-from dagstop.errors import DagstopError
-from dagstop.evidence import memory
-from dagstop.evidence.containers import Container, judge_container, read_client
-from dagstop.evidence.index import Index
-from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey, trusted_uids
+from dagstop.commands.looking import containers_of, look
+from dagstop.evidence.containers import Container
+from dagstop.evidence.surroundings import all_homes
 from dagstop.evidence.watch import Watch
-from dagstop.model import Decision, Label, Process, Role
-from dagstop.orders import read_order
-from dagstop.outside.engine import Engine, EngineUnreachable
+from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.report import command
 
 _POLICY = "not attributable: install the cluster policy (`dagstop policy`), then new ones will be"
-
-
-def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS) -> Watch:
-    """The host as the listener sees it, with what its listener remembers where we may read that."""
-    known = uids(task_users)
-    watch = Watch(proc, trusted_uids=lambda: trusted_uids(homes, known), own_pid=os.getpid())
-    with suppress(OSError):
-        watch.restore(memory.load(Path(default_state_dir()), proc.boot_id()))
-    watch.look()
-    return watch
-
-
-def containers_of(docker_urls: Sequence[str]) -> tuple[list[Container], list[str]]:
-    """All running containers, and what went wrong with an engine."""
-    found: list[Container] = []
-    problems: list[str] = []
-    for docker_url in docker_urls or (DEFAULT_DOCKER,):
-        engine = Engine(docker_url)
-        try:
-            if engine.exists:
-                found += engine.running()
-        except EngineUnreachable as exc:
-            problems.append(str(exc))
-        finally:
-            engine.close()
-    return found, problems
 
 
 @click.command()
@@ -99,7 +59,12 @@ def ps(
             entry = tasks.setdefault(_key(container.label), _entry(container.label))
             entry["containers"].append({"id": container.id[:12], "name": container.name})
     rows = list(tasks.values())
-    _add_states(rows, ask(connection, url, "task_states", **_keys(rows)))
+    ours = all_homes(airflow_homes)
+    for row in rows:
+        home = row["airflow_home"]
+        row["foreign"] = bool(ours) and home is not None and os.path.realpath(home) not in ours
+    own = [row for row in rows if not row["foreign"]]
+    _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
     strangers = _strangers(watch, containers)
     if as_json:
@@ -120,7 +85,8 @@ def _key(label: Label) -> Any:
     run = label.run_id or label.logical_date
     if label.dag_id is None:
         return label.ti_id
-    return (label.dag_id, run, label.task_id, label.map_index, label.job_id or label.try_number)
+    attempt = label.job_id or label.try_number
+    return (label.dag_id, run, label.task_id, label.map_index, attempt, label.airflow_home)
 
 
 def _entry(label: Label) -> dict[str, Any]:
@@ -207,7 +173,7 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
         span(timedelta(seconds=row["age_seconds"])),
         row["state"] or "-",
         row["run_state"] or "-",
-        "orphan" if row["orphan"] else "",
+        f"of {row['airflow_home']}" if row["foreign"] else "orphan" if row["orphan"] else "",
     ]
 
 
@@ -226,73 +192,3 @@ def _strangers(watch: Watch, containers: Sequence[Container]) -> list[dict[str, 
             if folder.startswith("airflowtmp"):
                 found.append({"what": f"process {process.pid} ({command(process)})", "why": _POLICY})
     return found
-
-
-@click.command()
-@click.argument("dag_id", metavar="DAG")
-@click.argument("run_id", metavar="RUN")
-@database_option
-@airflow_options
-@click.option("--task-id", help="Only this task.")
-@json_option
-def explain(
-    dag_id: str,
-    run_id: str,
-    database_url: str | None,
-    airflow_homes: tuple[str, ...],
-    task_users: tuple[str, ...],
-    docker_urls: tuple[str, ...],
-    task_id: str | None,
-    as_json: bool,
-) -> None:
-    """Show what would die on this host if run RUN of DAG were marked failed now, and why."""
-    homes = homes_of(airflow_homes)
-    url = url_of(database_url, homes)
-    connection = open_database(url, "explain")
-    rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
-    connection.close()
-    if not rows:
-        raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
-    order = read_order(rows[0])
-    proc = ProcFS()
-    watch = look(homes, task_users, proc)
-    containers, problems = containers_of(docker_urls)
-    urls = (url, *spellings(homes))
-    around = survey(homes, urls, watch.processes.values(), proc, os.getpid())
-    facts: list[dict[str, Any]] = []
-    clients = []
-    for process in Index(watch.labelled(), lambda p: p.label).of(order):
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
-        verdict = judge(order, process, order.db_now - timedelta(seconds=age), around)
-        if verdict.decision is not Decision.FOREIGN:
-            facts.append(_fact(f"pid {process.pid}", command(process), verdict))
-        if (client := read_client(process)) is not None:
-            clients.append(client)
-    offset = order.db_now - datetime.now(timezone.utc)
-    for container in containers:
-        client = next((c for c in clients if c.name == container.name), None)
-        created = container.created_at + offset
-        verdict = judge_container(order, container, client, created, around)
-        if verdict.decision is not Decision.FOREIGN:
-            facts.append(_fact(f"container {container.id[:12]}", container.name, verdict))
-    facts.sort(key=lambda fact: fact["verdict"])
-    if as_json:
-        print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
-        return
-    print_table(
-        ["VERDICT", "WHAT", "COMMAND", "WHY", "EVIDENCE"],
-        [[f["verdict"], f["what"], f["command"], f["why"], ", ".join(f["evidence"])] for f in facts],
-        "nothing of this run is on this host",
-    )
-    for problem in problems:
-        click.echo(f"dagstop: {problem}", err=True)
-
-
-def _fact(what: str, name: str, verdict: Any) -> dict[str, Any]:
-    return {
-        "what": what,
-        "command": name,
-        "verdict": verdict.decision.value,
-        "why": verdict.reason,
-        "evidence": list(verdict.evidence),
-    }

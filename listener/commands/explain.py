@@ -1,0 +1,103 @@
+"""`dagstop explain`: what an order would do on this host, judged as the listener judges."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import click
+
+from dagstop.commands.common import (
+    airflow_options,
+    ask,
+    database_option,
+    homes_of,
+    json_option,
+    open_database,
+    print_json,
+    print_table,
+    spellings,
+    url_of,
+)
+from dagstop.commands.looking import containers_of, look
+from dagstop.errors import DagstopError
+from dagstop.evidence.containers import judge_container, read_client
+from dagstop.evidence.index import Index
+from dagstop.evidence.match import judge
+from dagstop.evidence.surroundings import survey
+from dagstop.model import Decision
+from dagstop.orders import read_order
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.report import command
+
+
+@click.command()
+@click.argument("dag_id", metavar="DAG")
+@click.argument("run_id", metavar="RUN")
+@database_option
+@airflow_options
+@click.option("--task-id", help="Only this task.")
+@json_option
+def explain(
+    dag_id: str,
+    run_id: str,
+    database_url: str | None,
+    airflow_homes: tuple[str, ...],
+    task_users: tuple[str, ...],
+    docker_urls: tuple[str, ...],
+    task_id: str | None,
+    as_json: bool,
+) -> None:
+    """Show what would die on this host if run RUN of DAG were marked failed now, and why."""
+    homes = homes_of(airflow_homes)
+    url = url_of(database_url, homes)
+    connection = open_database(url, "explain")
+    rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
+    connection.close()
+    if not rows:
+        raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
+    order = read_order(rows[0])
+    proc = ProcFS()
+    watch = look(homes, task_users, proc)
+    containers, problems = containers_of(docker_urls)
+    urls = (url, *spellings(homes))
+    around = survey(homes, urls, watch.processes.values(), proc, os.getpid())
+    facts: list[dict[str, Any]] = []
+    clients = []
+    for process in Index(watch.labelled(), lambda p: p.label).of(order):
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
+        verdict = judge(order, process, order.db_now - timedelta(seconds=age), around)
+        if verdict.decision is not Decision.FOREIGN:
+            facts.append(_fact(f"pid {process.pid}", command(process), verdict))
+        if (client := read_client(process)) is not None:
+            clients.append(client)
+    offset = order.db_now - datetime.now(timezone.utc)
+    for container in containers:
+        client = next((c for c in clients if c.name == container.name), None)
+        created = container.created_at + offset
+        verdict = judge_container(order, container, client, created, around)
+        if verdict.decision is not Decision.FOREIGN:
+            facts.append(_fact(f"container {container.id[:12]}", container.name, verdict))
+    facts.sort(key=lambda fact: fact["verdict"])
+    if as_json:
+        print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
+        return
+    print_table(
+        ["VERDICT", "WHAT", "COMMAND", "WHY", "EVIDENCE"],
+        [[f["verdict"], f["what"], f["command"], f["why"], ", ".join(f["evidence"])] for f in facts],
+        "nothing of this run is on this host",
+    )
+    for problem in problems:
+        click.echo(f"dagstop: {problem}", err=True)
+
+
+def _fact(what: str, name: str, verdict: Any) -> dict[str, Any]:
+    return {
+        "what": what,
+        "command": name,
+        "verdict": verdict.decision.value,
+        "why": verdict.reason,
+        "evidence": list(verdict.evidence),
+    }

@@ -1,0 +1,43 @@
+"""The host as the listener sees it, for the commands that look and signal nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dagstop.commands.listen import uids
+from dagstop.config import DEFAULT_DOCKER, default_state_dir
+from dagstop.evidence import memory
+from dagstop.evidence.containers import Container
+from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.watch import Watch
+from dagstop.outside.engine import Engine, EngineUnreachable
+from dagstop.outside.procfs import ProcFS
+
+
+def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS) -> Watch:
+    """The host as the listener sees it, with what its listener remembers where we may read that."""
+    known = uids(task_users)
+    watch = Watch(proc, trusted_uids=lambda: trusted_uids(homes, known), own_pid=os.getpid())
+    with suppress(OSError):
+        watch.restore(memory.load(Path(default_state_dir()), proc.boot_id()))
+    watch.look()
+    return watch
+
+
+def containers_of(docker_urls: Sequence[str]) -> tuple[list[Container], list[str]]:
+    """All running containers, and what went wrong with an engine."""
+    found: list[Container] = []
+    problems: list[str] = []
+    for docker_url in docker_urls or (DEFAULT_DOCKER,):
+        engine = Engine(docker_url)
+        try:
+            if engine.exists:
+                found += engine.running()
+        except EngineUnreachable as exc:
+            problems.append(str(exc))
+        finally:
+            engine.close()
+    return found, problems
