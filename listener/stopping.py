@@ -67,7 +67,6 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._offset = 0.0
-        self._around: Surroundings | None = None
 
     @property
     def under_way(self) -> int:
@@ -130,14 +129,13 @@ class Stopping:
 
     def _survey(self) -> Surroundings:
         urls = (self._config.database_url, *self._config.airflow_urls)
-        self._around = survey(
+        return survey(
             self._config.airflow_homes,
             urls,
             self._watch.processes.values(),
             self._proc,
             os.getpid(),
         )
-        return self._around
 
     def _judge(self, works: list[Work], around: Surroundings) -> None:
         index: Index[Process] = Index(self._watch.labelled(), lambda process: process.label)

@@ -38,7 +38,7 @@ def names_order(order: StopOrder, label: Label) -> bool:
         return True
     if label.dag_id is None or (order.kind == "task" and label.task_id is None):
         return False
-    if label.run_id is not None:
+    if label.run_id is not None and order.run_id is not None:
         return True
     dates = {order.logical_date, parse_date(order.run_id)} - {None}
     return label.logical_date is not None and label.logical_date in dates

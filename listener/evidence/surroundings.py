@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dagstop.errors import DatabaseUrlError
@@ -77,6 +78,7 @@ def ancestors(proc: ProcFS, pid: int) -> set[int]:
     return found
 
 
+@lru_cache(maxsize=256)
 def database_key(url: str) -> str | None:
     """`host:port/name` of a Postgres URL, so that two spellings of one database compare equal.
 

@@ -184,7 +184,8 @@ class Watch:
             return
         process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
         process.label = self._with_surroundings(label, parent)
-        self._stand(process, source, by_itself=own is not None or source is None)
+        by_itself = source is None or (own is not None and own.names_a_run())
+        self._stand(process, source, by_itself=by_itself)
         self._find_contrary(process, parent, descends=source is not None)
 
     def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:

@@ -1,0 +1,280 @@
+"""Who dies under which order: every rule of `judge`, one row each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dagstop.evidence.airflow_names import conflict
+from dagstop.evidence.index import Index
+from dagstop.evidence.match import judge
+from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder
+from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, around, at, order, process, row
+
+KILL, SETTLE, SPARE, FOREIGN = Decision.KILL, Decision.SETTLE, Decision.SPARE, Decision.FOREIGN
+OTHER_UUID = UUID.replace("0", "f")
+BEFORE, AFTER = at(-30), at(30)
+
+
+def label(**more: Any) -> Label:
+    facts = {"dag_id": "d", "run_id": "r", "task_id": "t", "airflow_home": HOME}
+    return Label(**{**facts, **more})
+
+
+def task_order(**more: Any) -> StopOrder:
+    return order(kind="task", task_id="t", map_index=-1, **more)
+
+
+CLEARED = row(released_at=at(10), job_id=7, try_number=1)
+RERUN = row(job_id=9, try_number=2, started_at=at(20))
+THREE = row(job_id=None, ti_id=UUID)
+MAPPED = tuple(row(map_index=n, job_id=70 + n, state="failed") for n in range(3))
+
+# name, order, label, start, decision
+NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
+    ("the run", order(), label(), BEFORE, KILL),
+    ("another dag", order(), label(dag_id="e"), BEFORE, FOREIGN),
+    ("another run", order(), label(run_id="s"), BEFORE, FOREIGN),
+    ("another run of the same date", order(), label(run_id="s", logical_date=DATE), BEFORE, FOREIGN),
+    ("the run, whatever the date", order(), label(logical_date=DATE + timedelta(1)), BEFORE, KILL),
+    ("1.10: the date", order(), label(run_id=None, logical_date=DATE), BEFORE, KILL),
+    ("1.10: another date", order(), label(run_id=None, logical_date=DATE + timedelta(1)), BEFORE, FOREIGN),
+    ("3.x: an order without a date", order(logical_date=None), label(), BEFORE, KILL),
+    ("no run at all", order(), label(run_id=None), BEFORE, FOREIGN),
+    ("no dag", order(), label(dag_id=None), BEFORE, FOREIGN),
+    ("a date as run_id", order(run_id=DATE.isoformat(), logical_date=None),
+     label(run_id=None, logical_date=DATE), BEFORE, KILL),
+    ("any task of the run", order(), label(task_id="u"), BEFORE, KILL),
+    ("the task", task_order(), label(), BEFORE, KILL),
+    ("another task", task_order(), label(task_id="u"), BEFORE, FOREIGN),
+    ("an unknown task", task_order(), label(task_id=None), BEFORE, FOREIGN),
+    ("the map index", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2], present=MAPPED[1:2]),
+     label(map_index=1), BEFORE, KILL),
+    ("another map index", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2]),
+     label(map_index=2), BEFORE, FOREIGN),
+    ("an unknown map index", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2]),
+     label(), BEFORE, SPARE),
+    ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2], present=()),
+     label(job_id=71), BEFORE, KILL),
+    ("explain: all map indexes of a task", order(kind="task", task_id="t"), label(map_index=2), BEFORE, KILL),
+    ("3.x: the uuid", order(targets=(THREE,), present=()), Label(ti_id=UUID), BEFORE, KILL),
+    ("3.x: another uuid", order(targets=(THREE,), present=()), Label(ti_id=OTHER_UUID), BEFORE, FOREIGN),
+    ("3.x: the uuid, another dag", order(targets=(THREE,), present=()), label(dag_id="e", ti_id=UUID), BEFORE,
+     FOREIGN),
+    ("3.x: an older uuid of the run", order(targets=(THREE,), present=()), label(ti_id=OTHER_UUID), BEFORE, KILL),
+]  # fmt: skip
+
+TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
+    ("the same job", order(), label(job_id=7), BEFORE, KILL),
+    ("what the old try starts after the order", order(), label(job_id=7), AFTER, KILL),
+    ("an older job", order(), label(job_id=5), BEFORE, KILL),
+    ("a queued message's start, held at failed",
+     order(db_now=at(60), targets=(row(state="queued", job_id=None, try_number=0, pid=None),),
+           present=(row(state="failed", job_id=9, started_at=at(29)),)), label(job_id=9), AFTER, KILL),
+    ("a queued retry's start, held at failed",
+     order(db_now=at(60), targets=(row(state="queued", job_id=5),),
+           present=(row(state="failed", job_id=9, started_at=at(29)),)), label(job_id=9), AFTER, KILL),
+    ("cleared: the old job", order(targets=(CLEARED,), present=(RERUN,)), label(job_id=7), BEFORE, KILL),
+    ("cleared: the new job", order(targets=(CLEARED,), present=(RERUN,)), label(job_id=9), AFTER, SPARE),
+    ("cleared: the old try", order(targets=(CLEARED,), present=(RERUN,)), label(try_number=1), BEFORE, KILL),
+    ("cleared: the new try", order(targets=(CLEARED,), present=(RERUN,)), label(try_number=2), AFTER, SPARE),
+    ("cleared: no try, old", order(targets=(CLEARED,), present=(RERUN,)), label(), BEFORE, KILL),
+    ("cleared: no try, new", order(targets=(CLEARED,), present=(RERUN,)), label(), AFTER, SPARE),
+    ("cleared, not begun: the old job", order(targets=(CLEARED,), present=(row(state=None),)),
+     label(job_id=7), BEFORE, KILL),
+    ("cleared, begun after the rows were read", order(targets=(CLEARED,), present=(row(state=None),)),
+     label(job_id=9), AFTER, SPARE),
+    ("cleared, rows unread: the old job", order(targets=(CLEARED,), present=()), label(job_id=7), BEFORE, KILL),
+    ("cleared, rows unread: the new job", order(targets=(CLEARED,), present=()), label(job_id=9), AFTER, SPARE),
+    ("cleared, rows unread: the new try", order(targets=(CLEARED,), present=()), label(try_number=2), AFTER, SPARE),
+    ("cleared, rows unread: no try, new", order(targets=(CLEARED,), present=()), label(), AFTER, SPARE),
+    ("cleared, ended again: the new job",
+     order(targets=(CLEARED,), present=(replace(RERUN, state="success"),)), label(job_id=9), AFTER, SPARE),
+    ("cleared and failed again: the new job",
+     order(targets=(CLEARED,), present=(replace(RERUN, state="failed"),)), label(job_id=9), AFTER, SPARE),
+    ("not cleared, rows unread: a later job", order(present=()), label(job_id=9), AFTER, SPARE),
+    ("not cleared, rows unread: no try", order(present=()), label(), AFTER, KILL),
+    ("not cleared, begun after the rows were read", order(), label(job_id=9), AFTER, SPARE),
+    ("run deleted and made anew: the new job", order(present=(RERUN,)), label(job_id=9), AFTER, SPARE),
+    ("run deleted and made anew: the same try number",
+     order(present=(replace(RERUN, try_number=1),)), label(try_number=1), AFTER, SPARE),
+    ("run deleted and made anew: ended", order(db_now=at(60), present=(replace(RERUN, state="success"),)),
+     label(job_id=9), AFTER, SPARE),
+    ("not stopped, ended long ago: what it left behind",
+     order(targets=(), present=(row(state="success", started_at=at(-9000)),)), label(job_id=7), BEFORE, KILL),
+    ("not stopped: what the left-behind starts now",
+     order(targets=(), present=(row(state="success", started_at=at(-9000)),)), label(job_id=7), AFTER, KILL),
+    ("not stopped, cleared: running", order(targets=(), present=(RERUN,)), label(job_id=9), AFTER, SPARE),
+    ("not stopped, cleared: ended already",
+     order(targets=(), present=(replace(RERUN, state="success"),)), label(job_id=9), AFTER, SPARE),
+    ("not stopped, rows unread: begun after the order", order(targets=(), present=()), label(), AFTER, SPARE),
+    ("was a success, cleared and failed: the new job",
+     order(targets=(row(state="success"),), db_now=at(60), present=(replace(RERUN, state="failed"),)),
+     label(job_id=9), AFTER, SPARE),
+    ("3.x cleared: the old uuid", order(targets=(replace(THREE, released_at=at(10)),),
+     present=(replace(RERUN, job_id=None, ti_id=OTHER_UUID),)), label(ti_id=UUID), BEFORE, KILL),
+    ("3.x cleared: the new uuid", order(targets=(replace(THREE, released_at=at(10)),),
+     present=(replace(RERUN, job_id=None, ti_id=OTHER_UUID),)), label(ti_id=OTHER_UUID), AFTER, SPARE),
+    ("mapped: any index of the run", order(targets=MAPPED, present=MAPPED), label(), BEFORE, KILL),
+    ("mapped, one cleared: which index is unknown",
+     order(targets=(*MAPPED[:2], replace(MAPPED[2], released_at=at(10))),
+           present=(*MAPPED[:2], replace(MAPPED[2], state="running", job_id=99))), label(), AFTER, SPARE),
+    ("mapped, one cleared: a job of none of them",
+     order(targets=(*MAPPED[:2], replace(MAPPED[2], released_at=at(10))),
+           present=(*MAPPED[:2], replace(MAPPED[2], state=None))), label(job_id=99), AFTER, SPARE),
+    ("mapped, one cleared: another index",
+     order(targets=(*MAPPED[:2], replace(MAPPED[2], released_at=at(10))),
+           present=(*MAPPED[:2], replace(MAPPED[2], state="running", job_id=99))), label(map_index=1), BEFORE, KILL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("order", "label", "start", "decision"),
+    [case[1:] for case in NAMES_THE_ORDER + TRIES],
+    ids=[case[0] for case in NAMES_THE_ORDER + TRIES],
+)
+def test_order_and_label(order: StopOrder, label: Label, start: datetime, decision: Decision) -> None:
+    verdict = judge(order, process(label), start, around())
+    assert verdict.decision is decision, verdict.reason
+
+
+RUNNER: dict[str, Any] = {"role": Role.RUNNER, "with_runner": True, "line": frozenset({600, 599})}
+TITLE = Label(dag_id="d", run_id="r", task_id="t", job_id=7)
+SELF: dict[str, Any] = {"kind": "task", "task_id": "t", "map_index": -1, "self_reported": True}
+ENDED = (row(state="failed"),)
+
+# name, order, process, decision, words of the reason
+STANDING: list[tuple[str, StopOrder, Process, Decision, str]] = [
+    ("a runner known by its job", order(), process(TITLE, **RUNNER), KILL, "stopped run"),
+    ("a runner known by its pid", order(), process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}), KILL,
+     "stopped run"),
+    ("a runner of a job that nobody knows", order(), process(replace(TITLE, job_id=6), **RUNNER), SPARE, "title"),
+    ("a recorded pid of another task", order(targets=(row("u", job_id=7),), present=()),
+     process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}), SPARE, "title"),
+    ("a recorded pid of another job", order(), process(replace(TITLE, job_id=6), **{**RUNNER, "line": {500}}),
+     SPARE, "title"),
+    ("a 3.x runner by its uuid", order(targets=(THREE,)), process(Label(ti_id=UUID), **RUNNER), KILL, "run"),
+    ("a silent child, one Airflow", order(), process(replace(TITLE, job_id=None)), KILL, "run"),
+    ("a silent child, two Airflows", order(), process(replace(TITLE, job_id=None)), SPARE, "which of the Airflows"),
+    ("another AIRFLOW_HOME", order(), process(label(airflow_home="/srv/b")), SPARE, "AIRFLOW_HOME is /srv/b"),
+    ("another database", order(), process(label(database="db.example:5432/b")), SPARE, "metadata database"),
+    ("another kind of database", order(), process(label(database="sqlite:")), SPARE, "metadata database"),
+    ("our database", order(), process(label(database=KEY)), KILL, "run"),
+    ("another user's", order(), process(trusted=False), SPARE, f"uid {UID}"),
+    ("a supervisor", order(), process(TITLE, role=Role.SUPERVISOR), SPARE, "supervisor"),
+    ("a service", order(), process(role=Role.SERVICE), SPARE, "service"),
+    ("a test by hand", order(), process(role=Role.TEST), SPARE, "test"),
+    ("contradicted", order(), process(contrary="it runs under 'sshd'"), SPARE, "sshd"),
+    ("the listener", order(), process(identity=Identity(LISTENER, 2)), SPARE, "listener"),
+    ("pid 1", order(), process(identity=Identity(1, 1)), SPARE, "pid 1"),
+    ("self-reported: the runner", order(**SELF), process(TITLE, **RUNNER), SETTLE, "task"),
+    ("self-reported: in the runner's session", order(**SELF), process(with_runner=True), SETTLE, "task"),
+    ("self-reported: what the operator started", order(**SELF), process(), KILL, "task"),
+    ("failed by somebody: the runner", order(**{**SELF, "self_reported": False}), process(TITLE, **RUNNER), KILL, ""),
+    ("a run failed by its own last task: the runner", order(targets=ENDED), process(TITLE, **RUNNER), SETTLE, ""),
+    ("a run failed by its own last task: the rest", order(targets=ENDED), process(), KILL, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("order", "process", "decision", "words", "two"),
+    [(*case[1:], "two Airflows" in case[0]) for case in STANDING],
+    ids=[case[0] for case in STANDING],
+)
+def test_who_a_process_is(
+    order: StopOrder, process: Process, decision: Decision, words: str, two: bool
+) -> None:
+    foreign = frozenset({"/srv/b"}) if two else frozenset()
+    verdict = judge(order, process, BEFORE, around(foreign_homes=foreign))
+    assert verdict.decision is decision, verdict.reason
+    assert words in verdict.reason
+    assert verdict.evidence == process.evidence
+
+
+def test_a_callback_started_late_by_a_run_that_failed_by_itself_settles() -> None:
+    verdict = judge(order(targets=ENDED), process(label(job_id=7)), AFTER, around())
+    assert verdict.decision is SETTLE
+
+
+def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """Wholly random orders and processes have nothing to do with each other."""
+    return st.sampled_from([usual] * 4 * len(others) + list(others))
+
+
+names = mostly("d", "e")
+runs = mostly("r", "s", None, DATE.isoformat())
+dates = mostly(DATE, None, DATE + timedelta(days=1))
+tasks = mostly("t", "u")
+numbers = st.none() | st.integers(1, 3)
+moments = mostly(BEFORE, at(-0.01), at(0.5), AFTER)
+uuids = mostly(None, UUID, OTHER_UUID)
+indexes = mostly(-1, 0, 1)
+labels = st.builds(
+    Label, mostly("d", "e", None), runs, dates, mostly("t", "u", None), mostly(None, -1, 0), numbers, numbers,
+    uuids, mostly(HOME, None, "/srv/b"), mostly(KEY, None, "x:1/y"),
+)  # fmt: skip
+rows = st.builds(
+    row, tasks, st.sampled_from(["running", "failed", "success", None]), map_index=indexes,
+    try_number=numbers, job_id=numbers, ti_id=uuids, pid=st.sampled_from([None, 1, LISTENER, 600]),
+    started_at=st.none() | moments, released_at=st.none() | moments,
+)  # fmt: skip
+orders = st.builds(
+    order, kind=st.sampled_from(["run", "task"]), dag_id=names, run_id=runs, logical_date=dates, task_id=tasks,
+    map_index=st.none() | indexes, self_reported=st.booleans(),
+    targets=st.lists(rows, max_size=3).map(tuple), present=st.lists(rows, max_size=3).map(tuple),
+)  # fmt: skip
+processes = st.builds(
+    process, labels,
+    identity=st.builds(Identity, mostly(600, 0, 1, 2, LISTENER, 89), st.just(100)),
+    role=mostly(Role.OTHER, *Role), trusted=mostly(True, False), contrary=mostly(None, "because"),
+    with_runner=st.booleans(), line=st.sets(st.sampled_from([600, 599])).map(frozenset),
+)  # fmt: skip
+ours = around(untouchable=frozenset({0, 1, 2, LISTENER, 89}))
+
+
+@settings(max_examples=1000)
+@given(orders, processes, moments)
+def test_never_the_wrong_one(order: StopOrder, process: Process, start: datetime) -> None:
+    verdict = judge(order, process, start, ours)
+    if verdict.decision not in {KILL, SETTLE}:
+        return
+    assert process.pid not in ours.untouchable
+    assert process.role in {Role.RUNNER, Role.OTHER}
+    assert process.trusted and process.contrary is None
+    label = process.label
+    assert label is not None
+    assert label.airflow_home in {None, HOME} and label.database in {None, KEY}
+    assert conflict(label, order.label()) is None
+
+
+@given(
+    start=st.sampled_from([at(0.5), AFTER]),
+    job=st.booleans(),
+    released=st.booleans(),
+    state=st.sampled_from(["running", "queued", None, "up_for_retry", "deferred"]),
+    known=st.sampled_from(["job_id", "try_number", "ti_id", "nothing"]),
+    kind=st.sampled_from(["run", "task"]),
+    role=st.sampled_from([Role.RUNNER, Role.OTHER]),
+)
+def test_a_later_try_lives_while_its_row_is_unfinished(
+    start: datetime, job: bool, released: bool, state: str | None, known: str, kind: str, role: Role
+) -> None:
+    old = row(ti_id=OTHER_UUID, released_at=at(0.1) if released else None, job_id=7 if job else None)
+    new = replace(old, try_number=2, job_id=9 if job else None, ti_id=UUID, state=state, started_at=start)
+    mine = label() if known == "nothing" else label(**{known: getattr(new, known)})
+    order_ = order(kind=kind, task_id="t" if kind == "task" else None, targets=(old,), present=(new,))
+    assert judge(order_, process(mine, role=role, with_runner=True), start, around()).decision is SPARE
+
+
+@given(orders, st.lists(processes, max_size=8))
+def test_the_index_hides_nothing(order: StopOrder, found: list[Process]) -> None:
+    picked = {id(p) for p in Index(found, lambda p: p.label).of(order)}
+    assert len(picked) == len(list(Index(found, lambda p: p.label).of(order)))
+    for one in found:
+        if judge(order, one, BEFORE, ours).decision is not FOREIGN:
+            assert id(one) in picked

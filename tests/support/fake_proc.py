@@ -1,0 +1,136 @@
+"""A folder that looks like /proc, and orders, rows and processes in a few words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from dagstop.evidence.surroundings import Surroundings
+from dagstop.evidence.watch import Watch
+from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
+from dagstop.outside.procfs import ProcFS
+
+HOME = "/opt/airflow"
+URL = "postgresql://airflow:secret@db.example:5432/airflow"
+KEY = "db.example:5432/airflow"
+DATE = datetime(2026, 11, 22, 9, 17, 13, 497594, tzinfo=timezone.utc)
+ORDERED = datetime(2026, 11, 22, 10, 0, tzinfo=timezone.utc)
+UUID = "01a2028e-bb1a-7ed7-97b1-6932365247ce"
+UID = 50000
+LISTENER = 90
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after the order was written."""
+    return ORDERED + timedelta(seconds=seconds)
+
+
+class FakeProc(ProcFS):
+    """Processes are files under `root`; `now` is the clock, in ticks since boot."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self.folder = root
+        self.now = 1000
+        self.add(1, ppid=0, argv=("/sbin/init",), start=1, uid=0)
+        self.add(LISTENER, ppid=1, argv=("/opt/dagstop/bin/python", "dagstop", "listen"), start=2, uid=0)
+
+    def now_ticks(self) -> int:
+        return self.now
+
+    def add(
+        self, pid: int, *, ppid: int = 1, pgid: int | None = None, sid: int | None = None,
+        argv: Sequence[str] = (), start: int | None = None, environ: Mapping[str, str] | bytes = b"",
+        uid: int = UID, state: str = "S", namespace: str = "pid:[1]",
+    ) -> int:  # fmt: skip
+        """A new process; without pgid and sid it leads both. A title is an argv of one word."""
+        self.now += 10
+        folder = self.folder / str(pid)
+        (folder / "ns").mkdir(parents=True)
+        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n")
+        (folder / "ns" / "pid").symlink_to(namespace)
+        facts = [ppid, pid if pgid is None else pgid, pid if sid is None else sid]
+        self._stat(pid, state, facts, self.now if start is None else start)
+        self.become(pid, argv, environ)
+        return pid
+
+    def become(self, pid: int, argv: Sequence[str], environ: Mapping[str, str] | bytes | None = None) -> None:
+        """execve(2) or setproctitle: other words, and another environment if one is given."""
+        folder = self.folder / str(pid)
+        (folder / "cmdline").write_bytes("".join(f"{word}\0" for word in argv).encode())
+        (folder / "comm").write_text((os.path.basename(argv[0]) if argv else "x")[:15] + "\n")
+        if environ is not None:
+            if not isinstance(environ, bytes):
+                environ = "".join(f"{name}={value}\0" for name, value in environ.items()).encode()
+            (folder / "environ").write_bytes(environ)
+
+    def end(self, pid: int, adopted_by: int = 1) -> None:
+        """Gone, its children adopted."""
+        shutil.rmtree(self.folder / str(pid))
+        for other in self.pids():
+            stat = self.stat(other)
+            if stat is not None and stat.ppid == pid:
+                self._stat(other, stat.state, [adopted_by, stat.pgid, stat.sid], stat.start)
+
+    def _stat(self, pid: int, state: str, facts: Sequence[int], start: int) -> None:
+        words = " ".join(map(str, [*facts, *["0"] * 15, start, 0]))
+        (self.folder / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
+
+
+def watch_of(proc: FakeProc, *, trusted: Sequence[int] = (UID,)) -> Watch:
+    return Watch(proc, trusted_uids=lambda: frozenset(trusted), own_pid=LISTENER)
+
+
+def tags(dag: str = "d", run: str = "r", task: str = "t", **more: str) -> dict[str, str]:
+    """What Airflow 2.x gives a bash child."""
+    return {
+        "AIRFLOW_HOME": HOME,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL,
+        "AIRFLOW_CTX_DAG_ID": dag,
+        "AIRFLOW_CTX_TASK_ID": task,
+        "AIRFLOW_CTX_TRY_NUMBER": "1",
+        "AIRFLOW_CTX_DAG_RUN_ID": run,
+        **more,
+    }
+
+
+def row(task: str = "t", state: str | None = "running", **more: Any) -> Target:
+    facts: dict[str, Any] = {
+        "map_index": -1, "try_number": 1, "job_id": 7, "ti_id": None, "hostname": "worker", "pid": 500,
+        "started_at": at(-60),
+    }  # fmt: skip
+    return Target(task_id=task, state=state, **{**facts, **more})
+
+
+def order(**more: Any) -> StopOrder:
+    facts: dict[str, Any] = {
+        "id": 1, "kind": "run", "dag_id": "d", "run_id": "r", "logical_date": DATE, "task_id": None,
+        "map_index": None, "self_reported": False, "created_at": ORDERED, "db_now": at(1),
+        "settle_seconds": 10.0, "targets": (row(),), "present": (row(state="failed"),),
+    }  # fmt: skip
+    return StopOrder(**{**facts, **more})
+
+
+def process(label: Label | None = None, **more: Any) -> Process:
+    """A trusted process of the run, as bash children of 2.x are."""
+    if label is None:
+        label = Label(dag_id="d", run_id="r", task_id="t", airflow_home=HOME)
+    facts: dict[str, Any] = {
+        "identity": Identity(600, 100), "ppid": 1, "pgid": 600, "sid": 600, "state": "S", "uid": UID,
+        "argv": ("sleep", "1"), "environ": {}, "role": Role.OTHER, "title": None, "label": label,
+        "evidence": ("environment",), "trusted": True,
+    }  # fmt: skip
+    return Process(**{**facts, **more})
+
+
+def around(**more: Any) -> Surroundings:
+    facts: dict[str, Any] = {
+        "homes": frozenset({HOME}),
+        "databases": frozenset({KEY}),
+        "untouchable": frozenset({0, 1, 2, LISTENER}),
+    }
+    return Surroundings(**{**facts, **more})
