@@ -3,12 +3,11 @@
 --
 
 
--- Dumped from database version 15.20 (Debian 15.20-0+deb12u1)
--- Dumped by pg_dump version 15.20 (Debian 15.20-0+deb12u1)
 
 SET statement_timeout = 0;
 SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
+SET transaction_timeout = 0;
 SET client_encoding = 'UTF8';
 SET standard_conforming_strings = on;
 SELECT pg_catalog.set_config('search_path', '', false);
@@ -623,7 +622,9 @@ begin
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
-         new.end_date is distinct from old.end_date, true, before ->> 'state')
+         -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
+         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
+         true, before ->> 'state')
     returning id into new_order;
     insert into dagstop.stop_target
         (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
@@ -1818,19 +1819,19 @@ COMMENT ON COLUMN dagstop.listener.detail IS 'What it says of itself: rights, Do
 --
 
 CREATE VIEW dagstop.open_order AS
- SELECT o.id AS order_id,
-    o.kind,
-    o.dag_id,
-    o.run_id,
-    o.logical_date,
-    o.task_id,
-    o.map_index,
-    o.created_at,
-    o.session_user_name,
-    o.application_name,
-    o.self_reported,
-    o.state_before,
-    o.cascaded,
+ SELECT id AS order_id,
+    kind,
+    dag_id,
+    run_id,
+    logical_date,
+    task_id,
+    map_index,
+    created_at,
+    session_user_name,
+    application_name,
+    self_reported,
+    state_before,
+    cascaded,
     ( SELECT count(*) AS count
            FROM dagstop.stop_target t
           WHERE (t.order_id = o.id)) AS targets,
@@ -1841,7 +1842,7 @@ CREATE VIEW dagstop.open_order AS
                   WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
           ORDER BY l.host) AS waiting_for
    FROM dagstop.stop_order o
-  WHERE ((o.closed_at IS NULL) AND (o.created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
+  WHERE ((closed_at IS NULL) AND (created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
 
 
 --
@@ -2367,5 +2368,4 @@ GRANT SELECT ON TABLE dagstop.setting TO dagstop_listener;
 --
 -- PostgreSQL database dump complete
 --
-
 

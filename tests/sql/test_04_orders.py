@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 
 
@@ -60,9 +62,10 @@ def test_failed_again_is_no_new_order(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
 
 
+@pytest.mark.parametrize(
+    "shape", ["1.10.0"], indirect=True
+)  # from 2.2 on Airflow's own foreign key forbids it
 def test_a_task_without_a_run_is_an_order_too(airflow_db: AirflowDatabase) -> None:
-    if not airflow_db.by_date:
-        return  # from 2.2 on Airflow's own foreign key forbids it
     airflow_db.add_task("backfilled")
     airflow_db.set_task("backfilled", "failed")
     assert airflow_db.one("select run_id, logical_date from dagstop.stop_order") == (

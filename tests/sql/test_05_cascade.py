@@ -108,9 +108,8 @@ def test_many_runs_in_one_update(airflow_db: AirflowDatabase, count: int) -> Non
     assert airflow_db.one(dates) == count + 3
 
 
+@pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)  # no mapped tasks in 1.10
 def test_mapped_tasks_are_all_stopped(airflow_db: AirflowDatabase) -> None:
-    if airflow_db.by_date:
-        return  # no mapped tasks in 1.10
     airflow_db.add_run()
     for index in range(3):
         airflow_db.add_task("mapped", map_index=index)
@@ -120,9 +119,8 @@ def test_mapped_tasks_are_all_stopped(airflow_db: AirflowDatabase) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)  # only Airflow 3 has such runs
 def test_a_run_without_a_logical_date(airflow_db: AirflowDatabase) -> None:
-    if not airflow_db.has_uuid:
-        return  # only Airflow 3 has such runs
     airflow_db.add_run(date=None)
     airflow_db.add_task("a")
     airflow_db.set_run("failed")
@@ -226,9 +224,8 @@ def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowD
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
 
 
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)  # that migration meets Airflow 2 only
 def test_airflow_3_renames_the_date_under_our_feet(airflow_db: AirflowDatabase) -> None:
-    if airflow_db.shape != "2.11.2":
-        return  # that migration meets Airflow 2 only
     airflow_db.add_running("run", ("a",), 0)
     airflow_db.add_running("other", ("b",), 1)
     with airflow_db.connect() as connection, connection.cursor() as cursor:

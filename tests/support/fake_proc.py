@@ -51,7 +51,9 @@ class FakeProc(ProcFS):
         self.now += 10
         folder = self.folder / str(pid)
         (folder / "ns").mkdir(parents=True)
-        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n")
+        (folder / "status").write_text(
+            f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n"
+        )
         (folder / "ns" / "pid").symlink_to(namespace)
         facts = [ppid, pid if pgid is None else pgid, pid if sid is None else sid]
         self._stat(pid, state, facts, self.now if start is None else start)

@@ -1,8 +1,24 @@
-"""Properties run the same examples each time, and leave nothing behind."""
+"""A fake /proc and a watch on it. Properties run the same examples each time, and leave nothing behind."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from dagstop.evidence.watch import Watch
+from tests.support.fake_proc import FakeProc, watch_of
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path)
+
+
+@pytest.fixture
+def watch(proc: FakeProc) -> Watch:
+    return watch_of(proc)

@@ -15,7 +15,9 @@ from tests.support.fake_proc import DATE, HOME, KEY, URL, UUID, tags
 
 ISO = "2026-11-22T09:17:13.497594+00:00"
 PYTHON, AIRFLOW = "/opt/airflow/venv/bin/python", "/opt/airflow/venv/bin/airflow"
-ARGV_2 = "['airflow', 'tasks', 'run', 'stubborn', 'tree', 'lab_4711', '--local', '--subdir', 'DAGS_FOLDER/s.py']"
+ARGV_2 = (
+    "['airflow', 'tasks', 'run', 'stubborn', 'tree', 'lab_4711', '--local', '--subdir', 'DAGS_FOLDER/s.py']"
+)
 RUN_2 = Label(dag_id="stubborn", task_id="tree", run_id="lab_4711")
 RUN_1 = Label(dag_id="stubborn", task_id="tree", logical_date=DATE)
 
@@ -27,13 +29,14 @@ def job(label: Label, number: int) -> Label:
 RUNNERS: list[tuple[str, Sequence[str], Label]] = [
     (
         "1.10.0, bash task runner",
-        [PYTHON, AIRFLOW, "run", "stubborn", "tree", ISO, "--job_id", "13", "--raw", "-sd", "DAGS_FOLDER/s.py",
+        [PYTHON, AIRFLOW, "run", "stubborn", "tree", ISO, "--job_id", "13", "--raw", "-sd",
+         "DAGS_FOLDER/s.py",
          "--cfg_path", "/tmp/tmp2jb7ee_m"],
         job(RUN_1, 13),
     ),
     (
         "1.10.0, its shell before exec",
-        ["bash", "-c", f"airflow run stubborn tree {ISO} --job_id 13 --pool p --raw -sd s.py --cfg_path /tmp/c"],
+        ["bash", "-c", f"airflow run stubborn tree {ISO} --job_id 13 --pool p --raw -sd s.py --cfg_path c"],
         job(RUN_1, 13),
     ),
     (
@@ -46,7 +49,8 @@ RUNNERS: list[tuple[str, Sequence[str], Label]] = [
     ("2.11.2, forked", ["airflow task runner: stubborn tree lab_4711 4"], job(RUN_2, 4)),
     (
         "2.11.2, exec'd",
-        [PYTHON, AIRFLOW, "tasks", "run", "stubborn", "tree", "lab_4711", "--job-id", "4", "--raw", "--subdir",
+        [PYTHON, AIRFLOW, "tasks", "run", "stubborn", "tree", "lab_4711", "--job-id", "4", "--raw",
+         "--subdir",
          "s.py", "--cfg-path", "/tmp/c", "--map-index", "3"],
         job(RUN_2, 4).filled_from(Label(map_index=3)),
     ),
@@ -75,14 +79,16 @@ def test_a_runner_names_its_task_instance(argv: Sequence[str], label: Label) -> 
 
 
 SUPERVISORS: list[tuple[str, Sequence[str], Label | None]] = [
-    ("1.10.0", [PYTHON, AIRFLOW, "run", "stubborn", "tree", ISO, "--local", "-sd", "/opt/airflow/dags/s.py"], RUN_1),
+    ("1.10.0", [PYTHON, AIRFLOW, "run", "stubborn", "tree", ISO, "--local", "-sd", "/opt/airflow/dags/s.py"],
+     RUN_1),
     (
         "1.10.15",
         [PYTHON, AIRFLOW, "run", "stubborn", "tree", ISO, "--local", "--pool", "default_pool", "-sd", "s.py"],
         RUN_1,
     ),
     ("2.11.2", [f"airflow task supervisor: {ARGV_2}"], RUN_2),
-    ("2.11.2, subprocess", [PYTHON, AIRFLOW, "tasks", "run", "stubborn", "tree", "lab_4711", "--local"], RUN_2),
+    ("2.11.2, subprocess", [PYTHON, AIRFLOW, "tasks", "run", "stubborn", "tree", "lab_4711", "--local"],
+     RUN_2),
     ("3.3.2, LocalExecutor", [f"airflow worker -- LocalExecutor: {UUID}"], Label(ti_id=UUID)),
     ("3.3.2, with a team", [f"airflow worker -- LocalExecutor team_a: {UUID}"], Label(ti_id=UUID)),
     ("3.3.2, Celery", [f"airflow supervisor: {UUID}"], Label(ti_id=UUID)),
@@ -223,11 +229,14 @@ def test_a_run_id_that_is_written_as_a_date_is_no_conflict() -> None:
 
 words = st.sampled_from(
     ["airflow", "airflow task runner: ", "airflow task supervisor: ", "airflow worker -- ", "run", "tasks",
-     "--raw", "bash", "-c", "sudo", "-u", "python", "exec airflow run d t r", "['airflow', ", "--job-id", UUID]
+     "--raw", "bash", "-c", "sudo", "-u", "python", "exec airflow run d t r", "['airflow', ", "--job-id",
+     UUID]
 )  # fmt: skip
 
 
-@given(st.lists(words | st.text(max_size=20) | st.tuples(words, st.text(max_size=10)).map("".join), max_size=8))
+@given(
+    st.lists(words | st.text(max_size=20) | st.tuples(words, st.text(max_size=10)).map("".join), max_size=8)
+)
 def test_no_words_break_the_reader(argv: list[str]) -> None:
     named = read_command(argv)
     if named.label is not None:
@@ -239,7 +248,8 @@ def test_no_words_break_the_reader(argv: list[str]) -> None:
     st.binary(max_size=200)
     | st.lists(
         st.sampled_from(
-            [b"airflow task runner: d t r 1", b"airflow", b"AIRFLOW_CTX_DAG_ID=", b"AIRFLOW_CTX_TRY_NUMBER=\xff1",
+            [b"airflow task runner: d t r 1", b"airflow", b"AIRFLOW_CTX_DAG_ID=",
+             b"AIRFLOW_CTX_TRY_NUMBER=\xff1",
              b"AIRFLOW_CTX_EXECUTION_DATE=0001-01-01T00:00:00+14:00", b"AIRFLOW_HOME=/\xfe", b"\0", b"\n",
              b"AIRFLOW__CORE__SQL_ALCHEMY_CONN=postgresql://u:p/@[::1:99999999/x?port=z", b"="]
         )

@@ -59,14 +59,16 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
      label(map_index=2), BEFORE, FOREIGN),
     ("an unknown map index", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2]),
      label(), BEFORE, SPARE),
-    ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2], present=()),
+    ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2],
+     present=()),
      label(job_id=71), BEFORE, KILL),
     ("explain: all map indexes of a task", order(kind="task", task_id="t"), label(map_index=2), BEFORE, KILL),
     ("3.x: the uuid", order(targets=(THREE,), present=()), Label(ti_id=UUID), BEFORE, KILL),
     ("3.x: another uuid", order(targets=(THREE,), present=()), Label(ti_id=OTHER_UUID), BEFORE, FOREIGN),
     ("3.x: the uuid, another dag", order(targets=(THREE,), present=()), label(dag_id="e", ti_id=UUID), BEFORE,
      FOREIGN),
-    ("3.x: an older uuid of the run", order(targets=(THREE,), present=()), label(ti_id=OTHER_UUID), BEFORE, KILL),
+    ("3.x: an older uuid of the run", order(targets=(THREE,), present=()), label(ti_id=OTHER_UUID), BEFORE,
+     KILL),
 ]  # fmt: skip
 
 TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
@@ -89,9 +91,12 @@ TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
      label(job_id=7), BEFORE, KILL),
     ("cleared, begun after the rows were read", order(targets=(CLEARED,), present=(row(state=None),)),
      label(job_id=9), AFTER, SPARE),
-    ("cleared, rows unread: the old job", order(targets=(CLEARED,), present=()), label(job_id=7), BEFORE, KILL),
-    ("cleared, rows unread: the new job", order(targets=(CLEARED,), present=()), label(job_id=9), AFTER, SPARE),
-    ("cleared, rows unread: the new try", order(targets=(CLEARED,), present=()), label(try_number=2), AFTER, SPARE),
+    ("cleared, rows unread: the old job", order(targets=(CLEARED,), present=()), label(job_id=7), BEFORE,
+     KILL),
+    ("cleared, rows unread: the new job", order(targets=(CLEARED,), present=()), label(job_id=9), AFTER,
+     SPARE),
+    ("cleared, rows unread: the new try", order(targets=(CLEARED,), present=()), label(try_number=2), AFTER,
+     SPARE),
     ("cleared, rows unread: no try, new", order(targets=(CLEARED,), present=()), label(), AFTER, SPARE),
     ("cleared, ended again: the new job",
      order(targets=(CLEARED,), present=(replace(RERUN, state="success"),)), label(job_id=9), AFTER, SPARE),
@@ -129,7 +134,8 @@ TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
            present=(*MAPPED[:2], replace(MAPPED[2], state=None))), label(job_id=99), AFTER, SPARE),
     ("mapped, one cleared: another index",
      order(targets=(*MAPPED[:2], replace(MAPPED[2], released_at=at(10))),
-           present=(*MAPPED[:2], replace(MAPPED[2], state="running", job_id=99))), label(map_index=1), BEFORE, KILL),
+           present=(*MAPPED[:2], replace(MAPPED[2], state="running", job_id=99))), label(map_index=1),
+           BEFORE, KILL),
 ]  # fmt: skip
 
 
@@ -151,16 +157,19 @@ ENDED = (row(state="failed"),)
 # name, order, process, decision, words of the reason
 STANDING: list[tuple[str, StopOrder, Process, Decision, str]] = [
     ("a runner known by its job", order(), process(TITLE, **RUNNER), KILL, "stopped run"),
-    ("a runner known by its pid", order(), process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}), KILL,
+    ("a runner known by its pid", order(), process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}),
+     KILL,
      "stopped run"),
-    ("a runner of a job that nobody knows", order(), process(replace(TITLE, job_id=6), **RUNNER), SPARE, "title"),
+    ("a runner of a job that nobody knows", order(), process(replace(TITLE, job_id=6), **RUNNER), SPARE,
+     "title"),
     ("a recorded pid of another task", order(targets=(row("u", job_id=7),), present=()),
      process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}), SPARE, "title"),
     ("a recorded pid of another job", order(), process(replace(TITLE, job_id=6), **{**RUNNER, "line": {500}}),
      SPARE, "title"),
     ("a 3.x runner by its uuid", order(targets=(THREE,)), process(Label(ti_id=UUID), **RUNNER), KILL, "run"),
     ("a silent child, one Airflow", order(), process(replace(TITLE, job_id=None)), KILL, "run"),
-    ("a silent child, two Airflows", order(), process(replace(TITLE, job_id=None)), SPARE, "which of the Airflows"),
+    ("a silent child, two Airflows", order(), process(replace(TITLE, job_id=None)), SPARE,
+     "which of the Airflows"),
     ("another AIRFLOW_HOME", order(), process(label(airflow_home="/srv/b")), SPARE, "AIRFLOW_HOME is /srv/b"),
     ("another database", order(), process(label(database="db.example:5432/b")), SPARE, "metadata database"),
     ("another kind of database", order(), process(label(database="sqlite:")), SPARE, "metadata database"),
@@ -175,8 +184,10 @@ STANDING: list[tuple[str, StopOrder, Process, Decision, str]] = [
     ("self-reported: the runner", order(**SELF), process(TITLE, **RUNNER), SETTLE, "task"),
     ("self-reported: in the runner's session", order(**SELF), process(with_runner=True), SETTLE, "task"),
     ("self-reported: what the operator started", order(**SELF), process(), KILL, "task"),
-    ("failed by somebody: the runner", order(**{**SELF, "self_reported": False}), process(TITLE, **RUNNER), KILL, ""),
-    ("a run failed by its own last task: the runner", order(targets=ENDED), process(TITLE, **RUNNER), SETTLE, ""),
+    ("failed by somebody: the runner", order(**{**SELF, "self_reported": False}), process(TITLE, **RUNNER),
+     KILL, ""),
+    ("a run failed by its own last task: the runner", order(targets=ENDED), process(TITLE, **RUNNER), SETTLE,
+     ""),
     ("a run failed by its own last task: the rest", order(targets=ENDED), process(), KILL, ""),
 ]  # fmt: skip
 
@@ -224,7 +235,8 @@ rows = st.builds(
     started_at=st.none() | moments, released_at=st.none() | moments,
 )  # fmt: skip
 orders = st.builds(
-    order, kind=st.sampled_from(["run", "task"]), dag_id=names, run_id=runs, logical_date=dates, task_id=tasks,
+    order, kind=st.sampled_from(["run", "task"]), dag_id=names, run_id=runs, logical_date=dates,
+    task_id=tasks,
     map_index=st.none() | indexes, self_reported=st.booleans(),
     targets=st.lists(rows, max_size=3).map(tuple), present=st.lists(rows, max_size=3).map(tuple),
 )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Whose a container is: by its tags, or by the docker client that a task ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagstop.evidence.containers import Client, Container, judge_container, read_client
+from dagstop.model import Decision, Label, Process
+from tests.support.fake_proc import HOME, UUID, around, at, order, process, row
+
+TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
+        "AIRFLOW_CTX_TRY_NUMBER": "1", "AIRFLOW_CTX_MAP_INDEX": "-1",
+        "DAGSTOP_AIRFLOW_HOME": HOME}  # fmt: skip
+
+
+def container(tags: Mapping[str, str]) -> Container:
+    return Container("c" * 64, "name", "image", 700, at(-10), False, "no", False, tags)
+
+
+def client(argv: Sequence[str], **more: Any) -> Client | None:
+    return read_client(process(argv=tuple(argv), **more))
+
+
+def verdict(
+    tags: Mapping[str, str], through: Process | None = None, *, foreign: bool = False, **more: Any
+) -> Decision:
+    surroundings = around(foreign_homes=frozenset({"/srv/b"}) if foreign else frozenset())
+    by = Client("name", None, through) if through is not None else None
+    return judge_container(order(**more), container(tags), by, at(-10), surroundings).decision
+
+
+CASES: list[tuple[str, Decision, Decision]] = [
+    ("the run's", verdict(TAGS), Decision.KILL),
+    ("its labels lack the home", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}), Decision.KILL),
+    ("no home, two Airflows", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True), Decision.SPARE),
+    ("another Airflow's", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}), Decision.SPARE),
+    ("another run's", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}), Decision.FOREIGN),
+    ("nobody's", verdict({"AIRFLOW_TMP_DIR": "/tmp/airflow"}), Decision.FOREIGN),
+    ("of a task that reports itself", verdict(TAGS, targets=(row(state="failed"),)), Decision.KILL),
+    ("through a client of the run", verdict({}, process()), Decision.KILL),
+    ("through a client of another run", verdict({}, process(Label(dag_id="d", run_id="s"))),
+     Decision.FOREIGN),
+    ("through a stranger's client", verdict({}, process(trusted=False)), Decision.SPARE),
+    ("through a contradicted client", verdict({}, process(contrary="because")), Decision.SPARE),
+    ("a client of the run, another run's tags", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),
+     Decision.SPARE),
+    ("through a 3.x client by its uuid",
+     verdict({}, process(Label(ti_id=UUID)), targets=(row(ti_id=UUID),)), Decision.KILL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_whose_a_container_is(seen: Decision, wanted: Decision) -> None:
+    assert seen is wanted
+
+
+COMMANDS: list[tuple[str, str | None, str | None]] = [
+    ("docker run --name x image", "x", None),
+    ("/usr/bin/docker run --name=x image", "x", None),
+    ("docker container run --rm -it --name x image", "x", None),
+    ("docker run --cidfile /tmp/cid image", None, "/tmp/cid"),
+    (
+        "docker run -d --rm --init -e A=B -v /a:/b -p 80:80 --network none --name x --cidfile=c image sh",
+        "x",
+        "c",
+    ),
+    ("docker run -itv /a:/b -eNAME -p80:80 -w/x -m512m --name x image", "x", None),
+    ("podman run --replace --name x image", "x", None),
+    ("docker -D --log-level debug run --name x image", "x", None),
+    # after the image come the container's own arguments
+    ("docker run image --name x", None, None),
+    ("docker run --rm image sh -c y --name x --cidfile c", None, None),
+    ("docker run -eNAME image --name x", None, None),
+    ("docker run -it image --name x", None, None),
+    ("docker run --name y image --name x", "y", None),
+    ("docker run -e --name image", None, None),  # the value of -e
+    ("docker run -- --name x", None, None),
+    ("docker exec web run --name x", None, None),
+    ("docker compose run --name x web", None, None),
+    ("docker ps", None, None),
+    ("docker", None, None),
+    ("sleep run --name x", None, None),
+    ("docker run --name", None, None),
+    ("docker run --name= image", None, None),
+]
+
+
+@pytest.mark.parametrize(("command", "name", "cidfile"), COMMANDS)
+def test_what_a_docker_command_names(command: str, name: str | None, cidfile: str | None) -> None:
+    found = client(command.split())
+    assert (found.name, found.cidfile) if found else (None, None) == (name, cidfile)
+    assert (found is None) == (name is None and cidfile is None)
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "engine"),
+    [
+        ("docker run --name x i", {}, None),
+        ("docker -H tcp://far:2375 run --name x i", {}, "tcp://far:2375"),
+        ("docker --host=unix:///run/b.sock run --name x i", {}, "unix:///run/b.sock"),
+        ("docker run --name x i", {"DOCKER_HOST": "tcp://far:2375"}, "tcp://far:2375"),
+        ("docker --context far run --name x i", {}, "another context"),
+        ("docker -c far run --name x i", {}, "another context"),
+    ],
+)
+def test_which_engine_a_docker_command_talks_to(
+    command: str, environ: dict[str, str], engine: str | None
+) -> None:
+    found = client(command.split(), environ=environ)
+    assert found is not None and found.engine == engine
+
+
+@given(
+    st.lists(
+        st.sampled_from(["run", "--name", "-e", "-it", "--", "-", "x", "--name=y"]) | st.text(max_size=5)
+    )
+)
+def test_no_command_breaks_it(words: list[str]) -> None:
+    found = client(["docker", *words])
+    if found is not None and "--name" not in words and found.name is not None:
+        assert f"--name={found.name}" in words

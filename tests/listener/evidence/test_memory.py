@@ -1,0 +1,95 @@
+"""What is kept across a restart of the listener, and what is not believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagstop.evidence import memory
+from dagstop.model import Identity, Label, Role
+from tests.support.fake_proc import DATE, HOME, KEY, UUID, process
+
+FULL = Label("d", "r", DATE, "t", 3, 2, 7, UUID, HOME, KEY)
+
+
+def saved(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_labels_come_back(tmp_path: Path) -> None:
+    memory.save(tmp_path, "boot", [process(FULL), process(Label(ti_id=UUID), identity=Identity(601, 5))])
+    assert memory.load(tmp_path, "boot") == {Identity(600, 100): FULL, Identity(601, 5): Label(ti_id=UUID)}
+    assert saved(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
+    found = [process(FULL, role=role, identity=Identity(600 + n, 1)) for n, role in enumerate(Role)]
+    found += [process(FULL, trusted=False), process(FULL, contrary="because")]
+    found[-1].label = None
+    memory.save(tmp_path, "boot", found)
+    assert {identity.pid for identity in memory.load(tmp_path, "boot")} == {600, 604}  # runner, other
+
+
+def test_nothing_is_believed_of_another_boot(tmp_path: Path) -> None:
+    memory.save(tmp_path, "boot", [process(FULL)])
+    assert memory.load(tmp_path, "another") == {}
+
+
+def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+    assert memory.load(tmp_path, "boot") == {}
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_nothing_is_believed_that_others_could_have_written(tmp_path: Path, mode: int) -> None:
+    memory.save(tmp_path, "boot", [process(FULL)])
+    saved(tmp_path).chmod(mode)
+    assert memory.load(tmp_path, "boot") == {}
+
+
+def test_nothing_is_believed_that_another_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.save(tmp_path, "boot", [process(FULL)])
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    assert memory.load(tmp_path, "boot") == {}
+
+
+json_values = st.recursive(
+    st.none() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["dag_id", "job_id", "logical_date", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+files = st.binary(max_size=50) | st.builds(
+    lambda labels: json.dumps({"boot_id": "boot", "labels": labels}).encode(),
+    json_values | st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), json_values), max_size=2),
+)
+
+
+@given(files)
+def test_no_file_breaks_it(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "remembered.json"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    for label in memory.load(folder, "boot").values():
+        hash(label)
+        label.facts()
+
+
+@pytest.mark.parametrize(
+    "facts", ["x", [], {"job_id": "7"}, {"dag_id": ["d"]}, {"map_index": True}, {"new": "x"}]
+)
+def test_labels_of_another_shape_are_not_believed(tmp_path: Path, facts: Any) -> None:
+    memory.save(tmp_path, "boot", [process(FULL)])
+    saved(tmp_path).write_text(json.dumps({"boot_id": "boot", "labels": [[600, 100, facts]]}))
+    loaded = memory.load(tmp_path, "boot")
+    assert loaded in ({}, {Identity(600, 100): Label()})

@@ -1,0 +1,104 @@
+"""What tells our Airflow from another one on the same host."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagstop.evidence.surroundings import ancestors, database_key, survey, trusted_uids
+from tests.support.fake_proc import KEY, LISTENER, URL, FakeProc, process
+
+
+def test_a_home_is_the_same_by_every_link_to_it(tmp_path: Path) -> None:
+    real, link, second = tmp_path / "real", tmp_path / "link", tmp_path / "second"
+    real.mkdir()
+    link.symlink_to(real)
+    second.symlink_to(link)
+    proc = FakeProc(tmp_path / "proc")
+    for ours in (real, link):
+        others = [
+            process(environ={"AIRFLOW_HOME": f"{second}/"}),
+            process(environ={"AIRFLOW_HOME": "/srv/b"}),
+        ]
+        around = survey([str(ours)], [URL], others, proc, LISTENER)
+        for home in (real, link, second):
+            assert (
+                around.is_home(str(home))
+                and around.is_home(f"{home}/")
+                and around.is_home(f"{home}/../{home.name}")
+            )
+        assert not around.is_home("/srv/b") and not around.is_home(str(tmp_path)) and not around.is_home("")
+        assert around.foreign_homes == {"/srv/b"}
+        assert around.databases == {KEY}
+
+
+def test_itself_and_its_ancestors_are_untouchable(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    proc.add(80, ppid=1)
+    proc.add(81, ppid=80)
+    proc.add(82, ppid=81)
+    assert ancestors(proc, 82) == {82, 81, 80, 1}
+    assert survey([], [], [], proc, 82).untouchable == {0, 1, 2, 80, 81, 82}
+    assert ancestors(proc, 4711) == {4711}
+
+
+def test_a_loop_of_parents_ends(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    proc.add(80, ppid=81)
+    proc.add(81, ppid=80)
+    assert ancestors(proc, 80) == {80, 81}
+
+
+def test_who_owns_a_home_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    owner = tmp_path.stat().st_uid
+    assert trusted_uids([str(tmp_path), "/nowhere"], [4711]) == {owner, 4711}
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert trusted_uids([], []) == {1234}
+
+
+SAME = [
+    "postgresql://localhost/airflow",
+    "postgresql+psycopg2://u:p@localhost:5432/airflow",
+    "postgres://u@127.0.0.1/airflow",
+    "postgresql://u:p@127.0.1.1/airflow",
+    "postgresql:///airflow",
+    "postgresql://u:p@/airflow?host=/var/run/postgresql",
+    "postgresql://u:p@%2Fvar%2Frun%2Fpostgresql/airflow",
+    "postgresql://u:p%40ss@[::1]:5432/airflow?sslmode=require",
+    f"postgresql://{socket.gethostname()}/airflow",
+    "postgresql://u:12#w@x@localhost/airflow",  # a password that nobody escaped
+]
+
+
+@pytest.mark.parametrize("url", SAME)
+def test_one_database_has_one_key(url: str) -> None:
+    assert database_key(url) == "local:5432/airflow"
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        (URL, KEY),
+        ("postgresql://DB.example:6432/airflow", "db.example:6432/airflow"),
+        ("postgresql://db.example/a?port=5433", "db.example:5433/a"),
+        ("postgresql://db.example/other", "db.example:5432/other"),
+        ("sqlite:////opt/airflow/airflow.db", "sqlite:"),
+        ("mysql+pymysql://u:p@localhost/airflow", "mysql:"),
+        ("airflow-db-not-allowed:///", None),  # 3.x, in every task
+        ("", None),
+        ("postgresql://db.example:port/a", None),
+    ],
+)
+def test_another_database_has_another_key(url: str, key: str | None) -> None:
+    assert database_key(url) == key
+
+
+@given(st.text(max_size=40) | st.text(max_size=40).map("postgresql://".__add__))
+def test_no_url_breaks_it(url: str) -> None:
+    database_key(url)
