@@ -22,6 +22,7 @@ from typing import NamedTuple
 from dagstop.evidence.surroundings import database_key
 from dagstop.model import Label, Role
 
+_FRACTION = re.compile(r"\.\d+")
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _RUNNER_3 = re.compile(rf"airflow worker -- ({_UUID})\s*")
 _SUPERVISOR_3 = re.compile(rf"airflow (?:supervisor|worker -- LocalExecutor[^:]*): ({_UUID})\s*")
@@ -74,11 +75,13 @@ OTHER = Named(Role.OTHER)
 
 
 def parse_date(text: str | None) -> datetime | None:
-    """An ISO 8601 date as Airflow writes it; one without a zone is UTC, as in Airflow."""
+    """An ISO 8601 date as Airflow or Postgres writes it; one without a zone is UTC, as in Airflow."""
     if not text:
         return None
+    # Postgres drops trailing zeros of the fraction, which Python 3.10 does not read
+    text = _FRACTION.sub(lambda match: match[0][:7].ljust(7, "0"), text.strip())
     try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

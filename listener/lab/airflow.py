@@ -79,15 +79,19 @@ class Airflow(Records):
 
     def initialise(self) -> None:
         """Make the folders, the policy file, the database and (2.x) the user of the REST API."""
+        self.migrate()
+        if self.generation == 2:
+            names = ["--firstname", "lab", "--lastname", "lab", "--email", "lab@example.org"]
+            login = ["--username", USER, "--password", PASSWORD, "--role", "Admin"]
+            self._run(["airflow", "users", "create", *names, *login])
+
+    def migrate(self) -> None:
+        """Make the folders, the policy file and the database, or bring an older database here."""
         for name in ("config", "output", "tmp"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         if self._policy_text is not None:
             (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
         self._run(["airflow", "initdb"] if self.generation == 1 else ["airflow", "db", "migrate"])
-        if self.generation == 2:
-            names = ["--firstname", "lab", "--lastname", "lab", "--email", "lab@example.org"]
-            login = ["--username", USER, "--password", PASSWORD, "--role", "Admin"]
-            self._run(["airflow", "users", "create", *names, *login])
 
     def start(self) -> None:
         """Start what a site runs: scheduler, web server, and (3.x) the DAG processor."""

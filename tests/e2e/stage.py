@@ -71,6 +71,7 @@ class Stage:
         self.engine = engine if with_policy else None  # no policy, no tags in containers
         self._client = engine.client()
         self._listener: subprocess.Popen[bytes] | None = None
+        self._uuids: dict[str, set[str]] = {}
         self.airflow = Airflow(
             version,
             airflows.build(version),
@@ -128,7 +129,7 @@ class Stage:
         """Run a dagstop command to its end; its standard output."""
         command = [sys.executable, "-m", "dagstop", *arguments]
         command += ["--database-url", self.airflow.database_url]
-        done = subprocess.run(command, env=_plain(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -143,19 +144,17 @@ class Stage:
         # a bash that runs a script does not have the marker itself: it leads the session
         sessions = {p.session for p in marked}
         work = [p for p in everyone if p.session in sessions]
-        keys = {run_id, self._date(run_id)}
+        keys = self._keys(run_id)
         runners = [p for p in everyone if _is_runner(p) and keys & set(" ".join(p.command).split())]
         return work, runners
 
     def supervisors(self, run_id: str) -> list[proc.Process]:
         """The run's supervisors that live."""
-        keys = {run_id, self._date(run_id)}
+        keys = self._keys(run_id)
         return [
             p
             for p in proc.everyone()
-            if p.state != "Z"
-            and ("--local" in p.command or "task supervisor" in p.command[0])
-            and any(key in part for key in keys for part in p.command)
+            if p.state != "Z" and _is_supervisor(p) and any(key in part for key in keys for part in p.command)
         ]
 
     def bystanders(self, run_id: str) -> Bystanders:
@@ -166,7 +165,9 @@ class Stage:
             "AIRFLOW_CTX_DAG_ID": DAG,
             "AIRFLOW_CTX_TASK_ID": "tree",
             "AIRFLOW_CTX_DAG_RUN_ID": run_id,
-            "AIRFLOW_CTX_EXECUTION_DATE": self._date(run_id),
+            f"AIRFLOW_CTX_{'LOGICAL' if self.airflow.generation == 3 else 'EXECUTION'}_DATE": self._date(
+                run_id
+            ),
             "AIRFLOW_CTX_TRY_NUMBER": "1",
         }
         foreign = {
@@ -225,13 +226,20 @@ class Stage:
             command += ["--docker-url", self.engine.url]
         with (self.folder / "listener.log").open("wb") as log:
             self._listener = subprocess.Popen(
-                command, env=_plain(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, env=plain_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         wait_until(lambda: self.airflow.query("SELECT 1 FROM dagstop.listener"), 20, self.listener_log)
 
     def _date(self, run_id: str) -> str:
         return self.airflow.date(DAG, run_id).isoformat()
+
+    def _keys(self, run_id: str) -> set[str]:
+        """What names the run in a command line or title: 3.x's say the task instance's uuid only."""
+        rows = self.airflow.task_rows(run_id) if self.airflow.generation == 3 else []
+        keys = self._uuids.setdefault(run_id, set())
+        keys |= {str(row["id"]) for row in rows}  # a new try gets a new one: none is forgotten
+        return {run_id, self._date(run_id)} | keys
 
     def _missing(self, run_id: str) -> set[str]:
         seen = {self._marker(p) for p in proc.everyone()}
@@ -250,10 +258,19 @@ class Stage:
 
 
 def _is_runner(process: proc.Process) -> bool:
-    return process.command[0].startswith("airflow task runner:") or "--raw" in process.command
+    title = process.command[0]
+    worker = title.startswith("airflow worker -- ") and "LocalExecutor" not in title  # 3.x
+    return worker or title.startswith("airflow task runner:") or "--raw" in process.command
 
 
-def _plain() -> dict[str, str]:
+def _is_supervisor(process: proc.Process) -> bool:
+    title = process.command[0]
+    # 3.x: the executor's worker, for as long as it is busy with the task
+    titled = title.startswith(("airflow task supervisor:", "airflow worker -- LocalExecutor:"))
+    return titled or "--local" in process.command
+
+
+def plain_environment() -> dict[str, str]:
     """Our own environment without anything that names an Airflow."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "DAGSTOP_"))} | {
         "PYTHONUNBUFFERED": "1"

@@ -102,4 +102,4 @@ def run(module: types.ModuleType, task: Any, **changes: Any) -> dict[str, Any]:
 
 
 def tags_in(mapping: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in mapping.items() if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_"))}
+    return {k: v for k, v in mapping.items() if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_AIRFLOW"))}

@@ -261,3 +261,16 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
     hash(label)
     label.facts()
     conflict(label, Label(dag_id="d", logical_date=DATE))
+
+
+@pytest.mark.parametrize(
+    ("text", "microsecond"),
+    [
+        ("2026-11-22T09:17:13.5+00:00", 500000),
+        ("2026-11-22T09:17:13.12345Z", 123450),
+        ("2026-11-22T09:17:13.123456789", 123456),
+    ],
+)
+def test_fractions_as_postgres_writes_them(text: str, microsecond: int) -> None:
+    date = parse_date(text)
+    assert date is not None and date.microsecond == microsecond and date.second == 13
