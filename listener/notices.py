@@ -202,7 +202,7 @@ class Link:
         rows = query(connection, "open_orders", host=self.host, ids=ids, max_orders=most)
         here = datetime.now().astimezone()
         offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
-        orders = [read_order(row) for row in rows]
+        orders = [order for row in rows if (order := _readable(row)) is not None]
         if orders or ids is None:
             self.news.append(News(orders, offset, ids is None))
             self.wake_main()
@@ -226,6 +226,15 @@ class Link:
             if health.get("faults", 0) > self.health.get("faults", 0):
                 log.error(event("faults in triggers", count=health["faults"], see="dagstop check"))
         self.health = health
+
+
+def _readable(row: dict[str, Any]) -> StopOrder | None:
+    """One order that cannot be read must not hold up the others."""
+    try:
+        return read_order(row)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        log.error(event("order unreadable", order=row.get("id"), why=f"{type(exc).__name__}: {exc}"))
+        return None
 
 
 def _remedy(exc: psycopg2.Error) -> dict[str, str]:

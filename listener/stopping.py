@@ -116,13 +116,14 @@ class Stopping:
 
     def _begin(self, works: list[Work]) -> None:
         """Signal what is already known to be the run's, then look at everything."""
-        self._judge(works, self._survey())
+        self._judge(works, self._survey(), 0.0)
         self._look(works)
 
     def _look(self, works: list[Work]) -> None:
+        looked = time.monotonic()
         self._watch.look()
         around = self._survey()
-        self._judge(works, around)
+        self._judge(works, around, looked)
         for work in works:
             work.next_look = work.hunt.next_at()
         self._ask_engines(works, around)
@@ -137,15 +138,24 @@ class Stopping:
             os.getpid(),
         )
 
-    def _judge(self, works: list[Work], around: Surroundings) -> None:
+    def _judge(self, works: list[Work], around: Surroundings, looked: float) -> None:
         index: Index[Process] = Index(self._watch.labelled(), lambda process: process.label)
         for work in works:
-            candidates = list(index.of(work.hunt.order))
-            for process in candidates:
-                client = read_client(process)
-                if client is not None:
-                    work.clients[process.pid] = client
-            work.hunt.consider(candidates, self._started_at, around, self._pool)
+            try:
+                self._judge_one(work, list(index.of(work.hunt.order)), around, looked)
+            except Exception as exc:
+                # one order's trouble must not hold up the others; it is tried again with each look
+                if work.problem is None:
+                    log.exception(event("order failed", order=work.hunt.order.id))
+                work.problem = f"{type(exc).__name__}: {exc}"
+                work.hunt.clean = False
+
+    def _judge_one(self, work: Work, candidates: list[Process], around: Surroundings, looked: float) -> None:
+        for process in candidates:
+            client = read_client(process)
+            if client is not None:
+                work.clients[process.pid] = client
+        work.hunt.consider(candidates, self._started_at, around, self._pool, looked)
 
     def _reap(self) -> None:
         for quarry in self._pool.reap():

@@ -16,6 +16,7 @@ from dagstop.commands.common import (
     airflow_options,
     database_option,
     homes_of,
+    open_database,
     spellings,
     url_of,
 )
@@ -84,6 +85,8 @@ def listen(
             dry_run=dry_run,
         )
     )
+    if once:
+        open_database(config.database_url, "listen").close()  # else it would wait for the database
     _many_descriptors()
     lock = _alone(config)
     Daemon(config).run()

@@ -54,11 +54,16 @@ class ContainerHunts:
     wake_main: Callable[[], None]
     dry_run: bool = False
     results: deque[Found] = field(default_factory=deque)
+    _seen: bool = False  # an engine was there since the listener started
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
 
     @property
     def any_engine(self) -> bool:
-        return any(engine.exists for engine in self.engines)
+        """False where no container can be: no engine there, or gone with all its containers."""
+        if any(engine.exists for engine in self.engines):
+            self._seen = True
+            return True
+        return self._seen and self._shims()
 
     def warm_up(self) -> None:
         """Load the Docker client and learn what runs, so that an order need not wait for it."""
@@ -95,7 +100,7 @@ class ContainerHunts:
         pending: list[tuple[Found, Future[ContainerEnd]]] = []
         try:
             for engine in self.engines:
-                if engine.exists:
+                if engine.exists or self._seen:
                     pending += self._engine(engine, quests, found, around, to_db_clock)
             for result, future in pending:
                 try:
@@ -167,7 +172,11 @@ class ContainerHunts:
         """True if a local engine is down and no container can be running without it."""
         if not engine.url.startswith("unix://"):
             return False
-        return not any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
+        return not self._shims()
+
+    def _shims(self) -> bool:
+        """True if some container lives: each has a containerd-shim, also without its engine."""
+        return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
 
 
 def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:

@@ -18,6 +18,9 @@ from dagstop.model import Decision, Identity, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
 """Seconds between two looks while something of the order is still alive."""
+CALM = 0.05
+"""Seconds after the last death until the look that may be the last: what a dying process forked is
+not to be recognised before its exec is through."""
 GIVE_UP = 20.0
 """Seconds after SIGKILL until a process that is still there is reported unkillable."""
 
@@ -45,6 +48,12 @@ class Hunt:
     first_signal: float | None = None  # monotonic seconds
     waiting_until: float | None = None  # something settles, or a runner is cleaning up
     clean: bool = False  # the last look found nothing that is still to die
+    looked: float = 0.0  # when that look began, monotonic seconds
+    settled: float = 0.0  # when a runner has had its time to report its own failure
+
+    def __post_init__(self) -> None:
+        age = (self.order.db_now - self.order.created_at).total_seconds()
+        self.settled = self.started + self.order.settle_seconds - max(0.0, age)
 
     def consider(
         self,
@@ -52,9 +61,11 @@ class Hunt:
         started_at: Callable[[Process], datetime],
         around: Surroundings,
         pool: Quarries,
+        looked: float,
     ) -> None:
         """Judge every candidate and signal what is to die, the first time it is seen."""
         self.waiting_until = None
+        self.looked = looked
         self.spared = {}
         left = False
         for process in sorted(candidates, key=_order_of_signals):
@@ -105,18 +116,24 @@ class Hunt:
         """True once nothing is left, or only what cannot be killed."""
         alive = self.alive()
         if not alive:
-            return self.clean and self.waiting_until is None
+            return self.clean and self.waiting_until is None and self.looked >= self._calm_at()
         return len(self.given_up()) == len(alive) and self.waiting_until is None
 
     def next_at(self) -> float:
         """When (monotonic seconds) to look again if nobody dies before."""
         moment = time.monotonic()
+        if self.clean and not self.alive() and moment < self._calm_at():
+            return self._calm_at()
         due = [
             quarry.first_signal + self.grace
             for quarry in self.alive()
             if quarry.first_signal is not None and quarry.killed is None
         ]
         return min([moment + LOOK_AGAIN, *(d for d in due if d > moment)])
+
+    def _calm_at(self) -> float:
+        deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
+        return max(deaths) + CALM if deaths else 0.0
 
     def _signal(self, quarry: Quarry, pool: Quarries) -> None:
         late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace
@@ -135,7 +152,7 @@ class Hunt:
         moment = time.monotonic()
         until: float | None = None
         if verdict.decision is Decision.SETTLE:
-            until = self.started + self.order.settle_seconds
+            until = self.settled
         elif process.with_runner and self.first_signal is not None and self._runner_lives(process):
             until = self.first_signal + self.grace
         if until is None or moment >= until:

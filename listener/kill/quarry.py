@@ -33,6 +33,7 @@ class Quarry:
     first_signal: float | None = None  # monotonic seconds
     killed: float | None = None  # when SIGKILL was sent, monotonic seconds
     died_at: datetime | None = None
+    died: float | None = None  # the same moment in monotonic seconds
     refused: str | None = None  # why a signal could not be sent; an outcome of its own
 
     @property
@@ -77,15 +78,20 @@ class Quarries:
 
     def stop(self, quarry: Quarry, *, hard: bool) -> None:
         """SIGTERM, or SIGKILL if `hard` or if SIGTERM is ignored (SigIgn): waiting would be idle."""
-        masks = None if hard else self._proc.signal_masks(quarry.process.pid)
-        if hard or (masks is not None and masks.ignores_sigterm):
+        if hard:
             if quarry.killed is None:
                 quarry.killed = time.monotonic()
                 self._send(quarry, signal.SIGKILL)
-        elif not quarry.signals:
-            self._send(quarry, signal.SIGTERM)
-            if quarry.process.state in {"T", "t"}:  # a stopped process sees SIGTERM only then
-                self._send(quarry, signal.SIGCONT)
+            return
+        if quarry.signals:
+            return  # a handler that cleans up may well ignore a second SIGTERM: it has its grace
+        masks = self._proc.signal_masks(quarry.process.pid)
+        if masks is not None and masks.ignores_sigterm:
+            self.stop(quarry, hard=True)
+            return
+        self._send(quarry, signal.SIGTERM)
+        if quarry.process.state in {"T", "t"}:  # a stopped process sees SIGTERM only then
+            self._send(quarry, signal.SIGCONT)
 
     def _send(self, quarry: Quarry, number: signal.Signals) -> None:
         quarry.first_signal = quarry.first_signal or time.monotonic()
@@ -138,7 +144,8 @@ class Quarries:
         return any(q.alive and q.pidfd is None for q in self._by_identity.values())
 
     def _dead(self, quarry: Quarry) -> None:
-        quarry.died_at = quarry.died_at or now()
+        if quarry.died_at is None:
+            quarry.died_at, quarry.died = now(), time.monotonic()
         self._close(quarry)
 
     def _close(self, quarry: Quarry) -> None:

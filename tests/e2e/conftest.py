@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from dagstop.lab.airflows import RECIPES
 from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server, binaries, rows
 from tests.e2e.stage import Stage
 
 CELLS = (("up", "sql"), ("up", "ui"), ("dead", "ui"), ("dead", "sql"))  # in this order: see Stage
 MODES = tuple(filter(None, os.environ.get("MODE", "").split(","))) or ("up", "dead")
-VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or ("2.11.2", "1.10.0")
+VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or tuple(RECIPES)
 SELECTED = [cell for cell in CELLS if cell[0] in MODES]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from dagstop import policy
 from dagstop.lab import airflows, proc
 from dagstop.lab.airflow import Airflow
 from dagstop.lab.docker_engine import IMAGE, Engine
-from tests.support.watch import hold, wait_until
+from tests.support.watch import wait_until
 
 DAG = "stubborn"
 LEFT_ALONE = "e2e_6100"  # a run that nobody fails
@@ -98,8 +99,9 @@ class Stage:
                 START_SECONDS,
             )
         if self.engine is None:
-            # untagged children are known only by having been seen below their runner: two ticks
-            hold(lambda: None, 2.0)
+            # untagged children are known only by having been seen below their runner
+            for run_id in [*run_ids, LEFT_ALONE]:
+                wait_until(lambda run_id=run_id: not self._unknown(run_id), 30, self.listener_log)  # type: ignore[misc]
 
     def stop(self) -> None:
         """End everything, and remove the files."""
@@ -246,6 +248,15 @@ class Stage:
         states = self.airflow.task_states(run_id)
         unfinished = {"already_done"} if states.get("already_done") != "success" else set()
         return (self._markers(run_id) - seen) | unfinished
+
+    def _unknown(self, run_id: str) -> set[tuple[int, int]]:
+        """What works for the run and is not yet in the listener's memory, which it saves at each tick."""
+        try:
+            saved = json.loads((self.folder / "state" / "remembered.json").read_text())
+        except FileNotFoundError:
+            saved = {"labels": []}
+        known = {(pid, start) for pid, start, _ in saved["labels"]}
+        return {p.identity for p in self.victims(run_id)[0]} - known
 
     def _markers(self, run_id: str) -> set[str]:
         number = run_id.rsplit("_", 1)[1]

@@ -73,10 +73,11 @@ class Site:
         return done.stdout
 
     def lost(self) -> set[str]:
-        """What `check` calls not in order, but for the listener that no host runs here."""
+        """What `check` calls not in order, but for the listener that runs nowhere here."""
         found = json.loads(self.dagstop("check", "--json", code=1))["findings"]
         bad = {finding["name"]: finding for finding in found if not finding["ok"]}
         assert bad.pop("listeners")["said"] == "none is alive"
+        assert bad.pop("host worker")["said"].startswith("Airflow runs ")
         missing = {name for name, finding in bad.items() if name.startswith("trigger ")}
         assert all(bad[name]["said"] == "missing" for name in missing), bad
         assert all(bad[name]["do"] == "run `dagstop install`" for name in missing), bad
@@ -84,7 +85,7 @@ class Site:
 
     def states(self, run: str) -> dict[str, str | None]:
         """State by task id, whatever the release."""
-        key = "run_id" if self._has("task_instance", "run_id") else "execution_date"
+        key = "run_id" if self.has("task_instance", "run_id") else "execution_date"
         found = rows(
             self.url,
             f"SELECT t.task_id, t.state FROM task_instance t JOIN dag_run r ON r.dag_id = t.dag_id"
@@ -103,7 +104,8 @@ class Site:
             (run,),
         )
 
-    def _has(self, table: str, column: str) -> bool:
+    def has(self, table: str, column: str) -> bool:
+        """Whether the table has that column in the release of now."""
         found = rows(
             self.url,
             "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND NOT attisdropped",
@@ -136,6 +138,7 @@ def test_airflow_upgraded_underneath(airflow_server: Server, folder: Path) -> No
         fail_run(session, site, "in_old")
 
         site.migrate(MIDDLE)
+        assert site.has("task_instance", "run_id")
         assert site.lost() == LOST
         fail_run(session, site, "lost_in_middle")
         fail_task(session, "task_in_middle")
@@ -147,17 +150,21 @@ def test_airflow_upgraded_underneath(airflow_server: Server, folder: Path) -> No
         assert site.orders("task_in_middle") == [("task", True, ["queued"], False)]
 
         site.migrate(NEW)
-        lost = site.lost()
-        fail_run(session, site, "in_new")
-        site.dagstop("install")
-        assert lost == set()
+        assert site.has("task_instance", "id")
         assert site.lost() == set()
+        fail_run(session, site, "in_new")
+        assert "nothing changed" in site.dagstop("install")
         fail_task(session, "task_in_new")
         assert site.orders("task_in_new") == [("task", True, ["running"], True)]
         assert refused(session, "task_in_new")
 
     before = dict.fromkeys(state or "none" for state in everything)
     assert site.states("left_alone") == before | {state: state for state in everything if state}
+    # a host that was away through it all carries the orders of every shape out
+    home, memory = str(folder / "site" / NEW), str(folder / "memory")
+    site.dagstop("listen", "--once", "--airflow-home", home, "--state-dir", memory, "--host", "away")
+    reports = rows(site.url, "SELECT run_id, outcome, closed_at IS NOT NULL FROM dagstop.history")
+    assert sorted(reports) == sorted((run, "nothing_found", True) for run in RUNS if run != "left_alone")
     assert rows(site.url, "SELECT * FROM dagstop.fault") == []
 
     site.dagstop("uninstall")
@@ -172,7 +179,7 @@ def fail_run(session: Any, site: Site, run: str) -> None:
         cursor.execute("UPDATE dag_run SET state = 'failed' WHERE dag_id = %s AND run_id = %s", (DAG, run))
         assert cursor.rowcount == 1
     open_before = sorted(state or "none" for state in UNFINISHED)
-    uuids = site._has("task_instance", "id")
+    uuids = site.has("task_instance", "id")
     assert site.orders(run) == [("run", True, open_before, uuids)]
     assert site.states(run) == dict.fromkeys(open_before, "failed") | {state: state for state in FINISHED}
 

@@ -52,7 +52,7 @@ class Tasks:
 
     def bash(self, command: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A bash group of its own session, as BashOperator starts it; its runner is gone already."""
-        return self._start(["bash", "-c", command], environment, session=True)
+        return self.start(["bash", "-c", command], environment, session=True)
 
     def runner(
         self, title: str, command: str, *, session: bool = False, **more: str
@@ -60,9 +60,9 @@ class Tasks:
         """A runner with a bash group below it, in the forms of 1.10.15 and later."""
         words = [sys.executable, "-c", RUNNER, title, "session" if session else "group", command]
         environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(self.home), **more}
-        return self._start(words, environment, session=False)
+        return self.start(words, environment, session=False)
 
-    def _start(
+    def start(
         self, words: list[str], environment: Mapping[str, str], *, session: bool
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -75,6 +75,13 @@ class Tasks:
         )
         self._started.append(process)
         return process
+
+    @staticmethod
+    def wait_for_file(path: Path, timeout: float = 10.0) -> None:
+        until = time.monotonic() + timeout
+        while not path.exists():
+            assert time.monotonic() < until, f"no {path.name}"
+            time.sleep(0.01)
 
     def __enter__(self) -> Tasks:
         return self

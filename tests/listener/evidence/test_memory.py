@@ -31,8 +31,8 @@ def test_labels_come_back(tmp_path: Path) -> None:
 
 def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
     found = [process(FULL, role=role, identity=Identity(600 + n, 1)) for n, role in enumerate(Role)]
-    found += [process(FULL, trusted=False), process(FULL, contrary="because")]
-    found[-1].label = None
+    found.append(process(FULL, trusted=False, identity=Identity(610, 1)))
+    found.append(process(FULL, contrary="because", identity=Identity(611, 1)))
     memory.save(tmp_path, "boot", found)
     assert {identity.pid for identity in memory.load(tmp_path, "boot")} == {600, 604}  # runner, other
 

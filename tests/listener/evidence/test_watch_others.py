@@ -67,11 +67,13 @@ def test_another_airflow_started_by_a_task_is_not_the_tasks(proc: FakeProc, watc
     proc.add(202, ppid=200, argv=[f"airflow worker -- LocalExecutor: {UUID}"], **inner)
     proc.add(203, ppid=202, argv=[f"airflow worker -- {UUID}"], **inner)
     proc.add(204, ppid=203, argv=BASH_ARGV, environ=tags(dag="e", run="s", task="u"))
+    proc.add(205, ppid=200, argv=[f"airflow worker -- {UUID}"], **inner)
+    proc.add(206, ppid=BASH, argv=[f"airflow worker -- {UUID}"], **inner)
     watch.look()
     watch.look()
     assert watch.processes[200].role is Role.SERVICE
     assert watch.processes[201].label is None
-    for pid in (202, 203):
+    for pid in (202, 203, 205, 206):
         label = watch.processes[pid].label
         assert label is not None and (label.ti_id, label.dag_id) == (UUID, None)
     label = watch.processes[204].label

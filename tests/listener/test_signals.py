@@ -1,0 +1,94 @@
+"""Which signal a process gets, and when: every process has the time that it can use, and no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, show
+from tests.support.tasks import Tasks, find, wait_for
+
+pytestmark = [one_server, shape_2]
+
+CLEANS_UP = """
+import signal, sys, time
+def clean_up(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1.5)
+    open(sys.argv[1], "w").write("clean")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, clean_up)
+open(sys.argv[1] + ".ready", "w").close()
+signal.pause()
+"""
+
+
+def signals_of(report: dict[str, object], pid: int) -> list[str]:
+    detail: dict[str, list[dict[str, object]]] = report["detail"]  # type: ignore[assignment]
+    (item,) = [p for p in detail["processes"] if p["pid"] == pid]
+    return [name for name, _ in item["signals"]]  # type: ignore[attr-defined]
+
+
+def test_a_handler_that_ignores_further_signals_finishes_its_work(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    mark = tmp_path / "mark"
+    process = tasks.start(
+        [sys.executable, "-c", CLEANS_UP, str(mark)], tasks.environment("dag", "run", "a"), session=True
+    )
+    tasks.wait_for_file(Path(f"{mark}.ready"))
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert mark.read_text() == "clean"
+    assert signals_of(report, process.pid) == ["SIGTERM"]
+
+
+def test_a_stopped_process_is_continued_so_that_it_sees_its_signal(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    process = tasks.bash("sleep 7501; :", tasks.environment("dag", "run", "a"))
+    (sleep,) = wait_for("sleep 7501")
+    os.kill(process.pid, signal.SIGSTOP)
+    os.kill(sleep, signal.SIGSTOP)
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1, timeout=5)
+    assert signals_of(report, process.pid) == ["SIGTERM", "SIGCONT"], show(report)
+    assert not find("sleep 7501")
+
+
+def test_what_a_dying_bash_starts_anew_is_found_by_the_next_look(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    respawns = "trap 'setsid sleep 7512 & exit' TERM; sleep 7511 & wait"
+    tasks.bash(respawns, tasks.environment("dag", "run", "a"))
+    wait_for("sleep 7511")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert not find("sleep 7511") and not find("sleep 7512")
+    assert report["outcome"] == "stopped"
+
+
+def test_the_runner_is_signalled_before_its_bash_and_bash_before_its_children(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """A bash whose last child dies first ends well: Airflow would write success over failed."""
+    airflow_db.add_running("run")
+    runner = tasks.runner("airflow task runner: dag a run 7", "sleep 7521 & wait")
+    (sleep,) = wait_for("sleep 7521")
+    airflow_db.rows("update task_instance set pid = %s", (runner.pid,))
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    sent = sorted(report["detail"]["processes"], key=lambda item: item["signals"][0][1])
+    assert sent[0]["pid"] == runner.pid and sent[0]["role"] == "runner", show(report)
+    assert sent[-1]["pid"] == sleep, show(report)
