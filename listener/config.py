@@ -21,7 +21,7 @@ class ListenerConfig:
     host: str = ""
     state_dir: str | None = None
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
-    tick: float = 0.5  # seconds between two looks for new processes
+    tick: float = 0.25  # seconds between two looks for new processes
     sweep: float = 30.0  # seconds between two readings of the orders in silence
     dry_run: bool = False
     once: bool = False

@@ -266,7 +266,7 @@ class Stopping:
             took = result.last_death_at - order.created_at if result.last_death_at else None
             log.info(
                 event(
-                    outcome or "",
+                    f"would be {outcome}" if self._config.dry_run else outcome or "",
                     order=order.id,
                     run=order.name,
                     processes=len(result.processes),

@@ -32,7 +32,7 @@ from dagstop.outside.database_url import redact
 @click.option("--host", default="", help="Name of this host in orders and reports. [hostname]")
 @click.option("--state-dir", metavar="DIR", help="Where to remember tasks across a restart.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds from SIGTERM to SIGKILL.")
-@click.option("--tick", default=0.5, show_default=True, help="Seconds between looks for new tasks.")
+@click.option("--tick", default=0.25, show_default=True, help="Seconds between looks for new tasks.")
 @click.option("--sweep", default=30.0, show_default=True, help="Seconds between looks for orders.")
 @click.option("--dry-run", is_flag=True, help="Say what would die; signal and report nothing.")
 @click.option("--once", is_flag=True, help="Carry out the open orders, then end.")

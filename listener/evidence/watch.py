@@ -129,8 +129,10 @@ class Watch:
 
     def _reread(self, process: Process) -> None:
         """Look again at a process that may have exec'd; what it was known as stays known."""
-        process.reads += 1
         argv = self._proc.argv(process.pid)
+        if not argv or (argv == process.argv and process.reads > _SETTLED_READS):
+            return  # ending, or amid an exec; or one of Airflow's own, unchanged
+        process.reads += 1
         environ = self._proc.environ(process.pid)
         if argv != process.argv or environ != process.environ:
             named = read_command(argv)

@@ -6,6 +6,7 @@ containerd-shim is left on the host, without which no container lives.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -184,15 +185,7 @@ def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
     # a name means one container only on the engine that the client talks to; an id is everybody's
     name = client.name if client.engine in {None, engine.url} else None
     if client.cidfile is not None:
-        root = f"/proc/{client.process.pid}"
-        path = f"{root}/root{client.cidfile}"
-        if not client.cidfile.startswith("/"):
-            path = f"{root}/cwd/{client.cidfile}"
-        try:
-            with open(path, encoding="ascii") as handle:
-                name = handle.read(64) or name
-        except (OSError, ValueError):
-            pass
+        name = _cid(client) or name
     container = engine.inspect(name) if name else None
     if container is None:
         return None
@@ -200,3 +193,20 @@ def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
     client_age = (proc.now_ticks() - client.process.identity.start) / TICKS_PER_SECOND
     # it would be somebody else's if it was there before the client was
     return container if age <= client_age + 1 else None
+
+
+def _cid(client: Client) -> str:
+    """What the client wrote to its --cidfile, as the client sees that path; empty if nothing."""
+    root = f"/proc/{client.process.pid}"
+    path = f"{root}/root{client.cidfile}"
+    if client.cidfile is not None and not client.cidfile.startswith("/"):
+        path = f"{root}/cwd/{client.cidfile}"
+    try:
+        # the path is the task's own word: it may be a FIFO, on which a plain open would hang
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 64).decode("ascii")
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError):
+        return ""

@@ -75,6 +75,7 @@ class Hunt:
             if verdict.decision is Decision.FOREIGN:
                 continue
             if verdict.decision is Decision.SPARE:
+                self.quarries.pop(process.identity, None)  # a row read since speaks for it
                 if process.state != "Z":
                     self.spared[process.identity] = (process, verdict)
                 continue

@@ -233,7 +233,7 @@ def test_dry_run_signals_and_reports_nothing(
     wait_for("sleep 7091")
     with Listener(airflow_db.url, tmp_path, "--dry-run") as listener:
         airflow_db.set_run("failed")
-        listener.wait_for("stopped order=")
+        listener.wait_for("would be stopped order=")
         assert find("sleep 7091")
         assert airflow_db.rows("select * from dagstop.report") == []
 
