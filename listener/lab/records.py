@@ -86,6 +86,15 @@ class Records:
         finally:
             connection.close()
 
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """One statement, committed; how many rows it touched."""
+        with self.connect() as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, parameters or None)
+                touched = int(cursor.rowcount)
+            connection.commit()
+        return touched
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows of one SELECT."""
         with self.connect() as connection:
