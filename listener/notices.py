@@ -138,14 +138,14 @@ class Link:
             pass
 
     def _listen(self, connection: Connection) -> None:
-        """LISTEN, and prove by a notice to ourselves that notices arrive."""
+        """LISTEN, and prove by a notice of our own that notices arrive."""
         own = f"dagstop_{self.listener_id.replace('-', '_')}"
         with connection.cursor() as cursor:
             cursor.execute(f'listen dagstop; listen "{own}"')
-        arrived = round_trip(connection, own)
+        arrived = round_trip(connection, self.url, own)
         self.state = "listening" if arrived is not None else "polling"
         if arrived is None:
-            why = "a NOTIFY to itself never came back (a pooler in transaction mode?)"
+            why = "a NOTIFY never arrived (a pooler in transaction mode?)"
             log.warning(event("polling", why=why, every=f"{POLL}s"))
         log.info(event("connected", mode=self.state, host=self.host))
 
@@ -246,11 +246,18 @@ def _remedy(exc: psycopg2.Error) -> dict[str, str]:
     return {}
 
 
-def round_trip(connection: Connection, channel: str, patience: float = 2.0) -> float | None:
-    """Seconds that a NOTIFY to ourselves took, or None if it never came; `channel` is listened to."""
-    begun = time.monotonic()
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_notify(%s, '')", (channel,))
+def round_trip(connection: Connection, url: str, channel: str, patience: float = 2.0) -> float | None:
+    """Seconds that a NOTIFY took to reach `connection`, which listens to `channel`; None if it never came.
+
+    It is sent from a second session: a pooler in transaction mode would hand the first one its own.
+    """
+    sender = connect(url, "dagstop round trip")
+    try:
+        begun = time.monotonic()
+        with sender.cursor() as cursor:
+            cursor.execute("select pg_notify(%s, '')", (channel,))
+    finally:
+        sender.close()
     while (left := begun + patience - time.monotonic()) > 0:
         connection.poll()
         if any(notice.channel == channel for notice in connection.notifies):

@@ -102,7 +102,7 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(f'listen "{channel}"')
-        took = round_trip(connection, channel)
+        took = round_trip(connection, url, channel)
     except psycopg2.Error as exc:
         yield Finding("LISTEN", False, one_line(exc, url), "see the server's log")
         return

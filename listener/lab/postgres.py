@@ -70,7 +70,7 @@ class Server:
         self.root.chmod(0o755)
         self._account = _unprivileged_account()
         self._bin = bin_dir if self._account is None else _reachable(bin_dir, self.root)
-        self.port = _free_port()
+        self.port = free_port()
         self.data = self.root / "data"
         self.socket_dir = self.root / "socket"
         self._numbers = itertools.count(1)
@@ -224,7 +224,7 @@ def _reachable(bin_dir: Path, root: Path) -> Path:
     return copy / bin_dir.name
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

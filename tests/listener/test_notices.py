@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,10 @@ def test_the_listener_needs_no_more_than_its_role(
 @shape_2
 def test_a_notice_that_never_comes_is_noticed(airflow_db: AirflowDatabase) -> None:
     with airflow_db.connect() as connection:
-        assert round_trip(connection, "nobody_listens_to_this", patience=0.1) is None
+        assert round_trip(connection, airflow_db.url, "nobody_listens_to_this", patience=0.1) is None
         with connection.cursor() as cursor:
             cursor.execute("listen heard")
-        assert round_trip(connection, "heard") is not None
+        assert round_trip(connection, airflow_db.url, "heard") is not None
 
 
 @one_server
@@ -119,3 +121,36 @@ def test_two_listeners_on_one_host_one_works_one_waits(airflow_db: AirflowDataba
         finally:
             second.process.kill()
             second.process.wait()
+
+
+@one_server
+@shape_2
+def test_behind_a_pooler_in_transaction_mode_it_polls(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, pooler: Callable[[str], str]
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7411", tasks.environment("dag", "run"))
+    wait_for("sleep 7411")
+    with Listener(pooler(airflow_db.url), tmp_path) as listener:
+        assert "polling why=" in listener.log()
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1, timeout=10)
+        assert report["outcome"] == "stopped"
+        assert not find("sleep 7411")
+
+
+@one_server
+@shape_2
+def test_systemd_is_told_that_it_is_ready_and_alive(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        systemd.settimeout(20)
+        listener = Listener(airflow_db.url, tmp_path, NOTIFY_SOCKET=str(address))
+        with listener:
+            assert systemd.recv(64) == b"READY=1"
+            assert systemd.recv(64) == b"WATCHDOG=1"
+            listener.stop()
+            while (said := systemd.recv(64)) == b"WATCHDOG=1":
+                continue
+            assert said == b"STOPPING=1"

@@ -34,7 +34,9 @@ def dagstop(*arguments: str, check: bool = True, **environment: str) -> subproce
 class Listener:
     """`dagstop listen`, ready once it has swept the orders. Never outside a pid namespace."""
 
-    def __init__(self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere") -> None:
+    def __init__(
+        self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere", **environment: str
+    ) -> None:
         assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through dagstop.lab.namespace"
         self.url = url
         self.home = home
@@ -45,12 +47,13 @@ class Listener:
             *("--airflow-home", str(home), "--state-dir", str(self.state_dir)),
             *("--docker-url", docker_url, "--host", "host-1", "-v", *options),
         ]
+        self._environment = {**CLEAN, **environment}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Listener:
         with self.log_path.open("ab") as log:
             before = log.tell()
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=CLEAN)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self._environment)
         self.wait_for("connected", after=before)
         return self
 
