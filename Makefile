@@ -19,7 +19,7 @@ test: lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
 
 e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
-	$(ALONE) $(BIN)/python -m pytest -m e2e tests/e2e tests/policy $(ARGS)
+	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint and types
 	$(BIN)/ruff format --check --quiet .

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
 from dagstop.install import install
+from dagstop.lab.docker_engine import Engine, EngineError
 from dagstop.lab.postgres import Server, binaries
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
 
@@ -55,3 +58,21 @@ def _copy(server: Server, kind: str, shape: str) -> Iterator[AirflowDatabase]:
     url = server.create_database(template=f"{kind}_{shape}")
     yield AirflowDatabase(url, shape)
     server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """A real Docker engine; without one (no root, no dockerd) its tests are skipped, never in CI."""
+    try:
+        engine = Engine()
+    except EngineError as exc:
+        missing(exc)
+    with engine:
+        yield engine
+
+
+def missing(what: Exception) -> NoReturn:
+    """Skip loudly on a developer's machine, fail in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI skips nothing: {what}")
+    pytest.skip(str(what))

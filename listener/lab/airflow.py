@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from dagstop.lab import environment, proc
 from dagstop.lab.family import Family
+from dagstop.lab.postgres import free_port
 from dagstop.lab.records import LabError, Records
 from dagstop.lab.web import PASSWORD, USER, Web
 
@@ -239,10 +239,3 @@ class Airflow(Records):
     def _reap(self) -> None:
         for process in self._started.values():
             process.poll()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

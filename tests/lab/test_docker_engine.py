@@ -12,7 +12,7 @@ from dagstop.lab import proc
 from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.support.watch import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.usefixtures("docker_engine")  # skips them where there can be none
 
 
 def test_it_runs_restarts_and_ends_containers_and_leaves_nothing() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from dagstop.lab.docker_engine import Engine, EngineError
+from tests.conftest import missing
 from tests.support.pooler import Pooler, PoolerError
 from tests.support.tasks import Tasks
 
@@ -18,17 +16,6 @@ from tests.support.tasks import Tasks
 def tasks(tmp_path: Path) -> Iterator[Tasks]:
     with Tasks(tmp_path) as started:
         yield started
-
-
-@pytest.fixture(scope="session")
-def docker_engine() -> Iterator[Engine]:
-    """A real Docker engine; without one (no root, no dockerd) its tests are skipped, never in CI."""
-    try:
-        engine = Engine()
-    except EngineError as exc:
-        missing(exc)
-    with engine:
-        yield engine
 
 
 @pytest.fixture
@@ -46,10 +33,3 @@ def pooler() -> Iterator[Callable[[str], str]]:
     yield through
     for one in started:
         one.stop()
-
-
-def missing(what: Exception) -> NoReturn:
-    """Skip loudly on a developer's machine, fail in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI skips nothing: {what}")
-    pytest.skip(str(what))
