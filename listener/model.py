@@ -159,6 +159,7 @@ class StopOrder:
     targets: tuple[Target, ...]
     present: tuple[Target, ...]
     asked_by: Mapping[str, Any] = field(default_factory=dict)
+    begun: Mapping[str, Any] | None = None  # what an earlier listener here had signalled
 
     @property
     def name(self) -> str:

@@ -25,6 +25,7 @@ def read_order(row: Mapping[str, Any]) -> StopOrder:
         settle_seconds=float(row["settle_seconds"]),
         targets=tuple(_target(item, "state_before") for item in row["targets"] or ()),
         present=tuple(_target(item, "state") for item in row["present"] or ()),
+        begun=row.get("begun"),
         asked_by={
             name: row.get(name)
             for name in ("session_user_name", "application_name", "client_addr", "backend_pid")

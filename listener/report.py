@@ -12,7 +12,7 @@ from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries, Quarry
 from dagstop.logs import shown
-from dagstop.model import Label, Outcome, Process, Role, StopOrder, Verdict
+from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Verdict
 
 ToDbClock = Callable[[datetime], datetime]
 
@@ -52,15 +52,38 @@ class Findings:
 
     def merged(self, earlier: Findings) -> Findings:
         """These findings after those of an earlier hunt for the same order."""
+        processes = {(item["pid"], item["start"]): item for item in earlier.processes}
+        processes |= {(item["pid"], item["start"]): item for item in self.processes}
+        containers = {item["id"]: item for item in (*earlier.containers, *self.containers)}
         return Findings(
-            processes=earlier.processes + self.processes,
-            containers=earlier.containers + self.containers,
+            processes=list(processes.values()),
+            containers=list(containers.values()),
             spared=self.spared,
             not_found=self.not_found,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
         )
+
+
+def resumed(order: StopOrder, lives: Callable[[Identity], bool], seen_at: datetime) -> Findings | None:
+    """What a listener had done about the order here before it was cut off, as far as it is seen now.
+
+    seen_at: now, on the database's clock: when it was seen that a process it had signalled is gone.
+    """
+    if not order.begun or not order.begun.get("processes"):
+        return None
+    found = Findings()
+    for item in order.begun["processes"]:
+        gone = not lives(Identity(int(item["pid"]), int(item["start"])))
+        if gone and item["died_at"] is None:
+            item = {**item, "died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
+        found.processes.append(item)
+    moments = [moment for item in found.processes for _, moment in item["signals"]]
+    deaths = [item["died_at"] for item in found.processes if item["died_at"] is not None]
+    found.first_signal_at = min(map(datetime.fromisoformat, moments), default=None)
+    found.last_death_at = max(map(datetime.fromisoformat, deaths), default=None)
+    return found
 
 
 def findings(
@@ -135,6 +158,7 @@ def _process(
     process, label = quarry.process, quarry.process.label
     facts: dict[str, Any] = {
         "pid": process.pid,
+        "start": process.identity.start,
         "started_at": started_at.isoformat(),
         "command": command(process),
         "session": process.sid,

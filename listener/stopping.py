@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import psycopg2.extras
 
 from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
+from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import Client, Container, read_client
 from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey
@@ -22,8 +23,8 @@ from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
 from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.notices import Link, News
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
-from dagstop.report import Findings, findings, is_superseded
+from dagstop.outside.procfs import ProcFS
+from dagstop.report import Findings, findings, is_superseded, resumed
 
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
@@ -66,7 +67,7 @@ class Stopping:
         self._link = link
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
-        self._offset = 0.0
+        self._clock = Clock(proc)
 
     @property
     def under_way(self) -> int:
@@ -79,7 +80,7 @@ class Stopping:
     def take(self, news: News) -> None:
         """Begin the orders that are new; bring those under way up to date."""
         if news.orders:
-            self._offset = news.clock_offset
+            self._clock.offset = news.clock_offset
         fresh = [order for order in news.orders if self._take_order(order)]
         if fresh:
             self._begin([self._works[order.id or 0] for order in fresh])
@@ -110,7 +111,9 @@ class Stopping:
         if not self._ended.may_begin(order.id):
             return False  # its report is still on the way
         work = Work(Hunt(order, self._config.grace))
-        work.earlier = self._ended.findings_of(order.id)
+        work.earlier = self._ended.findings_of(order.id) or resumed(
+            order, self._clock.lives, self._clock.now()
+        )
         self._works[order.id] = work
         return True
 
@@ -118,6 +121,9 @@ class Stopping:
         """Signal what is already known to be the run's, then look at everything."""
         self._judge(works, self._survey(), 0.0)
         self._look(works)
+        for work in works:
+            if work.hunt.first_signal is not None and not self._config.dry_run:
+                self._send(work, None)  # so that it is known if this listener is cut off now
 
     def _look(self, works: list[Work]) -> None:
         looked = time.monotonic()
@@ -155,7 +161,7 @@ class Stopping:
             client = read_client(process)
             if client is not None:
                 work.clients[process.pid] = client
-        work.hunt.consider(candidates, self._started_at, around, self._pool, looked)
+        work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
 
     def _reap(self) -> None:
         for quarry in self._pool.reap():
@@ -196,7 +202,7 @@ class Stopping:
             work.containers_clean = not work.hunt.alive() and work.hunt.clean
         quests = [Quest(work.hunt.order, tuple(work.clients.values())) for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
-        self._containers.look(quests, around, self._to_db, delay=delay)
+        self._containers.look(quests, around, self._clock.to_db, delay=delay)
 
     def _take_containers(self) -> None:
         while self._containers.results:
@@ -236,7 +242,7 @@ class Stopping:
         judged = {
             process.identity
             for process, _ in work.hunt.spared.values()
-            if process.role is not Role.SUPERVISOR and self._started_at(process) <= order.db_now
+            if process.role is not Role.SUPERVISOR and self._clock.started_at(process) <= order.db_now
         }
         self._ended.remember(order, result, {*work.hunt.quarries, *judged})
 
@@ -251,8 +257,8 @@ class Stopping:
             work.spared.values(),
             work.problem,
             self._pool,
-            self._to_db,
-            self._started_at,
+            self._clock.to_db,
+            self._clock.started_at,
             self._host_names,
         )
         return result if work.earlier is None else result.merged(work.earlier)
@@ -289,11 +295,3 @@ class Stopping:
                 "detail": psycopg2.extras.Json(result.detail()),
             }
         )
-
-    def _to_db(self, moment: datetime) -> datetime:
-        """From this host's clock to the database's."""
-        return moment + timedelta(seconds=self._offset)
-
-    def _started_at(self, process: Process) -> datetime:
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
-        return self._to_db(datetime.now(timezone.utc) - timedelta(seconds=age))

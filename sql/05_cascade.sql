@@ -6,6 +6,17 @@
 -- Leaves alone: finished task instances, though those that ended within the last 10 minutes are
 -- recorded as targets, since their process may still live. On a fault the statement goes on.
 
+create or replace function dagstop.reach_tasks(schema_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'  -- not above deadlock_timeout: of the two, we give way
+as $$
+begin
+    execute format('lock table %I.task_instance in row exclusive mode', schema_name);
+end
+$$;
+comment on function dagstop.reach_tasks(text) is 'Waits a second at most for a migration of Airflow''s that has task_instance and may want dag_run, of which we hold rows: the deadlock would be its end.';
+
 create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -24,6 +35,7 @@ declare
     matching text;
     failed bigint;
 begin
+    perform dagstop.reach_tasks(schema_name);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(

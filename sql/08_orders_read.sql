@@ -40,7 +40,8 @@ returns table (
     id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
-    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb
+    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
+    begun jsonb
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -95,7 +96,8 @@ begin
         o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
         o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
-        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end
+        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
+        b.detail
     from dagstop.stop_order o
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
@@ -104,11 +106,12 @@ begin
         group by s.order_id
     ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
+    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host and b.outcome is null
     where o.id = any (picked)
     order by o.id;
 end
 $$;
-comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read.';
+comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is what a listener of that host had signalled before it was cut off.';
 
 create or replace function dagstop.would_be_order(of_dag text, of_run text, of_task text default null)
 returns table (

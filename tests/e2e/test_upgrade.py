@@ -5,11 +5,14 @@ Its 2.2.0 migration drops task_instance and makes it anew, and our triggers are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ RUNS = (
 )
 FINISHED = ("success", "failed", "skipped", "upstream_failed")
 UNFINISHED = (None, "scheduled", "queued", "running", "up_for_retry", "up_for_reschedule", "shutdown")
+EVERYTHING = [*FINISHED, *UNFINISHED]
+GIVEN_WAY = {("cascade_statement", "55P03"), ("cascade_statement", "40P01")}  # lock timeout, deadlock
 LOST = {f"trigger task_instance.dagstop_{name}" for name in ("order", "fence", "release")}
 _FILL = """
 INSERT INTO dag (dag_id, is_paused, is_active, schedule_interval) VALUES (%(dag)s, false, true, 'null');
@@ -124,9 +129,7 @@ def folder() -> Iterator[Path]:
 def test_airflow_upgraded_underneath(airflow_server: Server, folder: Path) -> None:
     site = Site(airflow_server.create_database(), folder / "site")
     site.migrate(OLD)
-    everything = [*FINISHED, *UNFINISHED]
-    values = {"dag": DAG, "runs": list(RUNS), "finished": list(FINISHED), "states": everything}
-    rows(site.url, _FILL, values)
+    fill(site)
     untouched = Site(
         airflow_server.create_database(template=site.url.rsplit("/", 1)[1]), folder / "untouched"
     )
@@ -158,8 +161,8 @@ def test_airflow_upgraded_underneath(airflow_server: Server, folder: Path) -> No
         assert site.orders("task_in_new") == [("task", True, ["running"], True)]
         assert refused(session, "task_in_new")
 
-    before = dict.fromkeys(state or "none" for state in everything)
-    assert site.states("left_alone") == before | {state: state for state in everything if state}
+    before = dict.fromkeys(state or "none" for state in EVERYTHING)
+    assert site.states("left_alone") == before | {state: state for state in EVERYTHING if state}
     # a host that was away through it all carries the orders of every shape out
     home, memory = str(folder / "site" / NEW), str(folder / "memory")
     site.dagstop("listen", "--once", "--airflow-home", home, "--state-dir", memory, "--host", "away")
@@ -171,6 +174,53 @@ def test_airflow_upgraded_underneath(airflow_server: Server, folder: Path) -> No
     for version in (MIDDLE, NEW):
         untouched.migrate(version)
     assert airflow_server.dump(site.url) == airflow_server.dump(untouched.url)
+
+
+def test_runs_marked_failed_while_airflow_migrates(airflow_server: Server, folder: Path) -> None:
+    site = Site(airflow_server.create_database(), folder)
+    site.migrate(OLD)
+    fill(site)
+    site.dagstop("install")
+    for version in (MIDDLE, NEW):
+        with clicking(site, "in_old"):
+            site.migrate(version)  # raises if a deadlock with us is its end
+        site.dagstop("install")
+    heartbeat = "SELECT triggers_ok FROM dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')"
+    assert rows(site.url, heartbeat) == [(True,)]
+    open_orders = "SELECT count(*) FROM dagstop.stop_order WHERE NOT cascaded"
+    assert rows(site.url, open_orders) == [(0,)]
+    assert set(site.states("in_old").values()) <= set(FINISHED)
+    # the cascade waits for the heartbeat rather than for the migration
+    assert set(rows(site.url, "SELECT place, sqlstate FROM dagstop.fault")) <= GIVEN_WAY
+
+
+@contextlib.contextmanager
+def clicking(site: Site, run: str) -> Iterator[None]:
+    """Somebody who marks the run failed, and running, and failed, all the while; no error meets him."""
+    enough = threading.Event()
+
+    def click() -> int:
+        count = 0
+        with connect(site.url) as session, session.cursor() as cursor:
+            while not enough.wait(0.01):
+                for state in ("running", "failed"):
+                    cursor.execute("UPDATE dag_run SET state = %s WHERE run_id = %s", (state, run))
+                    count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        clicks = pool.submit(click)
+        try:
+            yield
+        finally:
+            enough.set()
+        assert clicks.result(30) > 0
+
+
+def fill(site: Site) -> None:
+    """RUNS, each with a task instance in every state, named after it."""
+    values = {"dag": DAG, "runs": list(RUNS), "finished": list(FINISHED), "states": EVERYTHING}
+    rows(site.url, _FILL, values)
 
 
 def fail_run(session: Any, site: Site, run: str) -> None:

@@ -52,6 +52,7 @@ declare
     matching text;
     failed bigint;
 begin
+    perform dagstop.reach_tasks(schema_name);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(
@@ -484,7 +485,7 @@ COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text,
 -- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -538,7 +539,8 @@ begin
         o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
         o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
-        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end
+        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
+        b.detail
     from dagstop.stop_order o
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
@@ -547,6 +549,7 @@ begin
         group by s.order_id
     ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
+    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host and b.outcome is null
     where o.id = any (picked)
     order by o.id;
 end
@@ -557,7 +560,7 @@ $$;
 -- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read.';
+COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is what a listener of that host had signalled before it was cut off.';
 
 
 --
@@ -765,6 +768,28 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, at most 500 orders at once.';
+
+
+--
+-- Name: reach_tasks(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.reach_tasks(schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+begin
+    execute format('lock table %I.task_instance in row exclusive mode', schema_name);
+end
+$$;
+
+
+--
+-- Name: FUNCTION reach_tasks(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.reach_tasks(schema_name text) IS 'Waits a second at most for a migration of Airflow''s that has task_instance and may want dag_run, of which we hold rows: the deadlock would be its end.';
 
 
 --
@@ -2208,6 +2233,13 @@ REVOKE ALL ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], 
 --
 
 REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reach_tasks(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.reach_tasks(schema_name text) FROM PUBLIC;
 
 
 --

@@ -92,3 +92,26 @@ def test_the_runner_is_signalled_before_its_bash_and_bash_before_its_children(
     sent = sorted(report["detail"]["processes"], key=lambda item: item["signals"][0][1])
     assert sent[0]["pid"] == runner.pid and sent[0]["role"] == "runner", show(report)
     assert sent[-1]["pid"] == sleep, show(report)
+
+
+def test_a_listener_killed_amid_its_work_goes_on_where_it_was(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """What it had signalled, and what died while no listener was there, is in the one report."""
+    airflow_db.add_running("run")
+    stubborn = tasks.bash("trap : TERM; while :; do sleep 0.2; done", tasks.environment("dag", "run", "a"))
+    quick = tasks.bash("sleep 7531; :", tasks.environment("dag", "run", "a"))
+    wait_for("sleep 7531")
+    with Listener(airflow_db.url, tmp_path, "--grace", "30") as listener:
+        airflow_db.set_run("failed")
+        airflow_db.wait_until("select detail -> 'processes' is not null from dagstop.report")
+        listener.kill()
+        assert listener.reports() == []
+        stubborn.kill()
+        stubborn.wait(5)
+        listener.start()
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)
+    assert signals_of(report, quick.pid) == ["SIGTERM"]
+    (item,) = [p for p in report["detail"]["processes"] if p["pid"] == stubborn.pid]
+    assert item["noticed"] == "gone when the listener came back"

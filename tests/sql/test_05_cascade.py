@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -211,6 +212,21 @@ def test_what_a_fault_left_is_done_at_the_next_heartbeat(airflow_db: AirflowData
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
     assert airflow_db.rows("select task_id, pid from dagstop.stop_target") == [("a", 4321)]
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+
+
+def test_a_migration_under_way_is_not_the_victim_of_a_deadlock(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    with airflow_db.transaction() as migration:
+        migration.execute("alter table task_instance add column of_tomorrow integer")
+        person = threading.Thread(target=airflow_db.set_run, args=("failed",))
+        person.start()
+        person.join(5)
+        assert not person.is_alive()
+        migration.execute("alter table dag_run add column of_tomorrow integer")
+    assert airflow_db.one("select cascaded from dagstop.stop_order") is False
+    assert airflow_db.states() == {"a": "running"}
+    airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    assert airflow_db.states() == {"a": "failed"}
 
 
 def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowDatabase) -> None:

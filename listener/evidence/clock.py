@@ -1,0 +1,34 @@
+"""Two clocks: this host's, by which processes start and die, and the database's, by which all reports go."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+
+from dagstop.model import Identity, Process
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+
+
+class Clock:
+    """Moves moments to the database's clock, by the offset that was seen with the last orders."""
+
+    def __init__(self, proc: ProcFS) -> None:
+        self._proc = proc
+        self.offset = 0.0  # seconds that the database is ahead of this host
+
+    def to_db(self, moment: datetime) -> datetime:
+        return moment + timedelta(seconds=self.offset)
+
+    def now(self) -> datetime:
+        """The present moment on the database's clock."""
+        return self.to_db(datetime.now(timezone.utc))
+
+    def started_at(self, process: Process) -> datetime:
+        """When a process started, on the database's clock; exact to a tick (10 ms)."""
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
+        return self.now() - timedelta(seconds=age)
+
+    def lives(self, identity: Identity) -> bool:
+        """True if that very process runs; a zombie does not."""
+        stat = self._proc.stat(identity.pid)
+        return stat is not None and stat.start == identity.start and stat.state not in {"Z", "X"}
