@@ -22,9 +22,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    key text := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
-    mapped boolean := 'map_index' = any (columns);
+    columns text[];
+    key text;
+    mapped boolean;
     final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
         then array['failed', 'removed']
         else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
@@ -36,6 +36,10 @@ declare
     failed bigint;
 begin
     perform dagstop.reach_tasks(schema_name);
+    -- not before: what we waited for may have been a migration
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
+    mapped := 'map_index' = any (columns);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(

@@ -9,11 +9,13 @@ import pytest
 
 from dagstop.lab.postgres import rows
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.watch import wait_until
 
 UNFINISHED = (
     None, "scheduled", "queued", "running", "restarting", "shutdown", "up_for_retry",
     "up_for_reschedule", "deferred", "sensing", "awaiting_input", "of_tomorrow",
 )  # fmt: skip
+WAITING = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
@@ -226,6 +228,20 @@ def test_a_migration_under_way_is_not_the_victim_of_a_deadlock(airflow_db: Airfl
     assert airflow_db.one("select cascaded from dagstop.stop_order") is False
     assert airflow_db.states() == {"a": "running"}
     airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    assert airflow_db.states() == {"a": "failed"}
+
+
+def test_columns_that_a_migration_drops_while_the_cascade_waits(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    with airflow_db.transaction() as migration:
+        migration.execute(
+            "alter table task_instance drop column if exists job_id, drop column if exists updated_at"
+        )
+        person = threading.Thread(target=airflow_db.set_run, args=("failed",))
+        person.start()
+        wait_until(lambda: airflow_db.one(WAITING) == 1, 5, lambda: "the cascade does not wait")
+    person.join(10)
+    assert airflow_db.faults() == []
     assert airflow_db.states() == {"a": "failed"}
 
 
