@@ -10,7 +10,7 @@ from dagstop.lab import proc
 from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server
 from tests.e2e.conftest import MODES, VERSIONS
-from tests.e2e.stage import DAG, Stage
+from tests.e2e.stage import DAG, LEFT_ALONE, Stage
 from tests.support.watch import hold, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -31,8 +31,9 @@ CELLS = [
     ("up", "ui", BY_UI, "retries_left"),
     ("up", "ui", BY_UI, "container"),
     ("dead", "ui", DEAD, "daemonised"),  # the web server alone lives on
+    ("dead", "ui", DEAD, "container"),
     ("dead", "sql", DEAD, "tree"),
-    ("dead", "sql", DEAD, "container"),
+    ("dead", "sql", LEFT_ALONE, "container"),
 ]
 DEATH_SECONDS = 60.0
 QUIET_SECONDS = 6.0
