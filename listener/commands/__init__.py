@@ -22,6 +22,7 @@ _HOME = {
     "explain": "explain",
     "stop": "stop",
     "policy": "policy",
+    "systemd": "systemd",
     "demo": "demo",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from dagstop.lab.postgres import binaries
 from dagstop.policy import text
+from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
@@ -33,7 +36,7 @@ def failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "command",
-    "install uninstall listen check status history ps explain stop policy demo".split(),
+    "install uninstall listen check status history ps explain stop policy systemd demo".split(),
 )
 def test_every_command_has_help(command: str) -> None:
     assert "Usage: dagstop" in dagstop(command, "--help").stdout
@@ -203,3 +206,36 @@ def test_hostile_names_are_shown_escaped(airflow_db: AirflowDatabase, tmp_path: 
 
 def test_policy_prints_the_file() -> None:
     assert dagstop("policy").stdout == text()
+
+
+def test_the_systemd_unit_is_clean_and_hardened(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        missing(RuntimeError("no systemd-analyze here: apt-get install systemd"))
+    unit = tmp_path / "dagstop.service"
+    unit.write_text(dagstop("systemd").stdout)
+    verify = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (verify.returncode, verify.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", unit]
+    security = subprocess.run(command, capture_output=True, text=True)
+    assert security.returncode == 0, security.stdout[-300:]  # an exposure of 4.0 or less
+
+
+@on_one
+def test_the_rights_that_the_unit_leaves_are_enough(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """Root with those capabilities only stops the processes of another user."""
+    (caps,) = re.findall(r"CapabilityBoundingSet=(.*)", dagstop("systemd").stdout)
+    kept = ",".join(f"+{cap.removeprefix('CAP_').lower()}" for cap in caps.split())
+    airflow_db.add_running("run")
+    environment = tasks.environment("dag", "run", "a")
+    tasks.start(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "7341"],
+                environment, session=True)  # fmt: skip
+    wait_for("sleep 7341")
+    listener = Listener(airflow_db.url, tmp_path, "--task-user", "65534")
+    listener.command[:0] = ["setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all", "--no-new-privs"]
+    with listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped"
+    assert not find("sleep 7341")
