@@ -39,9 +39,9 @@ CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    key text := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
-    mapped boolean := 'map_index' = any (columns);
+    columns text[];
+    key text;
+    mapped boolean;
     final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
         then array['failed', 'removed']
         else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
@@ -53,6 +53,10 @@ declare
     failed bigint;
 begin
     perform dagstop.reach_tasks(schema_name);
+    -- not before: what we waited for may have been a migration
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
+    mapped := 'map_index' = any (columns);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(
