@@ -51,6 +51,14 @@ def airflow_options(function: Function) -> Function:
             help="A user (run_as_user) as whom tasks run, besides the owner of AIRFLOW_HOME.",
         ),
         click.option(
+            "--same-database",
+            "same_databases",
+            envvar="DAGSTOP_SAME_DATABASE",
+            multiple=True,
+            metavar="URL",
+            help="Another way in which Airflow's processes name the database, say through a pooler.",
+        ),
+        click.option(
             "--docker-url",
             "docker_urls",
             envvar=["DAGSTOP_DOCKER_URL", "DOCKER_HOST"],

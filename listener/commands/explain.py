@@ -46,6 +46,7 @@ def explain(
     database_url: str | None,
     airflow_homes: tuple[str, ...],
     task_users: tuple[str, ...],
+    same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
     task_id: str | None,
     as_json: bool,
@@ -62,7 +63,7 @@ def explain(
     proc = ProcFS()
     watch = look(homes, task_users, proc)
     containers, problems = containers_of(docker_urls)
-    urls = (url, *spellings(homes))
+    urls = (url, *spellings(homes), *same_databases)
     around = survey(homes, urls, watch.processes.values(), proc, os.getpid())
     facts: list[dict[str, Any]] = []
     clients = []

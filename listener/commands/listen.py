@@ -41,6 +41,7 @@ def listen(
     database_url: str | None,
     airflow_homes: tuple[str, ...],
     task_users: tuple[str, ...],
+    same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
     host: str,
     state_dir: str | None,
@@ -63,7 +64,7 @@ def listen(
     config = ListenerConfig(
         database_url=url_of(database_url, homes),
         airflow_homes=homes,
-        airflow_urls=spellings(homes),
+        airflow_urls=(*spellings(homes), *same_databases),
         docker_urls=docker_urls or (DEFAULT_DOCKER,),
         task_users=uids(task_users),
         host=host,

@@ -41,6 +41,7 @@ def ps(
     database_url: str | None,
     airflow_homes: tuple[str, ...],
     task_users: tuple[str, ...],
+    same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
     as_json: bool,
 ) -> None:

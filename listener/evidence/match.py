@@ -61,7 +61,7 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     if label.airflow_home is not None and not around.is_home(label.airflow_home):
         return f"its AIRFLOW_HOME is {label.airflow_home}"
     if label.database is not None and around.databases and label.database not in around.databases:
-        return f"its metadata database is {label.database}"
+        return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if not process.trusted:
         return f"it runs as uid {process.uid}, which runs no Airflow of ours"
     if label.airflow_home is not None or _uuid_recorded(order, label) or _pid_recorded(order, process):

@@ -156,6 +156,14 @@ def test_explain_names_the_evidence_and_signals_nothing(
     assert verdicts["sleep 7311"] == "kill" and verdicts["sleep 7312"] == "spare"
     assert "environment" in dagstop("explain", "dag", "run", *where).stdout
     assert find("sleep 7311") and find("sleep 7312")
+    through = "postgresql+psycopg2://airflow:secret@pooler.example.org:6432/airflow"
+    tasks.bash("sleep 7313", tasks.environment("dag", "run", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=through))
+    wait_for("sleep 7313")
+    for more, verdict in ((), "spare"), (("--same-database", through), "kill"):
+        facts = json.loads(dagstop("explain", "dag", "run", "--json", *where, *more).stdout)
+        (item,) = [item for item in facts["found"] if item["command"] == "sleep 7313"]
+        assert item["verdict"] == verdict, item
+        assert ("--same-database" in item["why"]) == (verdict == "spare")
     assert "no run 'x'" in failing("explain", "dag", "x", *where).stderr
 
 
