@@ -204,13 +204,6 @@ class Stopping:
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay)
 
-    def _take_containers(self) -> None:
-        while self._containers.results:
-            found = self._containers.results.popleft()
-            work = self._works.get(found.order_id)
-            if work is not None:
-                self._take_found(work, found)
-
     def _take_found(self, work: Work, found: Found) -> None:
         work.asked_engine = False
         if found.problem is not None and work.problem is None:

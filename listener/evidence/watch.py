@@ -42,7 +42,6 @@ class Watch:
     ) -> None:
         self._proc = proc
         self._trusted_uids = trusted_uids
-        self._own_pid = own_pid
         self._namespace = proc.pid_namespace(own_pid)
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}

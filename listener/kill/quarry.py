@@ -138,11 +138,6 @@ class Quarries:
         stat = self._proc.stat(quarry.process.pid)
         return stat.state if stat is not None and stat.start == quarry.identity.start else "?"
 
-    @property
-    def polled(self) -> bool:
-        """True if some living quarry has no pidfd, so that its death must be looked for."""
-        return any(q.alive and q.pidfd is None for q in self._by_identity.values())
-
     def _dead(self, quarry: Quarry) -> None:
         if quarry.died_at is None:
             quarry.died_at, quarry.died = now(), time.monotonic()

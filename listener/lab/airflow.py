@@ -191,11 +191,6 @@ class Airflow(Records):
         kept = {p.identity for p in proc.descendants(spared, spared)}
         return self._sigkill(lambda p: p.identity not in kept and self._is_airflow(p))
 
-    def sigkill_scheduler(self) -> list[proc.Process]:
-        """SIGKILL the scheduler alone, not its supervisors, and give it."""
-        root = self._started["scheduler"].pid
-        return self._sigkill(lambda p: p.pid == root)
-
     def _sigkill(self, wanted: Callable[[proc.Process], bool]) -> list[proc.Process]:
         killed = self._family.kill(wanted)
         self._reap()
