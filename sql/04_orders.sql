@@ -29,6 +29,7 @@ comment on function dagstop.order_run() is 'Trigger function: writes the stop or
 create or replace function dagstop.order_task() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'  -- a migration may have dag_run and want task_instance: we give way
 as $$
 declare
     before jsonb := to_jsonb(old);
@@ -37,16 +38,24 @@ declare
     index integer := coalesce((before ->> 'map_index')::integer, -1);
     new_order bigint;
 begin
-    if before ? 'run_id' then
-        execute format(
-            'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
-            dagstop.date_column_of(tg_table_schema), tg_table_schema
-        ) into run_date using before ->> 'dag_id', run;
-    else
-        execute format(
-            'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
-        ) into run using before ->> 'dag_id', run_date;
-    end if;
+    begin
+        if before ? 'run_id' then
+            execute format(
+                'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
+                dagstop.date_column_of(tg_table_schema), tg_table_schema
+            ) into run_date using before ->> 'dag_id', run;
+        else
+            execute format(
+                'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
+            ) into run using before ->> 'dag_id', run_date;
+        end if;
+    exception
+        when others then
+            -- an order that lacks its date or run is better than none
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+    end;
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
     values

@@ -37,6 +37,7 @@ comment on function dagstop.orders_of_task(text, jsonb) is 'The orders of the ru
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'  -- as in order_task
 as $$
 declare
     ti jsonb := to_jsonb(old);
@@ -81,6 +82,7 @@ comment on function dagstop.fence() is 'Trigger function: keeps a stopped task i
 create or replace function dagstop.release() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'  -- as in order_task
 as $$
 declare
     ti jsonb := to_jsonb(old);

@@ -363,6 +363,7 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 CREATE FUNCTION dagstop.fence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 declare
     ti jsonb := to_jsonb(old);
@@ -607,6 +608,7 @@ COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop or
 CREATE FUNCTION dagstop.order_task() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $_$
 declare
     before jsonb := to_jsonb(old);
@@ -615,16 +617,24 @@ declare
     index integer := coalesce((before ->> 'map_index')::integer, -1);
     new_order bigint;
 begin
-    if before ? 'run_id' then
-        execute format(
-            'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
-            dagstop.date_column_of(tg_table_schema), tg_table_schema
-        ) into run_date using before ->> 'dag_id', run;
-    else
-        execute format(
-            'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
-        ) into run using before ->> 'dag_id', run_date;
-    end if;
+    begin
+        if before ? 'run_id' then
+            execute format(
+                'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
+                dagstop.date_column_of(tg_table_schema), tg_table_schema
+            ) into run_date using before ->> 'dag_id', run;
+        else
+            execute format(
+                'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
+            ) into run using before ->> 'dag_id', run_date;
+        end if;
+    exception
+        when others then
+            -- an order that lacks its date or run is better than none
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+    end;
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
     values
@@ -841,6 +851,7 @@ COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, co
 CREATE FUNCTION dagstop.release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 declare
     ti jsonb := to_jsonb(old);

@@ -82,3 +82,15 @@ def test_through_a_socket_there_is_no_address(airflow_db: AirflowDatabase, serve
     socket_db.set_run("failed")
     assert airflow_db.one("select client_addr from dagstop.stop_order") is None
     assert os.path.exists(server.socket_dir)  # type: ignore[attr-defined]
+
+
+def test_a_task_is_an_order_while_a_migration_holds_dag_run(airflow_db: AirflowDatabase) -> None:
+    """We hold the row in task_instance that the migration may want next: somebody has to give way."""
+    airflow_db.add_running("run", ("a",))
+    with airflow_db.transaction() as migration:
+        migration.execute("lock table dag_run in access exclusive mode")
+        airflow_db.set_task("a", "failed")
+    (order,) = airflow_db.rows("select kind, dag_id, task_id from dagstop.stop_order")
+    assert order == ("task", "dag", "a")
+    assert airflow_db.states() == {"a": "failed"}
+    assert [place for place, _ in airflow_db.faults()] == ["order_task"]
