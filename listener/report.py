@@ -59,7 +59,7 @@ class Findings:
             processes=list(processes.values()),
             containers=list(containers.values()),
             spared=self.spared,
-            not_found=self.not_found,
+            not_found=[task for task in self.not_found if task in earlier.not_found],
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,

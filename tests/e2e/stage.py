@@ -106,6 +106,10 @@ class Stage:
     def stop(self) -> None:
         """End everything, and remove the files."""
         self.airflow.stop()
+        ours = f"DAGSTOP_AIRFLOW_HOME={self.airflow.home}"
+        for container in self._client.containers.list():
+            if ours in (container.attrs["Config"]["Env"] or ()):
+                container.remove(force=True)  # the next stage has runs of the same names
         if self._listener is not None:
             self._listener.send_signal(signal.SIGTERM)
             try:
