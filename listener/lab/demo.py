@@ -91,6 +91,9 @@ class _Demo:
         before = airflow.task_states(RUN)
         with self._step("every Airflow process is SIGKILLed: scheduler, web server, supervisors, all"):
             killed = airflow.sigkill_everything()
+            left = [p for p in proc.everyone() if p.state != "Z" and p.command[0].startswith("airflow ")]
+            if left:
+                raise DagstopError(f"The demo went wrong: of Airflow are left {left}")
         self.say.print(f"   {len(killed)} processes of Airflow are gone; nobody is left to stop a task.\n")
         self._show_alive()
         statement = f"UPDATE dag_run SET state = 'failed' WHERE run_id = '{RUN}';"

@@ -41,16 +41,14 @@ class Family:
     def kill(self, wanted: Callable[[proc.Process], bool] = lambda _: True) -> list[proc.Process]:
         """SIGKILL the members that are `wanted`, and give them once they are dead."""
         killed: dict[tuple[int, int], proc.Process] = {}
-        while True:
+        while batch := [p for p in self.members() if wanted(p)]:
             # stopped first: one that sees another die would write states or start successors
-            batch = [p for p in self.members() if wanted(p)]
-            proc.send(batch, signal.SIGSTOP)
-            fresh = [p for p in batch if p.identity not in killed]
-            killed.update({p.identity: p for p in fresh})
-            if not fresh:
-                break
-        proc.send(killed.values(), signal.SIGKILL)
-        _wait_gone(list(killed.values()))
+            while fresh := [p for p in batch if p.identity not in killed]:
+                proc.send(fresh, signal.SIGSTOP)
+                killed.update({p.identity: p for p in fresh})
+                batch = [p for p in self.members() if wanted(p)]
+            proc.send(killed.values(), signal.SIGKILL)
+            _wait_gone(list(killed.values()))
         return sorted(killed.values())
 
 
