@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dagstop.evidence.index import Index
 from dagstop.evidence.watch import Watch
 from dagstop.model import Identity, Process, Role, StopOrder
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.outside.procfs import ProcFS
 from dagstop.report import Findings
 
 LINGER = 600.0
@@ -64,7 +64,7 @@ class EndedOrders:
         )
         for number, ended in self._orders.items():
             for process in index.of(ended.order):
-                age = (self._proc.now_ticks() - process.identity.start) / TICKS_PER_SECOND
+                age = self._proc.age(process.identity.start)
                 started_after = age < moment - ended.at + 1.0
                 if started_after and process.identity not in ended.looked_at:
                     ended.looked_at.add(process.identity)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -23,13 +22,14 @@ from dagstop.commands.common import (
 )
 from dagstop.commands.looking import containers_of, look
 from dagstop.errors import DagstopError
+from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import judge_container, read_client
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import survey
 from dagstop.model import Decision
 from dagstop.orders import read_order
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.outside.procfs import ProcFS
 from dagstop.report import command
 
 
@@ -61,6 +61,8 @@ def explain(
         raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
     order = read_order(rows[0])
     proc = ProcFS()
+    clock = Clock(proc)
+    clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
     watch = look(homes, task_users, proc)
     containers, problems = containers_of(docker_urls)
     urls = (url, *spellings(homes), *same_databases)
@@ -68,16 +70,14 @@ def explain(
     facts: list[dict[str, Any]] = []
     clients = []
     for process in Index(watch.labelled(), lambda p: p.label).of(order):
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
-        verdict = judge(order, process, order.db_now - timedelta(seconds=age), around)
+        verdict = judge(order, process, clock.started_at(process), around)
         if verdict.decision is not Decision.FOREIGN:
             facts.append(_fact(f"pid {process.pid}", command(process), verdict))
         if (client := read_client(process)) is not None:
             clients.append(client)
-    offset = order.db_now - datetime.now(timezone.utc)
     for container in containers:
         client = next((c for c in clients if c.name == container.name), None)
-        created = container.created_at + offset
+        created = clock.to_db(container.created_at)
         verdict = judge_container(order, container, client, created, around)
         if verdict.decision is not Decision.FOREIGN:
             facts.append(_fact(f"container {container.id[:12]}", container.name, verdict))

@@ -27,7 +27,7 @@ from dagstop.evidence.containers import Container
 from dagstop.evidence.surroundings import all_homes
 from dagstop.evidence.watch import Watch
 from dagstop.model import Label, Process, Role
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.outside.procfs import ProcFS
 from dagstop.report import command
 
 _POLICY = "not attributable: install the cluster policy (`dagstop policy`), then new ones will be"
@@ -114,7 +114,7 @@ def _add_process(tasks: dict[Any, dict[str, Any]], process: Process, proc: ProcF
     label = process.label
     assert label is not None
     entry = tasks.setdefault(_key(label), _entry(label))
-    age = (proc.now_ticks() - process.identity.start) / TICKS_PER_SECOND
+    age = proc.age(process.identity.start)
     entry["processes"].append(
         {
             "pid": process.pid,

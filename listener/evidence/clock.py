@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta, timezone
 
 from dagstop.model import Identity, Process
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.outside.procfs import ProcFS
 
 
 class Clock:
@@ -25,8 +24,7 @@ class Clock:
 
     def started_at(self, process: Process) -> datetime:
         """When a process started, on the database's clock; exact to a tick (10 ms)."""
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.identity.start / TICKS_PER_SECOND
-        return self.now() - timedelta(seconds=age)
+        return self.now() - timedelta(seconds=self._proc.age(process.identity.start))
 
     def lives(self, identity: Identity) -> bool:
         """True if that very process runs; a zombie does not."""

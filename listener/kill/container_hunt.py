@@ -24,7 +24,7 @@ from dagstop.kill.quarry import now
 from dagstop.logs import event, log
 from dagstop.model import Decision, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.outside.procfs import ProcFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
     if container is None:
         return None
     age = time.time() - container.created_at.timestamp()
-    client_age = (proc.now_ticks() - client.process.identity.start) / TICKS_PER_SECOND
+    client_age = proc.age(client.process.identity.start)
     # it would be somebody else's if it was there before the client was
     return container if age <= client_age + 1 else None
 

@@ -75,7 +75,9 @@ class Hunt:
             if verdict.decision is Decision.FOREIGN:
                 continue
             if verdict.decision is Decision.SPARE:
-                self.quarries.pop(process.identity, None)  # a row read since speaks for it
+                known = self.quarries.get(process.identity)
+                if known is not None and known.alive:  # a row read since speaks for it
+                    del self.quarries[process.identity]
                 if process.state != "Z":
                     self.spared[process.identity] = (process, verdict)
                 continue

@@ -164,6 +164,10 @@ class ProcFS:
         except (OSError, ValueError):
             return ""
 
+    def age(self, start: int) -> float:
+        """Seconds since a process with that start time started; exact to a tick (10 ms)."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS_PER_SECOND
+
     def now_ticks(self) -> int:
         """The present moment on the scale of `Identity.start` (CLOCK_BOOTTIME, proc(5))."""
         return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_SECOND)
