@@ -70,7 +70,8 @@ def install(
         if not current:
             _upgrade(connection, whole)
         if broken:
-            run(connection, sql.script(sql.TRIGGERS_FILE))
+            for name in (sql.LOCK_FILE, sql.TRIGGERS_FILE):
+                run(connection, sql.script(name))
         return Installed(True, head(), schema, broken)
 
     return _with_retries(url, attempt, lock_timeout, waits)
@@ -89,7 +90,8 @@ def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float,
             if catalogue.revision(connection) is not None:
                 command.downgrade(_config(connection), "base")
             else:  # an install that broke off
-                run(connection, sql.script(sql.UNINSTALL_FILE))
+                for name in (sql.LOCK_FILE, sql.UNINSTALL_FILE):
+                    run(connection, sql.script(name))
         run(connection, sql.script(sql.DROP_SCHEMA_FILE))
         return found
 

@@ -32,6 +32,8 @@ from dagstop.outside.database_errors import one_line
 
 HEARTBEAT = 10.0
 """Seconds between two heartbeats; a listener unseen for `live_seconds` (60) counts as gone."""
+HURRIED_HEARTBEAT = 0.5
+"""Seconds until the next heartbeat where an order waits for one: it fails the run's task instances."""
 POLL = 1.0
 """Seconds between two sweeps where LISTEN does not fire (a pooler in transaction mode)."""
 SLOWEST_RETRY = 30.0
@@ -64,6 +66,7 @@ class Link:
     _reports: deque[dict[str, Any]] = field(default_factory=deque)
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
+    _uncascaded: bool = False  # some order waits for a heartbeat to fail its task instances
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -172,6 +175,9 @@ class Link:
             if time.monotonic() >= next_sweep:
                 self._sweep(connection)
                 next_sweep = time.monotonic() + every
+            if self._uncascaded:
+                next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
+                self._uncascaded = False
             if time.monotonic() >= next_beat:
                 self._beat(connection)
                 next_beat = time.monotonic() + HEARTBEAT
@@ -202,6 +208,7 @@ class Link:
         rows = query(connection, "open_orders", host=self.host, ids=ids, max_orders=most)
         here = datetime.now().astimezone()
         offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
+        self._uncascaded = self._uncascaded or any(not row["cascaded"] for row in rows)
         orders = [order for row in rows if (order := _readable(row)) is not None]
         if orders or ids is None:
             self.news.append(News(orders, offset, ids is None))

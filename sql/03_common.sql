@@ -64,6 +64,29 @@ end
 $$;
 comment on function dagstop.date_column_of(text) is 'What dag_run calls the date of a run: logical_date since Airflow 3, execution_date before.';
 
+create or replace function dagstop.reach(schema_name text, table_name text, mode text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+begin
+    loop
+        begin
+            execute format('lock table %I.%I in %s mode nowait', schema_name, table_name, mode);
+            return;
+        exception
+            when lock_not_available then
+                if clock_timestamp() > give_way_at then
+                    raise;
+                end if;
+        end;
+        perform pg_sleep(0.01);
+    end loop;
+end
+$$;
+comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void
 language plpgsql

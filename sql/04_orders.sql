@@ -29,7 +29,6 @@ comment on function dagstop.order_run() is 'Trigger function: writes the stop or
 create or replace function dagstop.order_task() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'  -- a migration may have dag_run and want task_instance: we give way
 as $$
 declare
     before jsonb := to_jsonb(old);
@@ -39,6 +38,7 @@ declare
     new_order bigint;
 begin
     begin
+        perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
         if before ? 'run_id' then
             execute format(
                 'select %I from %I.dag_run where dag_id = $1 and run_id = $2',

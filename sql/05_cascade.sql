@@ -1,23 +1,14 @@
 -- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state, after the
 -- orders of its rows were written; and by dagstop.heartbeat for orders that a fault left behind.
--- Changes: fails the unfinished task instances of those runs (all of them where the setting
--- cascade = all), in one statement for any number of runs, locked in the order of their keys;
--- writes dagstop.stop_target; marks the orders cascaded.
+-- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
+-- writes dagstop.stop_target, marks the orders cascaded.
 -- Leaves alone: finished task instances, though those that ended within the last 10 minutes are
--- recorded as targets, since their process may still live. On a fault the statement goes on.
+-- recorded as targets, since their process may still live. On a fault the statement goes on. It never
+-- waits for a lock, but tries for a second and leaves the rest to the next heartbeat: Airflow's web
+-- interface locks task instances before their run; the deadlock with us could be its end.
 
-create or replace function dagstop.reach_tasks(schema_name text) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'  -- not above deadlock_timeout: of the two, we give way
-as $$
-begin
-    execute format('lock table %I.task_instance in row exclusive mode', schema_name);
-end
-$$;
-comment on function dagstop.reach_tasks(text) is 'Waits a second at most for a migration of Airflow''s that has task_instance and may want dag_run, of which we hold rows: the deadlock would be its end.';
-
-create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text) returns bigint
+create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean)
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -33,10 +24,9 @@ declare
     runs text[];
     dates timestamptz[];
     matching text;
-    failed bigint;
 begin
-    perform dagstop.reach_tasks(schema_name);
-    -- not before: what we waited for may have been a migration
+    execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
+    -- not before: who had the lock may have been a migration
     columns := dagstop.columns_of(schema_name, 'task_instance');
     key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
     mapped := 'map_index' = any (columns);
@@ -54,12 +44,9 @@ begin
         'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
          join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
     );
-    -- The same order as the scheduler's. A mass of runs goes without: it would cost as much again
-    -- as the update itself, and a deadlock is caught and made good by the next heartbeat.
-    if cardinality(ids) <= 1000 then
+    if lock_first then
         execute format(
-            'select from %s where t.state is null or t.state <> all ($5) order by t.dag_id, t.%I, t.task_id %s for update of t',
-            matching, key, case when mapped then ', t.map_index' else '' end
+            'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
         ) using ids, dags, runs, dates, final;
     end if;
     -- both parts see the rows as they were before
@@ -72,14 +59,11 @@ begin
             from %2$s
             where t.state is null or t.state <> all ($5)
                 or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
-        ), failed as (
-            update %1$I.task_instance t
-            set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
-            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-            where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
-            returning 1
         )
-        select count(*) from failed
+        update %1$I.task_instance t
+        set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
+        from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+        where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
         $sql$,
         schema_name,
         matching,
@@ -92,16 +76,66 @@ begin
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key
-    ) into failed using ids, dags, runs, dates, final, clock_timestamp();
+    ) using ids, dags, runs, dates, final, clock_timestamp();
 
     update dagstop.stop_order o
     set cascaded = true, logical_date = d.logical_date
     from unnest(ids, dates) as d (id, logical_date)
     where o.id = d.id;
-    return failed;
 end
 $$;
-comment on function dagstop.cascade_orders(bigint[], text) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema; how many.';
+comment on function dagstop.cascade_orders(bigint[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+
+create or replace function dagstop.cascade_mass(order_ids bigint[], schema_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '10ms'
+as $$
+begin
+    perform dagstop.cascade_orders(order_ids, schema_name, false);
+end
+$$;
+comment on function dagstop.cascade_mass(bigint[], text) is 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+
+create or replace function dagstop.cascade(order_ids bigint[], schema_name text) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+    size constant integer := 1000;
+    part bigint[];
+    held bigint[] := '{}';
+begin
+    if cardinality(order_ids) > size then
+        begin
+            perform dagstop.cascade_mass(order_ids, schema_name);
+            return held;
+        exception
+            when lock_not_available then
+                null;
+        end;
+    end if;
+    for start in 1 .. cardinality(order_ids) by size loop
+        part := order_ids[start : start + size - 1];
+        loop
+            begin
+                perform dagstop.cascade_orders(part, schema_name, true);
+                exit;
+            exception
+                when lock_not_available then
+                    if clock_timestamp() > give_way_at then
+                        held := held || part;
+                        exit;
+                    end if;
+            end;
+            perform pg_sleep(0.01);
+        end loop;
+    end loop;
+    return held;
+end
+$$;
+comment on function dagstop.cascade(bigint[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs for a second.';
 
 create or replace function dagstop.fill_dates(order_ids bigint[], schema_name text) returns void
 language plpgsql
@@ -125,6 +159,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     order_ids bigint[];
+    held bigint[];
 begin
     select array_agg(o.id) into order_ids
     from dagstop.stop_order o
@@ -134,8 +169,15 @@ begin
     end if;
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
-    perform dagstop.cascade_orders(order_ids, tg_table_schema);
+    held := dagstop.cascade(order_ids, tg_table_schema);
     perform set_config('dagstop.cascading', '', true);
+    if held <> '{}' then
+        perform dagstop.fill_dates(held, tg_table_schema);
+        perform dagstop.record_fault(
+            'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
+            jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
+        );
+    end if;
     return null;
 exception
     when others or assert_failure then
@@ -161,7 +203,7 @@ as $$
 declare
     still_failed bigint[];
 begin
-    -- the run may have been cleared since: then there is nothing to fail any more
+    perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
         $sql$
         select array_agg(id) from (
@@ -169,17 +211,26 @@ begin
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
             where o.id = any ($1) and r.state = 'failed'
-            order by r.id
-            for update of r
+            for no key update of r skip locked
         ) as locked
         $sql$, schema_name
     ) into still_failed using order_ids;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
-        perform dagstop.cascade_orders(still_failed, schema_name);
+        perform dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
     end if;
-    update dagstop.stop_order set cascaded = true where id = any (order_ids) and not cascaded;
+    -- a run that was cleared or deleted since has nothing to fail any more
+    execute format(
+        $sql$
+        update dagstop.stop_order o
+        set cascaded = true
+        where o.id = any ($1) and not o.cascaded
+            and not exists (
+                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = 'failed'
+            )
+        $sql$, schema_name
+    ) using order_ids;
 end
 $$;
-comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that a fault left behind, where the run is failed still.';
+comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';

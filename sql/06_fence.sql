@@ -7,16 +7,18 @@
 -- All are security definer: who updates task_instance needs no right on schema dagstop.
 
 create or replace function dagstop.orders_of_task(schema_name text, task_instance jsonb) returns bigint[]
-language plpgsql stable
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     dag text := task_instance ->> 'dag_id';
     run text := task_instance ->> 'run_id';
     run_date timestamptz;
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
 begin
     if not task_instance ? 'run_id' then
         run_date := task_instance ->> 'execution_date';
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
         execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
             into run using dag, run_date;
     end if;
@@ -24,31 +26,33 @@ begin
         return array(
             select o.id from dagstop.stop_order o
             where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
+                and o.created_at > oldest
         );
     end if;
     return array(
         select o.id from dagstop.stop_order o
-        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name
+        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name and o.created_at > oldest
     );
 end
 $$;
-comment on function dagstop.orders_of_task(text, jsonb) is 'The orders of the run that a row of task_instance belongs to.';
+comment on function dagstop.orders_of_task(text, jsonb) is 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
 
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'  -- as in order_task
 as $$
 declare
     ti jsonb := to_jsonb(old);
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
+    orders bigint[];
     fencing bigint;
     wanted text := new.state;
 begin
+    orders := dagstop.orders_of_task(tg_table_schema, ti);
     select o.id into fencing
     from dagstop.stop_order o
     join dagstop.stop_target t on t.order_id = o.id
-    where o.id = any (dagstop.orders_of_task(tg_table_schema, ti))
+    where o.id = any (orders)
         and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
         and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
         -- a queued message may arrive long after every process is dead
@@ -82,14 +86,15 @@ comment on function dagstop.fence() is 'Trigger function: keeps a stopped task i
 create or replace function dagstop.release() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'  -- as in order_task
 as $$
 declare
     ti jsonb := to_jsonb(old);
+    orders bigint[];
 begin
+    orders := dagstop.orders_of_task(tg_table_schema, ti);
     update dagstop.stop_target t
     set released_at = clock_timestamp()
-    where t.order_id = any (dagstop.orders_of_task(tg_table_schema, ti))
+    where t.order_id = any (orders)
         and t.task_id = ti ->> 'task_id'
         and t.map_index = coalesce((ti ->> 'map_index')::integer, -1)
         and t.released_at is null;

@@ -7,13 +7,16 @@
 create or replace function dagstop.present_rows(
     schema_name text, numbers bigint[], dags text[], runs text[], dates timestamptz[], tasks text[], indexes integer[]
 ) returns table (number bigint, present jsonb)
-language plpgsql stable
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    index text := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
+    columns text[];
+    index text;
 begin
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    index := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
     return query execute format(
         $sql$
         select k.number, jsonb_agg(jsonb_build_object(
@@ -120,7 +123,7 @@ returns table (
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb
 )
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -130,6 +133,7 @@ declare
     known boolean;
     rows jsonb;
 begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
     execute format(
         'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
         dagstop.date_column_of(schema_name), schema_name
@@ -159,17 +163,23 @@ returns table (
     dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer, ti_id text, state text,
     run_state text, try_number integer, job_id bigint, hostname text, pid integer
 )
-language plpgsql stable security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     schema_name text := dagstop.setting_of('airflow_schema', 'public');
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    date_column text := dagstop.date_column_of(schema_name);
-    by_run boolean := 'run_id' = any (columns);
-    with_uuid boolean := 'id' = any (columns);
+    columns text[];
+    date_column text;
+    by_run boolean;
+    with_uuid boolean;
 begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    date_column := dagstop.date_column_of(schema_name);
+    by_run := 'run_id' = any (columns);
+    with_uuid := 'id' = any (columns);
     return query execute format(
         $sql$
         select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,

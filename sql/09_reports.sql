@@ -61,7 +61,6 @@ comment on function dagstop.write_report(bigint, text, text, timestamptz, timest
 create or replace function dagstop.complete_pending() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
 as $$
 declare
     pending record;
@@ -97,14 +96,16 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.complete_pending() is 'Cascades the orders that a fault (a deadlock, say) left behind.';
+comment on function dagstop.complete_pending() is 'Cascades the orders that were left behind, by a fault or since another session held their rows.';
 
 create or replace function dagstop.prune() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('keep_seconds', 7776000);
+    -- never what a host may still carry out, of which a trigger may hold a row
+    oldest timestamptz := clock_timestamp()
+        - greatest(dagstop.seconds_of('keep_seconds', 7776000), dagstop.seconds_of('order_seconds', 86400));
     ids bigint[] := array(
         select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
         for update skip locked

@@ -9,7 +9,9 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
+LOCK_FILE = "00_lock"
 INSTALL_FILES = (
+    LOCK_FILE,
     "01_schema",
     "02_tables",
     "03_common",

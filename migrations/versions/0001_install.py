@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 UP = sql.INSTALL_FILES
-DOWN = (sql.UNINSTALL_FILE,)
+DOWN = (sql.LOCK_FILE, sql.UNINSTALL_FILE)
 
 
 def upgrade() -> None:

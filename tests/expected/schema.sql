@@ -31,10 +31,83 @@ COMMENT ON SCHEMA dagstop IS 'The kill switch for Airflow: orders, their targets
 
 
 --
--- Name: cascade_orders(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: cascade(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) RETURNS bigint
+CREATE FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+    size constant integer := 1000;
+    part bigint[];
+    held bigint[] := '{}';
+begin
+    if cardinality(order_ids) > size then
+        begin
+            perform dagstop.cascade_mass(order_ids, schema_name);
+            return held;
+        exception
+            when lock_not_available then
+                null;
+        end;
+    end if;
+    for start in 1 .. cardinality(order_ids) by size loop
+        part := order_ids[start : start + size - 1];
+        loop
+            begin
+                perform dagstop.cascade_orders(part, schema_name, true);
+                exit;
+            exception
+                when lock_not_available then
+                    if clock_timestamp() > give_way_at then
+                        held := held || part;
+                        exit;
+                    end if;
+            end;
+            perform pg_sleep(0.01);
+        end loop;
+    end loop;
+    return held;
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs for a second.';
+
+
+--
+-- Name: cascade_mass(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10ms'
+    AS $$
+begin
+    perform dagstop.cascade_orders(order_ids, schema_name, false);
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) IS 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+
+
+--
+-- Name: cascade_orders(bigint[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -50,10 +123,9 @@ declare
     runs text[];
     dates timestamptz[];
     matching text;
-    failed bigint;
 begin
-    perform dagstop.reach_tasks(schema_name);
-    -- not before: what we waited for may have been a migration
+    execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
+    -- not before: who had the lock may have been a migration
     columns := dagstop.columns_of(schema_name, 'task_instance');
     key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
     mapped := 'map_index' = any (columns);
@@ -71,12 +143,9 @@ begin
         'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
          join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
     );
-    -- The same order as the scheduler's. A mass of runs goes without: it would cost as much again
-    -- as the update itself, and a deadlock is caught and made good by the next heartbeat.
-    if cardinality(ids) <= 1000 then
+    if lock_first then
         execute format(
-            'select from %s where t.state is null or t.state <> all ($5) order by t.dag_id, t.%I, t.task_id %s for update of t',
-            matching, key, case when mapped then ', t.map_index' else '' end
+            'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
         ) using ids, dags, runs, dates, final;
     end if;
     -- both parts see the rows as they were before
@@ -89,14 +158,11 @@ begin
             from %2$s
             where t.state is null or t.state <> all ($5)
                 or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
-        ), failed as (
-            update %1$I.task_instance t
-            set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
-            from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-            where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
-            returning 1
         )
-        select count(*) from failed
+        update %1$I.task_instance t
+        set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
+        from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+        where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
         $sql$,
         schema_name,
         matching,
@@ -109,22 +175,21 @@ begin
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key
-    ) into failed using ids, dags, runs, dates, final, clock_timestamp();
+    ) using ids, dags, runs, dates, final, clock_timestamp();
 
     update dagstop.stop_order o
     set cascaded = true, logical_date = d.logical_date
     from unnest(ids, dates) as d (id, logical_date)
     where o.id = d.id;
-    return failed;
 end
 $_$;
 
 
 --
--- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema; how many.';
+COMMENT ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
 
 
 --
@@ -137,6 +202,7 @@ CREATE FUNCTION dagstop.cascade_statement() RETURNS trigger
     AS $$
 declare
     order_ids bigint[];
+    held bigint[];
 begin
     select array_agg(o.id) into order_ids
     from dagstop.stop_order o
@@ -146,8 +212,15 @@ begin
     end if;
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
-    perform dagstop.cascade_orders(order_ids, tg_table_schema);
+    held := dagstop.cascade(order_ids, tg_table_schema);
     perform set_config('dagstop.cascading', '', true);
+    if held <> '{}' then
+        perform dagstop.fill_dates(held, tg_table_schema);
+        perform dagstop.record_fault(
+            'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
+            jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
+        );
+    end if;
     return null;
 exception
     when others or assert_failure then
@@ -250,7 +323,7 @@ CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RE
 declare
     still_failed bigint[];
 begin
-    -- the run may have been cleared since: then there is nothing to fail any more
+    perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
         $sql$
         select array_agg(id) from (
@@ -258,17 +331,26 @@ begin
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
             where o.id = any ($1) and r.state = 'failed'
-            order by r.id
-            for update of r
+            for no key update of r skip locked
         ) as locked
         $sql$, schema_name
     ) into still_failed using order_ids;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
-        perform dagstop.cascade_orders(still_failed, schema_name);
+        perform dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
     end if;
-    update dagstop.stop_order set cascaded = true where id = any (order_ids) and not cascaded;
+    -- a run that was cleared or deleted since has nothing to fail any more
+    execute format(
+        $sql$
+        update dagstop.stop_order o
+        set cascaded = true
+        where o.id = any ($1) and not o.cascaded
+            and not exists (
+                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = 'failed'
+            )
+        $sql$, schema_name
+    ) using order_ids;
 end
 $_$;
 
@@ -277,7 +359,7 @@ $_$;
 -- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that a fault left behind, where the run is failed still.';
+COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';
 
 
 --
@@ -287,7 +369,6 @@ COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text
 CREATE FUNCTION dagstop.complete_pending() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '2s'
     AS $$
 declare
     pending record;
@@ -329,7 +410,7 @@ $$;
 -- Name: FUNCTION complete_pending(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that a fault (a deadlock, say) left behind.';
+COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows.';
 
 
 --
@@ -363,18 +444,19 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 CREATE FUNCTION dagstop.fence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '1s'
     AS $$
 declare
     ti jsonb := to_jsonb(old);
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
+    orders bigint[];
     fencing bigint;
     wanted text := new.state;
 begin
+    orders := dagstop.orders_of_task(tg_table_schema, ti);
     select o.id into fencing
     from dagstop.stop_order o
     join dagstop.stop_target t on t.order_id = o.id
-    where o.id = any (dagstop.orders_of_task(tg_table_schema, ti))
+    where o.id = any (orders)
         and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
         and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
         -- a queued message may arrive long after every process is dead
@@ -608,7 +690,6 @@ COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop or
 CREATE FUNCTION dagstop.order_task() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '1s'
     AS $_$
 declare
     before jsonb := to_jsonb(old);
@@ -618,6 +699,7 @@ declare
     new_order bigint;
 begin
     begin
+        perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
         if before ? 'run_id' then
             execute format(
                 'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
@@ -678,16 +760,18 @@ COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop o
 --
 
 CREATE FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) RETURNS bigint[]
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     dag text := task_instance ->> 'dag_id';
     run text := task_instance ->> 'run_id';
     run_date timestamptz;
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
 begin
     if not task_instance ? 'run_id' then
         run_date := task_instance ->> 'execution_date';
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
         execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
             into run using dag, run_date;
     end if;
@@ -695,11 +779,12 @@ begin
         return array(
             select o.id from dagstop.stop_order o
             where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
+                and o.created_at > oldest
         );
     end if;
     return array(
         select o.id from dagstop.stop_order o
-        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name
+        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name and o.created_at > oldest
     );
 end
 $_$;
@@ -709,7 +794,7 @@ $_$;
 -- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) IS 'The orders of the run that a row of task_instance belongs to.';
+COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) IS 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
 
 
 --
@@ -717,13 +802,16 @@ COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb
 --
 
 CREATE FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) RETURNS TABLE(number bigint, present jsonb)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    index text := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
+    columns text[];
+    index text;
 begin
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    index := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
     return query execute format(
         $sql$
         select k.number, jsonb_agg(jsonb_build_object(
@@ -761,7 +849,9 @@ CREATE FUNCTION dagstop.prune() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('keep_seconds', 7776000);
+    -- never what a host may still carry out, of which a trigger may hold a row
+    oldest timestamptz := clock_timestamp()
+        - greatest(dagstop.seconds_of('keep_seconds', 7776000), dagstop.seconds_of('order_seconds', 86400));
     ids bigint[] := array(
         select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
         for update skip locked
@@ -785,25 +875,37 @@ COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds,
 
 
 --
--- Name: reach_tasks(text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: reach(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.reach_tasks(schema_name text) RETURNS void
+CREATE FUNCTION dagstop.reach(schema_name text, table_name text, mode text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '1s'
     AS $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
 begin
-    execute format('lock table %I.task_instance in row exclusive mode', schema_name);
+    loop
+        begin
+            execute format('lock table %I.%I in %s mode nowait', schema_name, table_name, mode);
+            return;
+        exception
+            when lock_not_available then
+                if clock_timestamp() > give_way_at then
+                    raise;
+                end if;
+        end;
+        perform pg_sleep(0.01);
+    end loop;
 end
 $$;
 
 
 --
--- Name: FUNCTION reach_tasks(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach_tasks(schema_name text) IS 'Waits a second at most for a migration of Airflow''s that has task_instance and may want dag_run, of which we hold rows: the deadlock would be its end.';
+COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
 
 
 --
@@ -851,14 +953,15 @@ COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, co
 CREATE FUNCTION dagstop.release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '1s'
     AS $$
 declare
     ti jsonb := to_jsonb(old);
+    orders bigint[];
 begin
+    orders := dagstop.orders_of_task(tg_table_schema, ti);
     update dagstop.stop_target t
     set released_at = clock_timestamp()
-    where t.order_id = any (dagstop.orders_of_task(tg_table_schema, ti))
+    where t.order_id = any (orders)
         and t.task_id = ti ->> 'task_id'
         and t.map_index = coalesce((ti ->> 'map_index')::integer, -1)
         and t.released_at is null;
@@ -1014,17 +1117,23 @@ COMMENT ON FUNCTION dagstop.task_hosts() IS 'The hosts on which Airflow says tha
 --
 
 CREATE FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) RETURNS TABLE(dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, ti_id text, state text, run_state text, try_number integer, job_id bigint, hostname text, pid integer)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 #variable_conflict use_column
 declare
     schema_name text := dagstop.setting_of('airflow_schema', 'public');
-    columns text[] := dagstop.columns_of(schema_name, 'task_instance');
-    date_column text := dagstop.date_column_of(schema_name);
-    by_run boolean := 'run_id' = any (columns);
-    with_uuid boolean := 'id' = any (columns);
+    columns text[];
+    date_column text;
+    by_run boolean;
+    with_uuid boolean;
 begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    date_column := dagstop.date_column_of(schema_name);
+    by_run := 'run_id' = any (columns);
+    with_uuid := 'id' = any (columns);
     return query execute format(
         $sql$
         select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
@@ -1131,7 +1240,7 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 --
 
 CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
@@ -1141,6 +1250,7 @@ declare
     known boolean;
     rows jsonb;
 begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
     execute format(
         'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
         dagstop.date_column_of(schema_name), schema_name
@@ -2137,10 +2247,24 @@ GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
 
 
 --
--- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) FROM PUBLIC;
 
 
 --
@@ -2251,10 +2375,10 @@ REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION reach_tasks(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.reach_tasks(schema_name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) FROM PUBLIC;
 
 
 --

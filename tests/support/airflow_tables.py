@@ -68,6 +68,20 @@ class AirflowDatabase:
             values["run_after"] = FIRST_DATE
         self._insert("dag_run", values)
 
+    def add_runs(self, count: int) -> None:
+        """`run0000`, `run0001`, ... an hour apart, without tasks, in one statement."""
+        columns, values = ", run_type", ", 'manual'"
+        if self.by_date:
+            columns, values = ", external_trigger", ", false"
+        if self.has_uuid:
+            columns, values = ", run_type, run_after", ", 'manual', now()"
+        self.rows(
+            f"insert into dag_run (dag_id, run_id, {self.date_column}, state{columns})"
+            f" select 'dag', 'run' || to_char(n, 'FM0000'), %s + n * interval '1 hour', 'running'{values}"
+            " from generate_series(0, %s - 1) n",
+            (FIRST_DATE, count),
+        )
+
     def add_task(
         self, task_id: str, state: str | None = "running", dag_id: str = "dag", run_id: str = "run",
         map_index: int = -1, date: datetime = FIRST_DATE, **more: Any,

@@ -1,0 +1,48 @@
+-- Fired by: `dagstop install` and `uninstall`, before all else; or by their `--sql` scripts. The
+-- search_path finds Airflow's tables.
+-- Changes: nothing. Takes the locks that attaching and dropping triggers needs, on the tables of
+-- Airflow's that are there and on those that have a trigger of dagstop's.
+-- Leaves alone: whoever is at work. It waits for the first table with nothing of anybody's in its
+-- hands, and for the others not at all, but tries for a second: a session of Airflow's that has
+-- task_instance and wants dag_run would else be ended by Postgres, as one side of a deadlock.
+
+do $$
+declare
+    airflow_table regclass;
+    held boolean := false;
+    give_way_at timestamptz;
+begin
+    for airflow_table in
+        select c.oid
+        from pg_catalog.pg_class c
+        where c.oid in (to_regclass('dag_run'), to_regclass('task_instance'))
+            or exists (
+                select
+                from pg_catalog.pg_trigger t
+                join pg_catalog.pg_proc p on p.oid = t.tgfoid
+                join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+                where t.tgrelid = c.oid and n.nspname = 'dagstop' and c.relnamespace <> n.oid
+            )
+        order by c.relname, c.oid  -- dag_run first, as everybody
+    loop
+        if not held then
+            execute format('lock table %s in access exclusive mode', airflow_table);
+            held := true;
+            give_way_at := clock_timestamp() + interval '1 second';
+            continue;
+        end if;
+        loop
+            begin
+                execute format('lock table %s in access exclusive mode nowait', airflow_table);
+                exit;
+            exception
+                when lock_not_available then
+                    if clock_timestamp() > give_way_at then
+                        raise;
+                    end if;
+            end;
+            perform pg_sleep(0.01);
+        end loop;
+    end loop;
+end
+$$;

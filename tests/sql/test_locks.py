@@ -1,0 +1,183 @@
+"""No session of Airflow's is ever one side of a deadlock with dagstop: it tries, and never waits.
+
+The sessions that stand for Airflow's here look for a deadlock at once (deadlock_timeout), not after
+a second, so that one is found whenever there is one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dagstop.install import install, uninstall
+from tests.sql.test_09_reports import BEAT
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.watch import wait_until
+
+PENDING = "select run_id from dagstop.stop_order where not cascaded order by 1"
+GAVE_WAY = "another session held task instances of the run; the next heartbeat fails them"
+INSTALLER_HAS_THE_RUNS = (
+    "select count(*) > 0 from pg_locks"
+    " where relation = 'dag_run'::regclass and mode = 'AccessExclusiveLock' and granted"
+)
+HOLDS_THE_RUN = (
+    "select count(*) > 0 from pg_stat_activity where query like 'update dag_run%' and state = 'active'"
+    " and datname = current_database() and pid <> pg_backend_pid()"
+)
+
+
+@pytest.fixture
+def airflow(airflow_db: AirflowDatabase) -> Iterator[Any]:
+    """A session of Airflow's, in a transaction that is committed at the end."""
+    with session(airflow_db) as cursor:
+        yield cursor
+
+
+@contextmanager
+def session(db: AirflowDatabase) -> Iterator[Any]:
+    with db.transaction() as cursor:
+        cursor.execute("set deadlock_timeout = '1ms'")
+        yield cursor
+
+
+@contextmanager
+def somebody_fails_the_run(db: AirflowDatabase) -> Iterator[None]:
+    """While the block runs; by then the run's row is his."""
+    errors: list[Exception] = []
+
+    def fail() -> None:
+        try:
+            db.set_run("failed")
+        except Exception as exc:
+            errors.append(exc)
+
+    person = threading.Thread(target=fail, daemon=True)
+    person.start()
+    wait_until(lambda: db.one(HOLDS_THE_RUN), 5, lambda: "the UPDATE has not begun")
+    yield
+    person.join(20)
+    assert not person.is_alive() and errors == []
+
+
+def completed(db: AirflowDatabase) -> None:
+    """The next heartbeat does what was left."""
+    assert db.rows(PENDING) == [("run",)]
+    assert {message for _, message in db.faults()} == {GAVE_WAY}
+    db.rows(BEAT, ("host",))
+    assert db.rows(PENDING) == []
+    assert set(db.states().values()) == {"failed"}
+
+
+def test_the_web_interface_has_a_task_instance_and_wants_the_run(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow.execute("update task_instance set state = 'queued' where task_id = 'a'")
+    with somebody_fails_the_run(airflow_db):
+        airflow.execute("update dag_run set end_date = now()")  # raises if it is the victim
+        airflow.connection.commit()
+    completed(airflow_db)
+
+
+def test_a_migration_has_the_task_instances_and_wants_the_runs(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    airflow_db.add_running()
+    airflow.execute("alter table task_instance add column of_tomorrow integer")
+    with somebody_fails_the_run(airflow_db):
+        airflow.execute("alter table dag_run add column of_tomorrow integer")
+        airflow.connection.commit()
+    completed(airflow_db)
+
+
+def test_a_migration_has_the_runs_and_wants_the_task_instances(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    airflow_db.add_running()
+    airflow.execute("alter table dag_run add column of_tomorrow integer")
+    person = threading.Thread(target=airflow_db.set_task, args=("a", "failed"), daemon=True)
+    person.start()
+    airflow.execute("alter table task_instance add column of_tomorrow integer")
+    airflow.connection.commit()
+    person.join(20)
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select count(*) from dagstop.stop_order where task_id = 'a'") == 1
+
+
+def test_who_holds_a_row_for_a_moment_is_waited_out(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    airflow_db.add_running()
+    airflow.execute("update task_instance set pid = 1")
+    with somebody_fails_the_run(airflow_db):
+        airflow.connection.commit()
+    assert airflow_db.faults() == [] and airflow_db.rows(PENDING) == []
+    assert airflow_db.states() == {"a": "failed"}
+
+
+def test_a_reference_to_a_task_instance_is_no_obstacle(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    """What Airflow writes about a task (an XCom, say) locks the key of its row only."""
+    airflow_db.add_running()
+    airflow.execute("select from task_instance for key share")
+    airflow_db.set_run("failed")
+    assert airflow_db.faults() == [] and airflow_db.states() == {"a": "failed"}
+
+
+def test_columns_that_a_migration_drops_while_the_cascade_tries(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    airflow_db.add_running()
+    airflow.execute(
+        "alter table task_instance drop column if exists job_id, drop column if exists updated_at"
+    )
+    with somebody_fails_the_run(airflow_db):
+        airflow.connection.commit()
+    assert airflow_db.faults() == []
+    assert airflow_db.states() == {"a": "failed"}
+
+
+def test_of_a_mass_of_runs_only_the_held_ones_wait(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    airflow_db.add_runs(1100)
+    for number in (3, 1090):
+        date = FIRST_DATE + number * timedelta(hours=1)
+        airflow_db.add_task(f"t{number}", run_id=f"run{number:04}", date=date)
+    airflow.execute("update task_instance set pid = 1 where task_id = 't1090'")
+    airflow_db.rows("update dag_run set state = 'failed'")
+    assert airflow_db.states() == {"t3": "failed", "t1090": "running"}
+    assert airflow_db.rows(PENDING) == [(f"run{number:04}",) for number in range(1000, 1100)]
+    airflow_db.rows(BEAT, ("host",))  # still held: nothing to do, and nothing waits
+    assert airflow_db.states()["t1090"] == "running"
+    airflow.connection.commit()
+    airflow_db.rows(BEAT, ("host",))
+    assert airflow_db.states()["t1090"] == "failed" and airflow_db.rows(PENDING) == []
+
+
+def test_the_heartbeat_leaves_a_run_that_somebody_has(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    airflow_db.add_running()
+    with session(airflow_db) as other:
+        other.execute("update task_instance set pid = 1")
+        airflow_db.set_run("failed")
+    airflow.execute("update dag_run set end_date = now()")
+    airflow_db.rows(BEAT, ("host",))
+    assert airflow_db.rows(PENDING) == [("run",)]
+    airflow.connection.commit()
+    completed(airflow_db)
+
+
+@pytest.mark.parametrize("change", [install, uninstall])
+def test_neither_is_an_install(airflow_db: AirflowDatabase, airflow: Any, change: Callable[..., Any]) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("alter table dag_run disable trigger dagstop_order")  # something to heal
+    airflow.execute("update task_instance set pid = 1")
+    installer = threading.Thread(target=change, args=(airflow_db.url,), daemon=True)
+    installer.start()
+    wait_until(lambda: airflow_db.one(INSTALLER_HAS_THE_RUNS), 5, lambda: "the install has not begun")
+    airflow.execute("update dag_run set end_date = now()")  # raises if it is the victim
+    airflow.connection.commit()
+    installer.join(30)
+    assert not installer.is_alive()
+    done = change(airflow_db.url, waits=())
+    assert done is False if change is uninstall else not done.changed
