@@ -66,7 +66,7 @@ class Link:
     _reports: deque[dict[str, Any]] = field(default_factory=deque)
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
-    _uncascaded: bool = False  # some order waits for a heartbeat to fail its task instances
+    _pending: bool = False  # some order waits for a heartbeat to fail its task instances
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -175,9 +175,9 @@ class Link:
             if time.monotonic() >= next_sweep:
                 self._sweep(connection)
                 next_sweep = time.monotonic() + every
-            if self._uncascaded:
+            if self._pending:
                 next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
-                self._uncascaded = False
+                self._pending = False
             if time.monotonic() >= next_beat:
                 self._beat(connection)
                 next_beat = time.monotonic() + HEARTBEAT
@@ -208,7 +208,7 @@ class Link:
         rows = query(connection, "open_orders", host=self.host, ids=ids, max_orders=most)
         here = datetime.now().astimezone()
         offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
-        self._uncascaded = self._uncascaded or any(not row["cascaded"] for row in rows)
+        self._pending = self._pending or not all(row["cascaded"] for row in rows)
         orders = [order for row in rows if (order := _readable(row)) is not None]
         if orders or ids is None:
             self.news.append(News(orders, offset, ids is None))
@@ -226,6 +226,7 @@ class Link:
             detail=psycopg2.extras.Json({"notices": self.state, **self.details()}),
         )
         health = rows[0] if rows else {}
+        self._pending = health.get("pending", 0) > 0
         if health != self.health:
             if not health.get("triggers_ok", True):
                 why = "a trigger on Airflow's tables is missing, disabled or outdated"

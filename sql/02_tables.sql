@@ -23,11 +23,12 @@ create table if not exists dagstop.stop_order (
     backend_pid integer not null default pg_backend_pid(),
     state_before text,
     closed_at timestamptz
-);
+)
+-- half of each page is left for the second version of its rows, which the cascade writes at once; no
+-- index names a column that is updated, so that the indexes need not change with it
+with (fillfactor = 50);
 create index if not exists stop_order_run on dagstop.stop_order (dag_id, run_id);
-create index if not exists stop_order_date on dagstop.stop_order (dag_id, logical_date) where run_id is null;
 create index if not exists stop_order_age on dagstop.stop_order (created_at);
-create index if not exists stop_order_pending on dagstop.stop_order (txid) where not cascaded;
 comment on table dagstop.stop_order is 'One row per run, or per task instance, that turned failed and must stop.';
 comment on column dagstop.stop_order.id is 'Identity; ids commit out of order, so never read "greater than the last seen".';
 comment on column dagstop.stop_order.kind is 'run: a DAG run and all that it runs; task: one task instance.';
@@ -48,9 +49,7 @@ comment on column dagstop.stop_order.backend_pid is 'The backend of that session
 comment on column dagstop.stop_order.state_before is 'The state that it was in.';
 comment on column dagstop.stop_order.closed_at is 'When every live listener had a final report on it.';
 comment on index dagstop.stop_order_run is 'Finds the orders of a run.';
-comment on index dagstop.stop_order_date is 'Finds the orders of a task instance that has no run (Airflow 2.1 and older).';
-comment on index dagstop.stop_order_age is 'Finds the orders that are still young.';
-comment on index dagstop.stop_order_pending is 'Finds the orders of a transaction that are still to be cascaded.';
+comment on index dagstop.stop_order_age is 'Finds the orders that are still young, and those of the transaction under way.';
 
 create table if not exists dagstop.stop_target (
     order_id bigint not null,

@@ -1,5 +1,6 @@
 -- Fired by: the functions of the later files, never by a trigger itself.
--- Changes: record_fault writes dagstop.fault and raises a WARNING; the others only read.
+-- Changes: record_fault writes dagstop.fault and raises a WARNING, reach locks a
+-- table of Airflow's; the others only read.
 -- Leaves alone: the statement in which a fault happened, which goes on.
 -- Every function here and below pins its search_path, so that no object in a schema that others
 -- may write to can stand in for one that is meant.

@@ -70,6 +70,7 @@ begin
         (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
+    perform dagstop.ring();
     return null;
 exception
     when others or assert_failure then

@@ -163,10 +163,11 @@ declare
 begin
     select array_agg(o.id) into order_ids
     from dagstop.stop_order o
-    where o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
+    where o.created_at >= now() and o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
     if order_ids is null then
         return null;
     end if;
+    perform dagstop.ring();
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
     held := dagstop.cascade(order_ids, tg_table_schema);

@@ -58,11 +58,12 @@ end
 $$;
 comment on function dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb) is 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
 
-create or replace function dagstop.complete_pending() returns void
+create or replace function dagstop.complete_pending() returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
     pending record;
     one bigint;
 begin
@@ -71,6 +72,7 @@ begin
         from (
             select o.airflow_schema, o.id from dagstop.stop_order o
             where not o.cascaded and o.kind = 'run'
+                and o.created_at > young
             order by o.id
             limit 1000
             for update skip locked
@@ -94,9 +96,15 @@ begin
                 end loop;
         end;
     end loop;
+    if not found then
+        return 0;
+    end if;
+    return (
+        select count(*) from dagstop.stop_order o where not o.cascaded and o.kind = 'run' and o.created_at > young
+    );
 end
 $$;
-comment on function dagstop.complete_pending() is 'Cascades the orders that were left behind, by a fault or since another session held their rows.';
+comment on function dagstop.complete_pending() is 'Cascades the orders that were left behind, by a fault or since another session held their rows; how many are left still.';
 
 create or replace function dagstop.prune() returns void
 language plpgsql
@@ -122,11 +130,13 @@ $$;
 comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders at once.';
 
 create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
-returns table (triggers_ok boolean, faults bigint)
+returns table (triggers_ok boolean, faults bigint, pending bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    still_pending bigint;
 begin
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
@@ -137,7 +147,7 @@ begin
         seen_at = clock_timestamp(),
         detail = excluded.detail;
     begin
-        perform dagstop.complete_pending();
+        still_pending := dagstop.complete_pending();
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o
@@ -154,10 +164,11 @@ begin
     end;
     return query select
         not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
-        (select count(*) from dagstop.fault);
+        (select count(*) from dagstop.fault),
+        coalesce(still_pending, 0);
 end
 $$;
-comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; does the chores, and answers whether all triggers are in place and how many faults are recorded.';
+comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; does the chores, and answers whether all triggers are in place, how many faults are recorded, and how many orders still wait for their cascade.';
 
 create or replace function dagstop.retire(host text, listener_id uuid) returns void
 language plpgsql security definer

@@ -26,8 +26,7 @@ begin
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
-        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
-        ('task_instance', 'dagstop_release', 'dagstop.release()')
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()')
     ) as e (on_table, named, calls)
     left join pg_trigger t
         on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal

@@ -53,20 +53,8 @@ comment on trigger dagstop_order on task_instance is 'Writes a stop order when a
 
 drop trigger if exists dagstop_fence on task_instance;
 create trigger dagstop_fence
-    before update of state on task_instance
-    for each row
-    when (
-        old.state = 'failed'
-        and new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
-        and current_setting('dagstop.bypass', true) is distinct from 'on'
-    )
-    execute function dagstop.fence();
-comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance failed while its order is open. [dagstop {checksum}]';
-
-drop trigger if exists dagstop_release on task_instance;
-create trigger dagstop_release
     after update of state on task_instance
     for each row
     when (old.state = 'failed' and new.state is distinct from 'failed')
-    execute function dagstop.release();
-comment on trigger dagstop_release on task_instance is 'Opens the fence of a task instance that was taken out of failed. [dagstop {checksum}]';
+    execute function dagstop.fence();
+comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance failed while its order is open. [dagstop {checksum}]';

@@ -44,7 +44,7 @@ GIVEN_WAY = {("cascade_statement", "55P03")}  # lock_not_available
 IMPATIENT = """
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''10ms''', current_database()); END $$
 """
-LOST = {f"trigger task_instance.dagstop_{name}" for name in ("order", "fence", "release")}
+LOST = {f"trigger task_instance.dagstop_{name}" for name in ("order", "fence")}
 _FILL = """
 INSERT INTO dag (dag_id, is_paused, is_active, schedule_interval) VALUES (%(dag)s, false, true, 'null');
 INSERT INTO dag_run (dag_id, run_id, execution_date, start_date, state, external_trigger)
@@ -252,8 +252,8 @@ def refused(session: Any, run: str) -> bool:
     """Whether the fence holds: the dying task wants another try."""
     with session.cursor() as cursor:
         cursor.execute(
-            "UPDATE task_instance SET state = 'up_for_retry' WHERE run_id = %s AND task_id = 'running'"
-            " RETURNING state",
+            "UPDATE task_instance SET state = 'up_for_retry' WHERE run_id = %s AND task_id = 'running'",
             (run,),
         )
+        cursor.execute("SELECT state FROM task_instance WHERE run_id = %s AND task_id = 'running'", (run,))
         return bool(cursor.fetchall() == [("failed",)])

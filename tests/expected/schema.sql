@@ -206,10 +206,11 @@ declare
 begin
     select array_agg(o.id) into order_ids
     from dagstop.stop_order o
-    where o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
+    where o.created_at >= now() and o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
     if order_ids is null then
         return null;
     end if;
+    perform dagstop.ring();
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
     held := dagstop.cascade(order_ids, tg_table_schema);
@@ -366,11 +367,12 @@ COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text
 -- Name: complete_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.complete_pending() RETURNS void
+CREATE FUNCTION dagstop.complete_pending() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
     pending record;
     one bigint;
 begin
@@ -379,6 +381,7 @@ begin
         from (
             select o.airflow_schema, o.id from dagstop.stop_order o
             where not o.cascaded and o.kind = 'run'
+                and o.created_at > young
             order by o.id
             limit 1000
             for update skip locked
@@ -402,6 +405,12 @@ begin
                 end loop;
         end;
     end loop;
+    if not found then
+        return 0;
+    end if;
+    return (
+        select count(*) from dagstop.stop_order o where not o.cascaded and o.kind = 'run' and o.created_at > young
+    );
 end
 $$;
 
@@ -410,7 +419,7 @@ $$;
 -- Name: FUNCTION complete_pending(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows.';
+COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows; how many are left still.';
 
 
 --
@@ -450,39 +459,48 @@ declare
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
     orders bigint[];
     fencing bigint;
-    wanted text := new.state;
 begin
     orders := dagstop.orders_of_task(tg_table_schema, ti);
-    select o.id into fencing
-    from dagstop.stop_order o
-    join dagstop.stop_target t on t.order_id = o.id
-    where o.id = any (orders)
-        and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
-        and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
-        -- a queued message may arrive long after every process is dead
-        and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
-    order by o.id desc
-    limit 1;
-    if fencing is null then
-        return new;
+    if orders = '{}' then
+        return null;
     end if;
-    new.state := old.state;
-    insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
-    select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, wanted
-    from dagstop.stop_order o where o.id = fencing;
-    return new;
+    if new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+        and current_setting('dagstop.bypass', true) is distinct from 'on'
+    then
+        select o.id into fencing
+        from dagstop.stop_order o
+        join dagstop.stop_target t on t.order_id = o.id
+        where o.id = any (orders)
+            and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
+            and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
+            -- a queued message may arrive long after every process is dead
+            and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+        order by o.id desc
+        limit 1;
+    end if;
+    if fencing is not null then
+        perform dagstop.put_back(tg_table_schema, ti);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
+        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state
+        from dagstop.stop_order o where o.id = fencing;
+        return null;
+    end if;
+    update dagstop.stop_target t
+    set released_at = clock_timestamp()
+    where t.order_id = any (orders) and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null;
+    return null;
 exception
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
                 'fence', sqlstate, sqlerrm,
-                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', wanted)
+                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', new.state)
             );
         exception
             when others then
                 raise warning 'dagstop: fence failed: %', sqlerrm;
         end;
-        return new;
+        return null;
 end
 $$;
 
@@ -491,7 +509,7 @@ $$;
 -- Name: FUNCTION fence(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance failed while its order is open.';
+COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance failed while its order is open, and notes when it was taken out of failed.';
 
 
 --
@@ -524,11 +542,13 @@ COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 
 -- Name: heartbeat(text, uuid, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) RETURNS TABLE(triggers_ok boolean, faults bigint)
+CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) RETURNS TABLE(triggers_ok boolean, faults bigint, pending bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
+declare
+    still_pending bigint;
 begin
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
@@ -539,7 +559,7 @@ begin
         seen_at = clock_timestamp(),
         detail = excluded.detail;
     begin
-        perform dagstop.complete_pending();
+        still_pending := dagstop.complete_pending();
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o
@@ -556,7 +576,8 @@ begin
     end;
     return query select
         not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
-        (select count(*) from dagstop.fault);
+        (select count(*) from dagstop.fault),
+        coalesce(still_pending, 0);
 end
 $$;
 
@@ -565,7 +586,7 @@ $$;
 -- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place and how many faults are recorded.';
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place, how many faults are recorded, and how many orders still wait for their cascade.';
 
 
 --
@@ -731,6 +752,7 @@ begin
         (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
+    perform dagstop.ring();
     return null;
 exception
     when others or assert_failure then
@@ -875,6 +897,37 @@ COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds,
 
 
 --
+-- Name: put_back(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    -- keeps dagstop_order silent: it did not turn failed now
+    perform set_config('dagstop.cascading', 'on', true);
+    execute format(
+        'update %I.task_instance t set state = $1 where t.dag_id = $2 and t.task_id = $3 and %s %s',
+        schema_name,
+        case when task_instance ? 'run_id' then 't.run_id = $4' else 't.execution_date = $5' end,
+        case when task_instance ? 'map_index' then 'and t.map_index = $6' end
+    ) using
+        task_instance ->> 'state', task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
+        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+    perform set_config('dagstop.cascading', '', true);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) IS 'Gives a row of task_instance the state back that it had.';
+
+
+--
 -- Name: reach(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -947,49 +1000,6 @@ COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, co
 
 
 --
--- Name: release(); Type: FUNCTION; Schema: dagstop; Owner: -
---
-
-CREATE FUNCTION dagstop.release() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-    ti jsonb := to_jsonb(old);
-    orders bigint[];
-begin
-    orders := dagstop.orders_of_task(tg_table_schema, ti);
-    update dagstop.stop_target t
-    set released_at = clock_timestamp()
-    where t.order_id = any (orders)
-        and t.task_id = ti ->> 'task_id'
-        and t.map_index = coalesce((ti ->> 'map_index')::integer, -1)
-        and t.released_at is null;
-    return null;
-exception
-    when others or assert_failure then
-        begin
-            perform dagstop.record_fault(
-                'release', sqlstate, sqlerrm,
-                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id')
-            );
-        exception
-            when others then
-                raise warning 'dagstop: release failed: %', sqlerrm;
-        end;
-        return null;
-end
-$$;
-
-
---
--- Name: FUNCTION release(); Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON FUNCTION dagstop.release() IS 'Trigger function: opens the fence of a task instance that was taken out of failed.';
-
-
---
 -- Name: retire(text, uuid); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1015,8 +1025,8 @@ COMMENT ON FUNCTION dagstop.retire(host text, listener_id uuid) IS 'A listener t
 -- Name: ring(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.ring() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION dagstop.ring() RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
@@ -1024,7 +1034,6 @@ begin
     if pg_notification_queue_usage() < 0.5 then
         perform pg_notify('dagstop', '');
     end if;
-    return null;
 end
 $$;
 
@@ -1033,7 +1042,7 @@ $$;
 -- Name: FUNCTION ring(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.ring() IS 'Trigger function: wakes the listeners.';
+COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction.';
 
 
 --
@@ -1218,8 +1227,7 @@ begin
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
-        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
-        ('task_instance', 'dagstop_release', 'dagstop.release()')
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()')
     ) as e (on_table, named, calls)
     left join pg_trigger t
         on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
@@ -1610,7 +1618,8 @@ CREATE TABLE dagstop.stop_order (
     state_before text,
     closed_at timestamp with time zone,
     CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
-);
+)
+WITH (fillfactor='50');
 
 
 --
@@ -2172,35 +2181,7 @@ CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
 -- Name: INDEX stop_order_age; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young.';
-
-
---
--- Name: stop_order_date; Type: INDEX; Schema: dagstop; Owner: -
---
-
-CREATE INDEX stop_order_date ON dagstop.stop_order USING btree (dag_id, logical_date) WHERE (run_id IS NULL);
-
-
---
--- Name: INDEX stop_order_date; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON INDEX dagstop.stop_order_date IS 'Finds the orders of a task instance that has no run (Airflow 2.1 and older).';
-
-
---
--- Name: stop_order_pending; Type: INDEX; Schema: dagstop; Owner: -
---
-
-CREATE INDEX stop_order_pending ON dagstop.stop_order USING btree (txid) WHERE (NOT cascaded);
-
-
---
--- Name: INDEX stop_order_pending; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON INDEX dagstop.stop_order_pending IS 'Finds the orders of a transaction that are still to be cascaded.';
+COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young, and those of the transaction under way.';
 
 
 --
@@ -2215,20 +2196,6 @@ CREATE INDEX stop_order_run ON dagstop.stop_order USING btree (dag_id, run_id);
 --
 
 COMMENT ON INDEX dagstop.stop_order_run IS 'Finds the orders of a run.';
-
-
---
--- Name: stop_order dagstop_doorbell; Type: TRIGGER; Schema: dagstop; Owner: -
---
-
-CREATE TRIGGER dagstop_doorbell AFTER INSERT ON dagstop.stop_order FOR EACH STATEMENT EXECUTE FUNCTION dagstop.ring();
-
-
---
--- Name: TRIGGER dagstop_doorbell ON stop_order; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON TRIGGER dagstop_doorbell ON dagstop.stop_order IS 'Wakes the listeners when orders were written.';
 
 
 --
@@ -2375,6 +2342,13 @@ REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2386,13 +2360,6 @@ REVOKE ALL ON FUNCTION dagstop.reach(schema_name text, table_name text, mode tex
 --
 
 REVOKE ALL ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) FROM PUBLIC;
-
-
---
--- Name: FUNCTION release(); Type: ACL; Schema: dagstop; Owner: -
---
-
-REVOKE ALL ON FUNCTION dagstop.release() FROM PUBLIC;
 
 
 --

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagstop.notices import round_trip
+from dagstop.notices import HEARTBEAT, round_trip
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener
@@ -35,6 +35,21 @@ def test_sigterm_ends_it_at_once_and_its_row_goes(airflow_db: AirflowDatabase, t
         airflow_db.wait_until("select count(*) = 1 from dagstop.listener")
         assert ending(listener.process) < 2  # usually some ms; never a wait of its own
         assert airflow_db.one("select count(*) from dagstop.listener") == 0
+
+
+@one_server
+@shape_2
+def test_a_cascade_that_gave_way_is_completed_without_being_asked(
+    airflow_db: AirflowDatabase, tmp_path: Path
+) -> None:
+    airflow_db.add_running()
+    with Listener(airflow_db.url, tmp_path) as listener, airflow_db.transaction() as airflow:
+        airflow.execute("update task_instance set pid = 1")
+        airflow_db.set_run("failed")  # gives way after a second
+        listener.wait_for_reports(1)
+        airflow_db.wait_until("select count(*) > 0 from dagstop.stop_order where not cascaded")
+        airflow.connection.commit()
+        airflow_db.wait_until("select state = 'failed' from task_instance", HEARTBEAT / 2)
 
 
 def test_sigterm_ends_it_while_the_database_is_away(tmp_path: Path) -> None:

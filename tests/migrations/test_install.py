@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "expected" / "schema.sql"
 RENEW = "RENEW_GOLDEN=1 make test ARGS='tests/migrations -k golden'"
 ALL_TRIGGERS = {
     "dag_run.dagstop_order", "dag_run.dagstop_cascade", "task_instance.dagstop_order",
-    "task_instance.dagstop_fence", "task_instance.dagstop_release",
+    "task_instance.dagstop_fence",
 }  # fmt: skip
 
 
@@ -50,9 +50,9 @@ def test_uninstall_leaves_no_trace_and_may_come_twice(bare_db: AirflowDatabase, 
         "create schema dagstop",
         "create schema dagstop; create table dagstop.alembic_version "
         "(version_num varchar(32) not null constraint alembic_version_pkc primary key)",
-        "create schema dagstop; create function dagstop.ring() returns trigger language plpgsql as "
+        "create schema dagstop; create function dagstop.fence() returns trigger language plpgsql as "
         "'begin return null; end'; create trigger dagstop_order after update on dag_run "
-        "for each row execute function dagstop.ring()",
+        "for each row execute function dagstop.fence()",
     ],
 )
 def test_a_partial_install_is_completed_or_taken_out(

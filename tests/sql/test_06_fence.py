@@ -30,6 +30,19 @@ def test_revival_is_refused_and_recorded(airflow_db: AirflowDatabase, wanted: st
     assert airflow_db.one(
         "select dag_id, run_id, task_id, map_index, wanted_state from dagstop.refused_write"
     ) == ("dag", "run", "a", -1, wanted)
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1  # it did not fail anew
+
+
+@pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)  # no mapped tasks in 1.10
+def test_of_mapped_tasks_only_the_stopped_one_is_refused(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_run()
+    for index in (0, 1):
+        airflow_db.add_task("a", "running" if index else "failed", map_index=index)
+    airflow_db.set_run("failed")
+    airflow_db.rows("update task_instance set state = 'queued'")
+    assert airflow_db.rows("select map_index, state from task_instance order by 1") == [
+        (0, "queued"), (1, "failed"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wanted", PASSES)

@@ -52,10 +52,10 @@ def test_a_final_outcome_stays(airflow_db: AirflowDatabase) -> None:
 
 
 def test_a_heartbeat_knows_the_triggers_and_the_faults(airflow_db: AirflowDatabase) -> None:
-    assert airflow_db.rows(BEAT, ("one",)) == [(True, 0)]
+    assert airflow_db.rows(BEAT, ("one",)) == [(True, 0, 0)]
     airflow_db.rows("alter table dag_run disable trigger dagstop_order")
     airflow_db.rows("insert into dagstop.fault (place, sqlstate, message) values ('p', 'x', 'm')")
-    assert airflow_db.rows(BEAT, ("one",)) == [(False, 1)]
+    assert airflow_db.rows(BEAT, ("one",)) == [(False, 1, 0)]
 
 
 def test_a_listener_takes_only_its_own_row_away(airflow_db: AirflowDatabase) -> None:

@@ -148,7 +148,7 @@ def test_of_a_mass_of_runs_only_the_held_ones_wait(airflow_db: AirflowDatabase, 
     airflow_db.rows("update dag_run set state = 'failed'")
     assert airflow_db.states() == {"t3": "failed", "t1090": "running"}
     assert airflow_db.rows(PENDING) == [(f"run{number:04}",) for number in range(1000, 1100)]
-    airflow_db.rows(BEAT, ("host",))  # still held: nothing to do, and nothing waits
+    assert airflow_db.rows(BEAT, ("host",)) == [(True, 1, 100)]  # still held, and nothing waits
     assert airflow_db.states()["t1090"] == "running"
     airflow.connection.commit()
     airflow_db.rows(BEAT, ("host",))
