@@ -1,5 +1,5 @@
 -- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state, after the
--- orders of its rows were written; and by dagstop.heartbeat for orders that a fault left behind.
+-- orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
 -- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
 -- writes dagstop.stop_target, marks the orders cascaded.
 -- Leaves alone: finished task instances, though those that ended within the last 10 minutes are
@@ -235,3 +235,21 @@ begin
 end
 $$;
 comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';
+
+create or replace function dagstop.stop_again(of_dag text, of_run text) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    new_order bigint;
+begin
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, state_before)
+    values ('run', schema_name, of_dag, of_run, 'failed')
+    returning id into new_order;
+    perform dagstop.ring();
+    perform dagstop.complete_orders(array[new_order], schema_name);
+    return new_order;
+end
+$$;
+comment on function dagstop.stop_again(text, text) is 'Orders a stop of a run that is failed already (before dagstop came, say), and fails what is unfinished in it.';

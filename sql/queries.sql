@@ -67,6 +67,9 @@ select
     exists (select from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s) as found,
     (select count(*) from changed) as changed;
 
+-- stop_again --
+select dagstop.stop_again(%(dag_id)s, %(run_id)s);
+
 -- keyed_by_run --
 -- task_instance has the run_id since Airflow 2.2, before that the execution_date
 select exists (

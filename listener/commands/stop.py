@@ -38,9 +38,9 @@ def stop(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Mark run RUN of DAG failed, so that it stops.
+    """Mark run RUN of DAG failed, so that it stops; one that is failed already is stopped again.
 
-    Exits 1 if there is no such run, if nothing of it was there to fail, or, with --wait, if
+    Exits 1 if there is no such run or task, if the task has ended already, or, with --wait, if
     something is left or a host has not answered.
     """
     url = url_of(database_url)
@@ -48,13 +48,19 @@ def stop(
     begun = time.monotonic()
     changed = _update(connection, url, dag_id, run_id, task_id)
     rows = ask(connection, url, "orders_of", dag_id=dag_id, run_id=run_id, task_id=task_id)
+    if not changed and not task_id and all(row["closed_at"] for row in rows):
+        ask(connection, url, "stop_again", dag_id=dag_id, run_id=run_id)
+        rows = ask(connection, url, "orders_of", dag_id=dag_id, run_id=run_id, task_id=task_id)
     if not changed and not rows:
         raise DagstopError(
-            f"Run {run_id!r} of DAG {dag_id!r} is failed already and was not stopped by dagstop"
+            f"Task {task_id!r} in run {run_id!r} of DAG {dag_id!r} has ended already; "
+            "without --task-id, `dagstop stop` stops whatever is left of the run"
         )
     if not as_json:
         what = f"{dag_id} {run_id}" + (f" {task_id}" if task_id else "")
-        click.echo(f"{shown(what)}: " + ("marked failed" if changed else "was failed already"))
+        click.echo(
+            f"{shown(what)}: " + ("marked failed" if changed else "was failed already, is stopped again")
+        )
     if wait:
         rows = _wait(connection, url, [row["id"] for row in rows], timeout, quiet=as_json)
     connection.close()

@@ -1094,6 +1094,35 @@ COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The
 
 
 --
+-- Name: stop_again(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.stop_again(of_dag text, of_run text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    new_order bigint;
+begin
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, state_before)
+    values ('run', schema_name, of_dag, of_run, 'failed')
+    returning id into new_order;
+    perform dagstop.ring();
+    perform dagstop.complete_orders(array[new_order], schema_name);
+    return new_order;
+end
+$$;
+
+
+--
+-- Name: FUNCTION stop_again(of_dag text, of_run text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a stop of a run that is failed already (before dagstop came, say), and fails what is unfinished in it.';
+
+
+--
 -- Name: task_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2391,6 +2420,13 @@ GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO
 
 REVOKE ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION stop_again(of_dag text, of_run text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.stop_again(of_dag text, of_run text) FROM PUBLIC;
 
 
 --

@@ -69,7 +69,8 @@ def test_the_listener_role_may_do_its_work_and_no_more(airflow_db: AirflowDataba
     airflow_db.set_run("failed")
     (order,) = rows(url, "select id from dagstop.open_orders('host')")
     rows(url, "select dagstop.write_report(%s, 'host', 'stopped', null, null, '{}')", order)
-    assert rows(url, "select * from dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')") == [(True, 0)]
+    beat = "select * from dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')"
+    assert rows(url, beat) == [(True, 0, 0)]
     rows(url, "select * from dagstop.history")
     rows(url, "select * from dagstop.open_order")
     rows(url, "select * from dagstop.task_states(null, null)")

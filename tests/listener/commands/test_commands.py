@@ -87,12 +87,29 @@ def test_stop_wait_tells_what_was_seen_dead(
         done = dagstop("stop", "dag", "run", "--wait", "--database-url", airflow_db.url)
         assert "host-1: stopped (" in done.stdout, done.stdout
         assert not find("sleep 7301")
-        rows = json.loads(
-            dagstop("stop", "dag", "run", "--wait", "--json", "--database-url", airflow_db.url).stdout
-        )
-        assert rows["changed"] == 0
-        assert rows["orders"][0]["reports"][0]["outcome"] == "stopped"
     assert airflow_db.states() == {"a": "failed"}
+
+
+@on_one
+def test_a_run_that_is_failed_already_is_stopped_again(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    airflow_db.rows("alter table dag_run disable trigger user")  # as before dagstop came
+    airflow_db.set_run("failed")
+    airflow_db.rows("alter table dag_run enable trigger user")
+    tasks.bash("sleep 7303", tasks.environment("dag", "run"))
+    wait_for("sleep 7303")
+    stop = ("stop", "dag", "run", "--wait", "--database-url", airflow_db.url)
+    with Listener(airflow_db.url, tmp_path):
+        for outcome in ("stopped", "nothing_found"):
+            done = json.loads(dagstop(*stop, "--json").stdout)
+            assert done["changed"] == 0
+            assert [order["reports"][0]["outcome"] for order in done["orders"]] == [outcome]
+            assert not find("sleep 7303")
+            assert airflow_db.states() == {"a": "failed"}
+    said = failing("stop", "dag", "run", "--task-id", "a", "--database-url", airflow_db.url).stderr
+    assert "has ended already" in said
 
 
 @pytest.mark.parametrize("server", [max(binaries())], indirect=True)
