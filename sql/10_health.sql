@@ -52,6 +52,31 @@ end
 $$;
 comment on function dagstop.task_hosts() is 'The hosts on which Airflow says that tasks run now, and how many.';
 
+create or replace function dagstop.running_in_failed_runs() returns table (dag_id text, run_id text, tasks bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    return query execute format(
+        $sql$
+        select r.dag_id::text, r.run_id::text, count(*)
+        from %1$I.task_instance t
+        join %1$I.dag_run r on r.dag_id = t.dag_id and r.%2$I = t.%2$I
+        where t.state = 'running' and r.state = 'failed'
+        group by r.dag_id, r.run_id
+        order by r.dag_id, r.run_id
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
+    );
+end
+$$;
+comment on function dagstop.running_in_failed_runs() is 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+
 create or replace view dagstop.history as
 select
     o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
@@ -95,7 +120,7 @@ begin
         dagstop.open_orders(text, bigint[], integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
-        dagstop.task_hosts()
+        dagstop.task_hosts(), dagstop.running_in_failed_runs()
         to dagstop_listener;
 end
 $$;

@@ -48,6 +48,9 @@ select version_num from dagstop.alembic_version;
 -- task_hosts --
 select hostname, tasks from dagstop.task_hosts() order by hostname;
 
+-- running_in_failed_runs --
+select * from dagstop.running_in_failed_runs();
+
 -- recent_faults --
 -- having given way to a lock of Airflow's is no trouble once the next heartbeat made it good
 select * from dagstop.fault

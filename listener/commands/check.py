@@ -29,6 +29,8 @@ from dagstop.notices import round_trip
 from dagstop.outside.database_errors import one_line
 from dagstop.outside.engine import Engine, EngineUnreachable
 
+_MOST_RUNS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -61,6 +63,7 @@ def check(
         *_round_trip(connection, url),
         *_listeners(connection, url),
         *_faults(connection, url),
+        *_left_running(connection, url),
         *_engines(docker_urls),
         *_rights(),
     ]
@@ -150,6 +153,14 @@ def _faults(connection: Connection, url: str) -> Iterator[Finding]:
     last = faults[0]
     said = f"{len(faults)} in the last day, the last {ago(last['at'])} in {last['place']}: "
     yield Finding("faults", False, said + last["message"], "read dagstop.fault")
+
+
+def _left_running(connection: Connection, url: str) -> Iterator[Finding]:
+    """No fault of ours, but what an operator wants to know; a task cleared alone leaves such a run too."""
+    for row in ask(connection, url, "running_in_failed_runs")[:_MOST_RUNS]:
+        said = f"failed, and {row['tasks']} of its tasks run"
+        do = "unless somebody cleared them alone: `dagstop stop` stops the run again"
+        yield Finding(f"run {row['dag_id']} {row['run_id']}", True, said, do)
 
 
 def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:

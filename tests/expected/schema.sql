@@ -1046,6 +1046,42 @@ COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per t
 
 
 --
+-- Name: running_in_failed_runs(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.running_in_failed_runs() RETURNS TABLE(dag_id text, run_id text, tasks bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    return query execute format(
+        $sql$
+        select r.dag_id::text, r.run_id::text, count(*)
+        from %1$I.task_instance t
+        join %1$I.dag_run r on r.dag_id = t.dag_id and r.%2$I = t.%2$I
+        where t.state = 'running' and r.state = 'failed'
+        group by r.dag_id, r.run_id
+        order by r.dag_id, r.run_id
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION running_in_failed_runs(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.running_in_failed_runs() IS 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+
+
+--
 -- Name: seconds_of(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2404,6 +2440,14 @@ GRANT ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) TO dagstop_lis
 --
 
 REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION running_in_failed_runs(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.running_in_failed_runs() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.running_in_failed_runs() TO dagstop_listener;
 
 
 --

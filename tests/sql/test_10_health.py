@@ -31,3 +31,20 @@ def test_all_four_are_expected(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.rows("select distinct status, count(*) over () from dagstop.trigger_health()") == [
         ("installed", 4)
     ]
+
+
+def test_what_runs_in_failed_runs_is_named(airflow_db: AirflowDatabase) -> None:
+    for number, run in enumerate(("stopped", "running", "before_dagstop")):
+        airflow_db.add_running(run, (f"{run}_a", f"{run}_b"), number)
+    airflow_db.set_run("failed", "stopped")
+    with airflow_db.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")  # no trigger fires
+        cursor.execute("update dag_run set state = 'failed' where run_id = 'before_dagstop'")
+    left = airflow_db.rows("select * from dagstop.running_in_failed_runs()")
+    assert left == [("dag", "before_dagstop", 2)]
+    airflow_db.rows("select dagstop.stop_again('dag', 'before_dagstop')")
+    assert airflow_db.rows("select * from dagstop.running_in_failed_runs()") == []
+    assert airflow_db.states()["before_dagstop_a"] == "failed"
+    assert airflow_db.states()["running_a"] == "running"
+    order = "select state_before, cascaded from dagstop.stop_order where run_id = 'before_dagstop'"
+    assert airflow_db.rows(order) == [("failed", True)]

@@ -100,6 +100,10 @@ def test_a_run_that_is_failed_already_is_stopped_again(
     airflow_db.rows("alter table dag_run enable trigger user")
     tasks.bash("sleep 7303", tasks.environment("dag", "run"))
     wait_for("sleep 7303")
+    findings = json.loads(dagstop("check", "--json", "--database-url", airflow_db.url, check=False).stdout)
+    assert {"name": "run dag run", "ok": True, "said": "failed, and 1 of its tasks run"}.items() <= next(
+        finding for finding in findings["findings"] if finding["name"].startswith("run ")
+    ).items()
     stop = ("stop", "dag", "run", "--wait", "--database-url", airflow_db.url)
     with Listener(airflow_db.url, tmp_path):
         for outcome in ("stopped", "nothing_found"):
