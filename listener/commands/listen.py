@@ -134,6 +134,8 @@ def _alone(config: ListenerConfig) -> int | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.warning(event("waiting", why="another listener runs on this host", lock=path))
+        why = "another listener has this state directory"
+        do = "wait for its end, or give the listener of another database a --state-dir of its own"
+        log.warning(event("waiting", why=why, lock=path, do=do))
         fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
