@@ -123,23 +123,6 @@ def test_a_notice_that_never_comes_is_noticed(airflow_db: AirflowDatabase) -> No
 
 @one_server
 @shape_2
-def test_two_listeners_on_one_host_one_works_one_waits(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
-    with Listener(airflow_db.url, tmp_path) as first:
-        second = Listener(airflow_db.url, tmp_path)
-        second.log_path = tmp_path / "second.log"
-        with second.log_path.open("wb") as log:
-            second.process = subprocess.Popen(second.command, env=CLEAN, stderr=log)
-        try:
-            second.wait_for("waiting why=")
-            first.kill()
-            second.wait_for("connected")
-        finally:
-            second.process.kill()
-            second.process.wait()
-
-
-@one_server
-@shape_2
 def test_behind_a_pooler_in_transaction_mode_it_polls(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, pooler: Callable[[str], str]
 ) -> None:

@@ -50,11 +50,12 @@ class Listener:
         self._environment = {**CLEAN, **environment}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Listener:
+    def start(self, until: str = "connected") -> Listener:
+        """Return once its log says `until`."""
         with self.log_path.open("ab") as log:
             before = log.tell()
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self._environment)
-        self.wait_for("connected", after=before)
+        self.wait_for(until, after=before)
         return self
 
     def wait_for(self, text: str, *, after: int = 0, timeout: float = 20.0) -> None:
