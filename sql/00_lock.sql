@@ -2,8 +2,8 @@
 -- search_path finds Airflow's tables.
 -- Changes: nothing. Takes the locks that attaching and dropping triggers needs, on the tables of
 -- Airflow's that are there and on those that have a trigger of dagstop's.
--- Leaves alone: whoever is at work. It waits for the first table with nothing of anybody's in its
--- hands, and for the others not at all, but tries for a second: a session of Airflow's that has
+-- Leaves alone: whoever is at work. It waits two seconds at most for the first table, with nothing of
+-- anybody's in its hands, and for the others not at all, but tries for a second: a session that has
 -- task_instance and wants dag_run would else be ended by Postgres, as one side of a deadlock.
 
 do $$
@@ -12,6 +12,10 @@ declare
     held boolean := false;
     give_way_at timestamptz;
 begin
+    if current_setting('lock_timeout') = '0' then
+        -- a script in psql: whoever waits in the queue for a lock makes all behind it wait
+        perform set_config('lock_timeout', '2s', true);
+    end if;
     for airflow_table in
         select c.oid
         from pg_catalog.pg_class c

@@ -118,6 +118,16 @@ def test_the_script_makes_the_same_schema(bare_db: AirflowDatabase, server: Serv
     assert server.dump(bare_db.url) == before
 
 
+@pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_the_script_gives_up_on_a_table_that_is_held(bare_db: AirflowDatabase, server: Server) -> None:
+    with bare_db.transaction() as cursor:
+        cursor.execute("lock table dag_run in row exclusive mode")
+        with pytest.raises(RuntimeError, match="lock timeout"):
+            server.psql(bare_db.url, install_script())
+    assert bare_db.one("select to_regnamespace('dagstop')") is None
+
+
 def test_the_script_says_where_it_does_not_belong(server: Server) -> None:
     with pytest.raises(RuntimeError, match="no Airflow tables dag_run"):
         server.psql(server.create_database(), install_script())
