@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import psycopg2.extras
 from psycopg2 import sql as composed
 from psycopg2.extensions import connection as Connection
@@ -25,6 +26,17 @@ _KEEPALIVE: Mapping[str, Any] = {
 }
 
 
+def _moment(text: str | bytes | None, cursor: Any) -> Any:
+    """A timestamptz; None for a year that Python cannot hold, which must not fail the other rows."""
+    try:
+        return psycopg2.extensions.PYDATETIMETZ(text, cursor)
+    except ValueError:
+        return None
+
+
+_TIMESTAMPTZ = psycopg2.extensions.new_type((1184,), "timestamptz", _moment)
+
+
 def connect(url: str, application_name: str, *, statement_timeout: float = 30.0) -> Connection:
     """An autocommit connection. Raises psycopg2.OperationalError.
 
@@ -37,6 +49,7 @@ def connect(url: str, application_name: str, *, statement_timeout: float = 30.0)
         **_KEEPALIVE,
     )
     connection.autocommit = True
+    psycopg2.extensions.register_type(_TIMESTAMPTZ, connection)
     with connection.cursor() as cursor:
         cursor.execute("select set_config('statement_timeout', %s, false)", (f"{statement_timeout}s",))
     return connection

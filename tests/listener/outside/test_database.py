@@ -1,0 +1,28 @@
+"""Rows as the listener gets them from a real Postgres."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dagstop.orders import read_order
+from dagstop.outside.database import connect, query
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+
+
+@one_server
+@shape_2
+@pytest.mark.parametrize("date", ["10000-01-01", "0044-03-15 BC"])
+def test_a_year_that_python_cannot_hold_hides_no_order(airflow_db: AirflowDatabase, date: str) -> None:
+    """psycopg2 raises ValueError for it, at the fetch of all rows."""
+    airflow_db.add_running("run")
+    airflow_db.add_run(run_id="odd", date=FIRST_DATE + timedelta(1))
+    airflow_db.rows("update dag_run set execution_date = %s where run_id = 'odd'", (date,))
+    airflow_db.rows("update dag_run set state = 'failed'")
+    connection = connect(airflow_db.url, "test")
+    rows = query(connection, "open_orders", host="h", ids=None, max_orders=9)
+    connection.close()
+    dates = {order.run_id: order.logical_date for order in map(read_order, rows)}
+    assert dates == {"run": FIRST_DATE, "odd": None}
