@@ -7,7 +7,7 @@ ALONE := $(BIN)/python -m dagstop.lab.namespace
 SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e matrix lint format clean
+.PHONY: help demo test e2e bench matrix lint format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ test: lint ## All tests but those on real Airflows
 
 e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
+
+bench: $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
+	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint and types
 	$(BIN)/ruff format --check --quiet .

@@ -1,0 +1,54 @@
+"""`python -m tests.bench [--quick] [SUBJECT ...]`, inside dagstop.lab.namespace (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import containers, fleet, groups, rest, updates
+from tests.bench.plot import svg
+from tests.bench.stage import Stage
+from tests.bench.table import Found, show
+
+OUTPUT = Path("build/bench")
+SUBJECTS = {
+    "groups": groups.run,
+    "containers": containers.run,
+    "mass": updates.mass,
+    "updates": updates.run,
+    "rest": rest.run,
+    "fleet": fleet.run,
+    "growth": rest.growth,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=" ".join(SUBJECTS))
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
+    options = parser.parse_args()
+    if unknown := set(options.subjects) - set(SUBJECTS):
+        parser.error(f"no such subject: {' '.join(sorted(unknown))}; there are {' '.join(SUBJECTS)}")
+    if not os.environ.get("DAGSTOP_TEST_NAMESPACE"):
+        sys.exit("It kills for real and wants a pid namespace of its own: make bench")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    found: list[Found] = []
+    with Stage(options.quick, OUTPUT) as stage:
+        for name in options.subjects or SUBJECTS:
+            begun = time.monotonic()
+            result = SUBJECTS[name](stage)
+            result.write(OUTPUT)
+            found.append(result)
+            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    curves = [curve for one in found for curve in one.curves]
+    if curves:
+        (OUTPUT / "growth.svg").write_text(svg(curves))
+    text = show(found)
+    (OUTPUT / "table.txt").write_text(text + "\n")
+    print(text)
+
+
+main()

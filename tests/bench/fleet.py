@@ -1,0 +1,91 @@
+"""Many listeners on one database: commit to the last one awake, and what the committer pays."""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+import time
+
+import psycopg2
+
+from tests.bench.stage import Dagstop, Stage
+from tests.bench.table import Curve, Found, Row, median
+
+SIZES = (1, 10, 50, 200)
+
+
+def run(stage: Stage) -> Found:
+    found = Found("fleet")
+    awake: list[tuple[float, float]] = []
+    commits: dict[int, list[float]] = {size: [] for size in SIZES}
+    wakes: dict[int, list[float]] = {size: [] for size in SIZES}
+    side = Dagstop(stage)
+    side.listener.kill()  # only its database is wanted: the fleet listens in its place
+    for turn in range(4):
+        for size in SIZES:
+            fleet = _Fleet(side.database.url, size)
+            for number in range(stage.times(20)):
+                run_id = f"fleet{size}_{turn}_{number}"
+                side.add_runs([run_id])
+                time.sleep(0.02)
+                before = side.fail("run_id", run_id)
+                wakes[size].append((fleet.last_awake() - before) * 1000)
+                commits[size].append(side.statement_ms + side.commit_ms)
+            fleet.end()
+    side.connection.close()
+    awake = [(size, median(wakes[size])) for size in SIZES]
+    paid = [(float(size), median(commits[size])) for size in SIZES]
+    found.curves.append(
+        Curve("A fleet on one database", "listeners", "ms", {"last awake": awake, "UPDATE and commit": paid})
+    )
+    row = Row("UPDATE and commit with 200 listeners", "1 listener", paid[0][1], paid[-1][1], "ms", "<= 2 x")
+    row.met = paid[-1][1] <= 2 * paid[0][1]
+    found.rows.append(row)
+    found.rows.append(
+        Row("commit to last of 200 awake", "1 listener", awake[0][1], awake[-1][1], "ms", "a curve")
+    )
+    return found
+
+
+class _Fleet:
+    """Connections that LISTEN, in a process of their own; it prints when the last one woke."""
+
+    def __init__(self, url: str, size: int) -> None:
+        words = [sys.executable, "-m", "tests.bench.fleet", url, str(size)]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        self.last_awake()  # "ready"
+
+    def last_awake(self) -> float:
+        assert self._process.stdout is not None
+        return float(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _serve(url: str, size: int) -> None:
+    connections = {}
+    poller = select.epoll()
+    for _ in range(size):
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        connection.cursor().execute("listen dagstop")
+        connections[connection.fileno()] = connection
+        poller.register(connection.fileno(), select.EPOLLIN)
+    print(time.monotonic(), flush=True)
+    while True:
+        asleep = set(connections)
+        while asleep:
+            for descriptor, _ in poller.poll():
+                connection = connections[descriptor]
+                connection.poll()
+                if connection.notifies:
+                    connection.notifies.clear()
+                    asleep.discard(descriptor)
+        print(time.monotonic(), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))
