@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from dagstop.evidence.surroundings import database_key
+from dagstop.evidence.surroundings import database_key, same_place
 from dagstop.model import Label, Role
 
 _FRACTION = re.compile(r"\.\d+")
@@ -227,6 +227,14 @@ def conflict(one: Label, other: Label) -> str | None:
         if a.run_id is None and a.logical_date is not None and parse_date(b.run_id) == a.logical_date:
             return replace(a, logical_date=None).contradicts(b)
     return one.contradicts(other)
+
+
+def differs(label: Label, source: Label) -> str | None:
+    """The field that says that a process is not of the task of what it descends from, or None."""
+    mine, theirs = label.airflow_home, source.airflow_home
+    if mine is not None and theirs is not None and not same_place(mine, theirs):
+        return "AIRFLOW_HOME"
+    return conflict(label, source)
 
 
 def read_tags(tags: Mapping[str, str]) -> Label:

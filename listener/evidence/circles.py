@@ -28,6 +28,9 @@ class Circles:
         self._processes = processes
         self._circles: dict[int, _Circle] = {}
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._circles
+
     def leader_of(self, process: Process, number: int) -> Process | None:
         """The labelled leader of the circle that `process` is in, if it joined while that stood."""
         circle = self._circles.get(number)

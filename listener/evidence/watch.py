@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dagstop.evidence.airflow_names import conflict, is_init, read_command, read_tags, surroundings_of
+from dagstop.evidence.airflow_names import differs, is_init, read_command, read_tags, surroundings_of
 from dagstop.evidence.circles import Circles
-from dagstop.evidence.surroundings import same_place
 from dagstop.model import Identity, Label, Process, Role
-from dagstop.outside.procfs import ProcFS, Stat
+from dagstop.outside.procfs import ProcFS, Stat, parse_stat
 
 _NEVER = frozenset({Role.SERVICE, Role.TEST})
 _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
@@ -45,6 +44,8 @@ class Watch:
         self._namespace = proc.pid_namespace(own_pid)
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}
+        self._restless: set[int] = set()  # pids whose words may still change
+        self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
         self._sessions = Circles("session", self.processes)
         self._groups = Circles("process group", self.processes)
         self.changed = False  # labels differ from those last saved
@@ -54,8 +55,7 @@ class Watch:
         pids = set(self._proc.pids())
         for gone in self.processes.keys() - pids:
             self._forget(gone)
-        unsettled = [pid for pid, process in self.processes.items() if _unsettled(process)]
-        self._read([*(pids - self.processes.keys()), *unsettled])
+        self._read([*(pids - self.processes.keys()), *self._restless])
 
     def look(self) -> dict[int, Process]:
         """Read every process's stat again and label what is new: the view that a kill goes by."""
@@ -63,6 +63,7 @@ class Watch:
         for gone in self.processes.keys() - set(pids):
             self._forget(gone)
         self._read(pids)
+        self._label_late()
         return self.processes
 
     def labelled(self) -> Iterable[Process]:
@@ -80,28 +81,33 @@ class Watch:
                 circles.died(process, number, self._proc.now_ticks())
 
     def _forget(self, pid: int) -> None:
-        gone = self.processes.pop(pid)
-        self.changed = self.changed or gone.label is not None
+        gone = self.processes.pop(pid, None)
+        self._restless.discard(pid)
+        self._stats.pop(pid, None)
+        self.changed = self.changed or (gone is not None and gone.label is not None)
 
     def _read(self, pids: list[int]) -> None:
         fresh: list[Process] = []
         for pid in pids:
-            stat = self._proc.stat(pid)
-            if stat is None:
-                self.processes.pop(pid, None)
+            data = self._proc.read(pid, "stat")
+            if data is not None and data == self._stats.get(pid) and pid not in self._restless:
+                continue  # it did nothing since: most of a host sleeps
+            stat = parse_stat(data) if data else None
+            if data is None or stat is None:
+                self._forget(pid)
                 continue
+            self._stats[pid] = data
             known = self.processes.get(pid)
             if known is None or known.identity.start != stat.start:
                 known = self.processes[pid] = self._new(pid, stat)
-                fresh.append(known)
-                continue
-            known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
-            known.state = stat.state
-            if _unsettled(known):
+            else:
+                known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
+                known.state = stat.state
+                if pid not in self._restless:
+                    continue
                 self._reread(known)
-                fresh.append(known)
-            elif known.label is None and known.role is Role.OTHER:
-                fresh.append(known)  # its session or parent may have been labelled since
+            fresh.append(known)
+            (self._restless.add if _unsettled(known) else self._restless.discard)(pid)
         self._label(fresh)
         self._remember_circles()
 
@@ -159,6 +165,20 @@ class Watch:
             if process.label != before:
                 self.changed = True
 
+    def _label_late(self) -> None:
+        """Those whose parent, session or group was labelled after them, until none is left."""
+        tried: set[int] = set()
+        while late := [p for p in self.processes.values() if p.pid not in tried and self._may_inherit(p)]:
+            self._label(late)
+            tried.update(process.pid for process in late)
+
+    def _may_inherit(self, process: Process) -> bool:
+        if process.label is not None or process.role is not Role.OTHER:
+            return False
+        parent = self.processes.get(process.ppid)
+        labelled = parent is not None and parent.label is not None
+        return labelled or process.sid in self._sessions or process.pgid in self._groups
+
     def _label_one(self, process: Process) -> None:
         parent = self._parent(process)
         source, how = self._inherited(process, parent)
@@ -175,7 +195,7 @@ class Watch:
         elif own is not None and source is None:
             return
         if source is not None and source.label is not None:
-            if label is not None and (field := _differs(label, source.label)):
+            if label is not None and (field := differs(label, source.label)):
                 if process.title is None:
                     process.contrary = f"its {field} differs from that of {how}"
             else:
@@ -274,11 +294,3 @@ class Watch:
                 circles.seen(process, number, now)
         self._sessions.forget_the_old(now)
         self._groups.forget_the_old(now)
-
-
-def _differs(label: Label, source: Label) -> str | None:
-    """The field that says that a process is not of the task of what it descends from, or None."""
-    mine, theirs = label.airflow_home, source.airflow_home
-    if mine is not None and theirs is not None and not same_place(mine, theirs):
-        return "AIRFLOW_HOME"
-    return conflict(label, source)
