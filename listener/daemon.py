@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from dagstop.outside.engine import Engine
 from dagstop.outside.procfs import ProcFS
 from dagstop.stopping import Stopping
 
+SWITCH = 0.0002
+"""Seconds after which a thread that computes lets another one run: each may have an order in hand."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
 
@@ -71,6 +74,7 @@ class Daemon:
         if self._state_dir is not None:
             self._watch.restore(memory.load(self._state_dir, self._proc.boot_id()))
         self._watch.look()
+        sys.setswitchinterval(SWITCH)
         self.link.start()
         self._notify("READY=1")
         poller = select.poll()
@@ -82,6 +86,9 @@ class Daemon:
             due = min(next_tick, self._stopping.next_at())
             poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
+            if self.link.rang:
+                self.link.rang = False
+                self._stopping.glance()
             while self.link.news:
                 news = self.link.news.popleft()
                 self._swept = self._swept or news.sweep

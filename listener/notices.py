@@ -61,6 +61,7 @@ class Link:
     listener_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     details: Callable[[], dict[str, Any]] = dict
     news: deque[News] = field(default_factory=deque)
+    rang: bool = False  # orders are about to be read; whoever looks resets it
     state: str = "connecting"  # "listening", "polling", "connecting"
     health: dict[str, Any] = field(default_factory=dict)
     _reports: deque[dict[str, Any]] = field(default_factory=deque)
@@ -187,6 +188,9 @@ class Link:
         connection.poll()
         rung = any(notice.channel == "dagstop" for notice in connection.notifies)
         connection.notifies.clear()
+        if rung:
+            self.rang = True
+            self.wake_main()
         return rung
 
     def _send(self, connection: Connection) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dagstop.evidence.containers import Container
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries, Quarry
-from dagstop.logs import shown
+from dagstop.logs import event, shown
 from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Verdict
 
 ToDbClock = Callable[[datetime], datetime]
@@ -195,3 +195,19 @@ def is_superseded(hunt: Hunt) -> bool:
     """True if all that the order stopped was cleared (or marked otherwise) since."""
     targets = hunt.order.targets
     return bool(targets) and all(target.released_at is not None for target in targets)
+
+
+def summary(order: StopOrder, result: Findings, outcome: str) -> str:
+    """The log line of an order that is done."""
+    took = result.last_death_at - order.created_at if result.last_death_at else None
+    return event(
+        outcome,
+        order=order.id,
+        run=order.name,
+        processes=len(result.processes),
+        containers=len(result.containers),
+        spared=len(result.spared),
+        not_found=",".join(result.not_found) or "-",
+        milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
+        by=order.asked_by.get("session_user_name"),
+    )

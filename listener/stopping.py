@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import psycopg2.extras
 
@@ -24,8 +23,10 @@ from dagstop.logs import event, log
 from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import ProcFS
-from dagstop.report import Findings, findings, is_superseded, resumed
+from dagstop.report import Findings, findings, is_superseded, resumed, summary
 
+SOON = 0.02
+"""Seconds from the first signals to the first look at everything: the dying want the processor first."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
 
@@ -43,6 +44,7 @@ class Work:
     problem: str | None = None
     refreshed: float = field(default_factory=time.monotonic)
     next_look: float = 0.0
+    next_glance: float = float("inf")  # its last process died: did it leave something behind?
     earlier: Findings | None = None
 
 
@@ -75,7 +77,7 @@ class Stopping:
 
     def next_at(self) -> float:
         """When (monotonic seconds) `step` is due if nothing happens before."""
-        return min((work.next_look for work in self._works.values()), default=float("inf"))
+        return min((min(w.next_look, w.next_glance) for w in self._works.values()), default=float("inf"))
 
     def take(self, news: News) -> None:
         """Begin the orders that are new; bring those under way up to date."""
@@ -85,6 +87,10 @@ class Stopping:
         if fresh:
             self._begin([self._works[order.id or 0] for order in fresh])
         self._link.expect(len(self._works))
+
+    def glance(self) -> None:
+        """Learn what is new on the host, while the orders for which the bell rang are being read."""
+        self._watch.tick()
 
     def late_starters(self) -> None:
         """Ask again for the orders whose run started something after they were ended here."""
@@ -118,20 +124,28 @@ class Stopping:
         return True
 
     def _begin(self, works: list[Work]) -> None:
-        """Signal what is already known to be the run's, then look at everything."""
-        self._judge(works, self._survey(), 0.0)
-        self._look(works)
+        """Signal what is already known to be the run's; a look at everything follows."""
+        around = self._survey()
+        self._judge(works, around, 0.0)
+        self._ask_engines(works, around)
         for work in works:
+            work.next_look = time.monotonic() + (SOON if work.hunt.first_signal is not None else 0.0)
             if work.hunt.first_signal is not None and not self._config.dry_run:
                 self._send(work, None)  # so that it is known if this listener is cut off now
 
-    def _look(self, works: list[Work]) -> None:
-        looked = time.monotonic()
-        self._watch.look()
+    def _look(self, works: list[Work], *, closely: bool) -> None:
+        """`closely`: at every process; otherwise at new ones only, which no order can end with."""
+        looked = time.monotonic() if closely else 0.0
+        if closely:
+            self._watch.look()
+        else:
+            self._watch.tick()
         around = self._survey()
         self._judge(works, around, looked)
         for work in works:
-            work.next_look = work.hunt.next_at()
+            work.next_glance = float("inf")
+            soonest = float("inf") if closely else work.next_look
+            work.next_look = min(soonest, work.hunt.next_at())
         self._ask_engines(works, around)
 
     def _survey(self) -> Surroundings:
@@ -168,18 +182,18 @@ class Stopping:
             self._watch.died(quarry.identity)
             for work in self._works.values():
                 if quarry.identity in work.hunt.quarries and not work.hunt.alive():
-                    work.next_look = 0.0
+                    work.next_glance = 0.0
                     work.containers_clean = False
 
     def _round(self) -> None:
         moment = time.monotonic()
-        due = [work for work in self._works.values() if work.next_look <= moment]
+        due = [w for w in self._works.values() if min(w.next_look, w.next_glance) <= moment]
         if not due:
             return
         for work in due:
             work.hunt.escalate(self._pool)
         self._reap()
-        self._look(due)
+        self._look(due, closely=any(work.next_look <= moment for work in due))
         stale = {work.hunt.order.id or 0 for work in due if moment - work.refreshed > 1.0}
         for identity in stale:
             self._works[identity].refreshed = moment
@@ -199,7 +213,7 @@ class Stopping:
         for work in asking:
             work.asked_engine = True
             # only a pass that begins when no process is left can be the last one
-            work.containers_clean = not work.hunt.alive() and work.hunt.clean
+            work.containers_clean = not work.hunt.alive() and work.hunt.clean and work.hunt.looked > 0
         quests = [Quest(work.hunt.order, tuple(work.clients.values())) for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay)
@@ -262,20 +276,7 @@ class Stopping:
         order = work.hunt.order
         outcome = result.outcome(is_superseded(work.hunt)).value if final is not None else None
         if final is not None:
-            took = result.last_death_at - order.created_at if result.last_death_at else None
-            log.info(
-                event(
-                    f"would be {outcome}" if self._config.dry_run else outcome or "",
-                    order=order.id,
-                    run=order.name,
-                    processes=len(result.processes),
-                    containers=len(result.containers),
-                    spared=len(result.spared),
-                    not_found=",".join(result.not_found) or "-",
-                    milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
-                    by=order.asked_by.get("session_user_name"),
-                )
-            )
+            log.info(summary(order, result, f"would be {outcome}" if self._config.dry_run else f"{outcome}"))
         if self._config.dry_run:
             return
         self._link.tell(

@@ -48,7 +48,7 @@ class Hunt:
     first_signal: float | None = None  # monotonic seconds
     waiting_until: float | None = None  # something settles, or a runner is cleaning up
     clean: bool = False  # the last look found nothing that is still to die
-    looked: float = 0.0  # when that look began, monotonic seconds
+    looked: float = 0.0  # when that look began, monotonic seconds; 0: it was no look at everything
     settled: float = 0.0  # when a runner has had its time to report its own failure
 
     def __post_init__(self) -> None:
@@ -117,10 +117,12 @@ class Hunt:
     @property
     def finished(self) -> bool:
         """True once nothing is left, or only what cannot be killed."""
+        if self.waiting_until is not None or self.looked == 0.0:
+            return False
         alive = self.alive()
         if not alive:
-            return self.clean and self.waiting_until is None and self.looked >= self._calm_at()
-        return len(self.given_up()) == len(alive) and self.waiting_until is None
+            return self.clean and self.looked >= self._calm_at()
+        return len(self.given_up()) == len(alive)
 
     def next_at(self) -> float:
         """When (monotonic seconds) to look again if nobody dies before."""
