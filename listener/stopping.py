@@ -26,7 +26,7 @@ from dagstop.outside.procfs import ProcFS
 from dagstop.report import Findings, findings, is_superseded, resumed, summary
 
 SOON = 0.02
-"""Seconds from the first signals to the first look at everything: the dying want the processor first."""
+"""Seconds from an order to the first look at everything: what is dying wants the processor first."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
 
@@ -70,6 +70,7 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
+        self._rang = float("inf")  # when the bell rang for the orders that come next
 
     @property
     def under_way(self) -> int:
@@ -90,6 +91,8 @@ class Stopping:
 
     def glance(self) -> None:
         """Learn what is new on the host, while the orders for which the bell rang are being read."""
+        self._rang = time.monotonic()
+        self._containers.warm_up()
         self._watch.tick()
 
     def late_starters(self) -> None:
@@ -127,9 +130,10 @@ class Stopping:
         """Signal what is already known to be the run's; a look at everything follows."""
         around = self._survey()
         self._judge(works, around, 0.0)
-        self._ask_engines(works, around)
+        self._ask_engines(works, around, self._rang)
+        glanced, self._rang = self._rang < float("inf"), float("inf")
         for work in works:
-            work.next_look = time.monotonic() + (SOON if work.hunt.first_signal is not None else 0.0)
+            work.next_look = time.monotonic() + (SOON if glanced else 0.0)
             if work.hunt.first_signal is not None and not self._config.dry_run:
                 self._send(work, None)  # so that it is known if this listener is cut off now
 
@@ -202,7 +206,7 @@ class Stopping:
         for work in due:
             self._finish_if_done(work)
 
-    def _ask_engines(self, works: list[Work], around: Surroundings) -> None:
+    def _ask_engines(self, works: list[Work], around: Surroundings, since: float = float("inf")) -> None:
         if not self._containers.any_engine:
             for work in works:
                 work.containers_clean = True
@@ -216,7 +220,7 @@ class Stopping:
             work.containers_clean = not work.hunt.alive() and work.hunt.clean and work.hunt.looked > 0
         quests = [Quest(work.hunt.order, tuple(work.clients.values())) for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
-        self._containers.look(quests, around, self._clock.to_db, delay=delay)
+        self._containers.look(quests, around, self._clock.to_db, delay=delay, since=since)
 
     def _take_found(self, work: Work, found: Found) -> None:
         work.asked_engine = False

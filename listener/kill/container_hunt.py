@@ -73,7 +73,7 @@ class ContainerHunts:
             for engine in self.engines:
                 if engine.exists:
                     with suppress(EngineUnreachable):
-                        engine.running()
+                        engine.learn()
 
         threading.Thread(target=learn, name="engines", daemon=True).start()
 
@@ -84,9 +84,13 @@ class ContainerHunts:
         to_db_clock: Callable[[datetime], datetime],
         *,
         delay: float = 0.0,
+        since: float = float("inf"),
     ) -> None:
-        """Begin a pass; one Found for each quest comes into `results`."""
-        arguments = (list(quests), around, to_db_clock, delay)
+        """Begin a pass; one Found for each quest comes into `results`.
+
+        A listing of the engines that began after `since` (monotonic seconds) will do.
+        """
+        arguments = (list(quests), around, to_db_clock, delay, since)
         threading.Thread(target=self._pass, args=arguments, name="containers", daemon=True).start()
 
     def _pass(
@@ -95,6 +99,7 @@ class ContainerHunts:
         around: Surroundings,
         to_db_clock: Callable[[datetime], datetime],
         delay: float,
+        since: float,
     ) -> None:
         time.sleep(delay)
         found = {id(quest): Found(quest.order.id or 0) for quest in quests}
@@ -102,7 +107,7 @@ class ContainerHunts:
         try:
             for engine in self.engines:
                 if engine.exists or self._seen:
-                    pending += self._engine(engine, quests, found, around, to_db_clock)
+                    pending += self._engine(engine, quests, found, around, to_db_clock, since)
             for result, future in pending:
                 try:
                     result.ends.append(future.result())
@@ -123,9 +128,10 @@ class ContainerHunts:
         found: dict[int, Found],
         around: Surroundings,
         to_db_clock: Callable[[datetime], datetime],
+        since: float,
     ) -> list[tuple[Found, Future[ContainerEnd]]]:
         try:
-            containers = engine.running()
+            containers = engine.running(since)
         except EngineUnreachable as exc:
             if not self._engine_is_idle(engine):
                 for result in found.values():

@@ -6,6 +6,8 @@ The docker package is imported on first use: a host without an engine never pays
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +41,8 @@ class Engine:
         self.url = url
         self._client: APIClient | None = None
         self._known: dict[str, Container] = {}
+        self._listed_at = 0.0  # when the listing that gave `_known` began, monotonic seconds
+        self._listing = threading.Lock()
 
     @property
     def exists(self) -> bool:
@@ -48,8 +52,24 @@ class Engine:
     def version(self) -> str:
         return str(self._call(lambda client: client.version()["Version"]))
 
-    def running(self) -> list[Container]:
-        """Every running or paused container, with its tags. One call and one for each new one."""
+    def learn(self) -> None:
+        """List ahead of need, unless that is under way: a hanging engine must not gather threads."""
+        if self._listing.acquire(blocking=False):
+            try:
+                self._list()
+            finally:
+                self._listing.release()
+
+    def running(self, since: float = float("inf")) -> list[Container]:
+        """Every running or paused container, with its tags; a listing begun after `since` will do."""
+        with self._listing:
+            if self._listed_at < since:
+                self._list()
+            return list(self._known.values())
+
+    def _list(self) -> None:
+        """One call, and one for each new container."""
+        begun = time.monotonic()
         listed = self._call(lambda client: client.containers())
         found: dict[str, Container] = {}
         for row in listed:
@@ -59,8 +79,7 @@ class Engine:
                 known = self.inspect(row["Id"])
             if known is not None:
                 found[known.id] = known
-        self._known = found
-        return list(found.values())
+        self._known, self._listed_at = found, begun
 
     def inspect(self, name: str) -> Container | None:
         """A running container by id or name; None if it is gone or has ended."""

@@ -153,6 +153,10 @@ class ProcFS:
     def comm(self, pid: int) -> str:
         return (self.read(pid, "comm") or b"").decode("utf-8", "replace").rstrip("\n")
 
+    def cgroups(self, pid: int) -> str:
+        """/proc/PID/cgroup: the paths that a container engine named after the container's id."""
+        return (self.read(pid, "cgroup") or b"").decode("utf-8", "replace")
+
     def boot_id(self) -> str:
         """Differs after each boot of the host, where start times count from, and in each container:
         with its pid namespace what a pid means changes too.

@@ -1,0 +1,78 @@
+"""A container's init is signalled directly only if its cgroup is the container's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from dagstop.evidence.containers import Container
+from dagstop.kill.containers import _init, end_container
+from dagstop.model import Decision, Verdict
+from dagstop.outside.procfs import ProcFS
+
+ID = "f" * 64
+
+
+class Cgroups(ProcFS):
+    """The real /proc, but every process is in the cgroup `text`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def cgroups(self, pid: int) -> str:
+        return self.text
+
+
+class Engine:
+    """Remembers what it was told; its container ends at once."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def signal(self, container: Container, name: str) -> None:
+        self.told.append(name)
+
+    def inspect(self, name: str) -> None:
+        return None
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "7301"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def container(pid: int) -> Container:
+    facts: dict[str, Any] = {"name": "c", "image": "i", "paused": False, "tags": {}, "auto_remove": False}
+    created = datetime.now(timezone.utc)
+    return Container(id=ID, pid=pid, created_at=created, restart_policy="no", **facts)
+
+
+def test_a_pid_that_is_not_in_the_containers_cgroup_is_not_its_init(child: subprocess.Popen[bytes]) -> None:
+    assert _init(ProcFS(), container(child.pid)) is None
+    assert _init(Cgroups(f"0::/docker/{'e' * 64}\n"), container(child.pid)) is None
+
+
+def test_then_the_engine_is_told(child: subprocess.Popen[bytes]) -> None:
+    engine = Engine()
+    verdict = Verdict(Decision.KILL, "")
+    end = end_container(engine, container(child.pid), verdict, ProcFS(), grace=0.1)  # type: ignore[arg-type]
+    assert engine.told == ["SIGKILL"] and end.died_at is not None
+    assert child.poll() is None
+
+
+def test_an_init_in_the_containers_cgroup_is_signalled_itself(child: subprocess.Popen[bytes]) -> None:
+    engine = Engine()
+    verdict = Verdict(Decision.KILL, "")
+    proc = Cgroups(f"0::/docker/{ID}\n")
+    end_container(engine, container(child.pid), verdict, proc, grace=0.1)  # type: ignore[arg-type]
+    assert engine.told == [] and child.wait(5) == -9
+    assert _init(proc, container(child.pid)) is None and not os.path.exists(f"/proc/{child.pid}")
