@@ -42,6 +42,7 @@ class Daemon:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
         self._swept = False
+        self._watched = 0  # a copy: the heartbeat is another thread's
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Quarries(self._proc, dry_run=config.dry_run)
         self._watch = Watch(
@@ -130,6 +131,7 @@ class Daemon:
         """Learn of new processes, so that they are known when an order comes."""
         self._watch.tick()
         self._stopping.late_starters()
+        self._watched = len(self._watch.labelled())
         if self._watch.changed and not self._stopping.under_way:
             self._save()
         self._notify("WATCHDOG=1")
@@ -143,14 +145,14 @@ class Daemon:
             "airflow_homes": list(self.config.airflow_homes),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,
-            "watched": sum(1 for _ in self._watch.labelled()),
+            "watched": self._watched,
         }
 
     def _save(self) -> None:
         if self._state_dir is None:
             return
         try:
-            memory.save(self._state_dir, self._proc.boot_id(), list(self._watch.labelled()))
+            memory.save(self._state_dir, self._proc.boot_id(), self._watch.labelled())
             self._watch.changed = False
         except OSError as exc:
             log.warning(event("memory not saved", where=self._state_dir, why=exc))

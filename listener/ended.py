@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dagstop.evidence.index import Index
 from dagstop.evidence.watch import Watch
-from dagstop.model import Identity, Process, Role, StopOrder
+from dagstop.model import Identity, Role, StopOrder
 from dagstop.outside.procfs import ProcFS
 from dagstop.report import Findings
 
@@ -58,15 +57,16 @@ class EndedOrders:
             del self._orders[number]
         if not self._orders:
             return set()
-        index: Index[Process] = Index(
-            (p for p in self._watch.labelled() if p.role is not Role.SUPERVISOR),
-            lambda process: process.label,
-        )
+        index = self._watch.index()
         for number, ended in self._orders.items():
             for process in index.of(ended.order):
                 age = self._proc.age(process.identity.start)
                 started_after = age < moment - ended.at + 1.0
-                if started_after and process.identity not in ended.looked_at:
+                if (
+                    started_after
+                    and process.role is not Role.SUPERVISOR
+                    and process.identity not in ended.looked_at
+                ):
                     ended.looked_at.add(process.identity)
                     self._reopening.add(number)
         return set(self._reopening)

@@ -12,7 +12,6 @@ from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import Client, Container, read_client
-from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
@@ -157,13 +156,13 @@ class Stopping:
         return survey(
             self._config.airflow_homes,
             urls,
-            self._watch.processes.values(),
+            self._watch.at_homes(),
             self._proc,
             os.getpid(),
         )
 
     def _judge(self, works: list[Work], around: Surroundings, looked: float) -> None:
-        index: Index[Process] = Index(self._watch.labelled(), lambda process: process.label)
+        index = self._watch.index()
         for work in works:
             try:
                 self._judge_one(work, list(index.of(work.hunt.order)), around, looked)

@@ -24,7 +24,6 @@ from dagstop.commands.looking import containers_of, look
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import judge_container, read_client
-from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import survey
 from dagstop.model import Decision
@@ -66,10 +65,10 @@ def explain(
     watch = look(homes, task_users, proc)
     containers, problems = containers_of(docker_urls)
     urls = (url, *spellings(homes), *same_databases)
-    around = survey(homes, urls, watch.processes.values(), proc, os.getpid())
+    around = survey(homes, urls, watch.at_homes(), proc, os.getpid())
     facts: list[dict[str, Any]] = []
     clients = []
-    for process in Index(watch.labelled(), lambda p: p.label).of(order):
+    for process in watch.index().of(order):
         verdict = judge(order, process, clock.started_at(process), around)
         if verdict.decision is not Decision.FOREIGN:
             facts.append(_fact(f"pid {process.pid}", command(process), verdict))

@@ -1,0 +1,159 @@
+"""Which task a process belongs to: by its own words, by its parent, its session or its process group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dagstop.evidence.airflow_names import differs, is_init, read_tags, surroundings_of
+from dagstop.evidence.circles import Circles
+from dagstop.model import Label, Process, Role
+from dagstop.outside.procfs import ProcFS
+
+_NEVER = (Role.SERVICE, Role.TEST)  # a tuple: compared by identity, where a set would hash enums
+
+
+class Labelling:
+    """Gives the processes of a watch their labels, and remembers the circles that labelled ones lead."""
+
+    def __init__(
+        self,
+        proc: ProcFS,
+        processes: Mapping[int, Process],
+        trusted_uids: Callable[[], frozenset[int]],
+        namespace: str | None,
+    ) -> None:
+        self._proc = proc
+        self._processes = processes
+        self._trusted_uids = trusted_uids
+        self._namespace = namespace
+        self._sessions = Circles("session", processes)
+        self._groups = Circles("process group", processes)
+
+    def died(self, process: Process) -> None:
+        """A labelled process died now."""
+        for circles, number in self._circles_of(process):
+            circles.died(process, number, self._proc.now_ticks())
+
+    def may_inherit(self, process: Process) -> bool:
+        """True if it has no label but is kin of something that has."""
+        if process.label is not None or process.role is not Role.OTHER:
+            return False
+        parent = self._processes.get(process.ppid)
+        labelled = parent is not None and parent.label is not None
+        return labelled or process.sid in self._sessions or process.pgid in self._groups
+
+    def label(self, process: Process) -> None:
+        """Label it by its own words and by what it descends from; its ancestors must have had their turn."""
+        parent = self.parent(process)
+        source, how = self._inherited(process, parent)
+        tags = read_tags(process.environ) if process.environ else None
+        own = process.title or tags
+        if process.title is not None and tags is not None:
+            # what a runner was started with may name another task: only the surroundings count
+            own = process.title.filled_from(surroundings_of(process.environ))
+        evidence: list[str] = []
+        label = process.label
+        if own is not None and own.names_a_run():
+            evidence.append("title" if process.title is not None else "environment")
+            label = own
+        elif own is not None and source is None:
+            return
+        if source is not None and source.label is not None:
+            if label is not None and (field := differs(label, source.label)):
+                if process.title is None:
+                    process.contrary = f"its {field} differs from that of {how}"
+            else:
+                evidence.append(how)
+                label = (label or Label()).filled_from(source.label)
+        if label is None or not label.names_a_run():
+            return
+        process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
+        process.label = self._with_surroundings(label, parent)
+        by_itself = source is None or (own is not None and own.names_a_run())
+        self._stand(process, source, by_itself=by_itself)
+        self._find_contrary(process, parent, descends=source is not None)
+
+    def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:
+        """Where a labelled process stands: near a runner or not, trusted or not."""
+        process.with_runner = process.role is Role.RUNNER or (
+            source is not None and source.with_runner and source.sid == process.sid
+        )
+        if process.role is Role.RUNNER:
+            process.line = frozenset({process.pid, process.ppid})
+        elif source is not None:
+            process.line = source.line
+        if process.uid == -1:
+            process.uid = self._proc.uid(process.pid)
+        if source is not None:
+            process.trusted = process.trusted or source.trusted
+            process.contrary = process.contrary or source.contrary
+        if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
+            process.trusted = process.trusted or process.uid in self._trusted_uids()
+
+    def parent(self, process: Process) -> Process | None:
+        parent = self._processes.get(process.ppid)
+        # a parent that started later is a reused pid
+        if parent is None or parent.identity.start > process.identity.start or parent.pid <= 2:
+            return None
+        return parent
+
+    def _inherited(self, process: Process, parent: Process | None) -> tuple[Process | None, str]:
+        """The labelled process that this one descends from, by parent, session or group."""
+        if process.role in (Role.SUPERVISOR, *_NEVER):
+            return None, ""
+        if parent is not None and parent.label is not None and parent.role not in _NEVER:
+            if process.title is None or parent.title is not None:
+                return parent, f"child of {parent.pid}"
+        if process.title is not None:
+            return None, ""  # a runner that a task started is of its own task, not of that one
+        for circles, number in self._circles_of(process):
+            if (leader := circles.leader_of(process, number)) is not None:
+                return leader, f"{circles.word} {number}"
+        return None, ""
+
+    def _circles_of(self, process: Process) -> tuple[tuple[Circles, int], tuple[Circles, int]]:
+        return (self._sessions, process.sid), (self._groups, process.pgid)
+
+    def _with_surroundings(self, label: Label, parent: Process | None) -> Label:
+        """Add AIRFLOW_HOME and the metadata database from the nearest ancestor that shows them."""
+        for _ in range(64):
+            if parent is None or (label.airflow_home and label.database):
+                break
+            label = label.filled_from(surroundings_of(parent.environ))
+            parent = self.parent(parent)
+        return label
+
+    def _find_contrary(self, process: Process, parent: Process | None, *, descends: bool) -> None:
+        """What spares a process although it carries a label."""
+        if process.role in _NEVER:
+            process.contrary = f"it is a {process.role.value} and never killed"
+            return
+        namespace = self._proc.pid_namespace(process.pid)
+        if namespace is not None and namespace != self._namespace and not descends:
+            process.contrary = "it lives in another pid namespace"
+            return
+        if process.role in (Role.RUNNER, Role.SUPERVISOR):
+            if parent is not None and parent.role is Role.TEST:
+                process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
+            return
+        for _ in range(64):
+            if parent is None or parent.role in (Role.RUNNER, Role.SUPERVISOR):
+                return
+            if parent.role is Role.TEST:
+                process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
+                return
+            if parent.role is Role.SERVICE:
+                if not is_init(parent.argv) and "remembered" not in process.evidence:
+                    process.contrary = f"it runs under {parent.argv[0][:40]!r}, pid {parent.pid}"
+                return
+            parent = self.parent(parent)
+
+    def remember_circles(self, labelled: list[Process]) -> None:
+        """Keep the sessions and groups that labelled processes lead, as long as a member lives."""
+        now = self._proc.now_ticks()
+        for process in labelled:
+            if (process.role is Role.OTHER or process.role is Role.RUNNER) and process.state not in "ZX":
+                self._sessions.seen(process, process.sid, now)
+                self._groups.seen(process, process.pgid, now)
+        self._sessions.forget_the_old(now)
+        self._groups.forget_the_old(now)
