@@ -64,6 +64,7 @@ class Daemon:
             sweep_every=config.sweep,
             dry_run=config.dry_run,
             details=self._details,
+            on_ring=self._containers.warm_up,
         )
         self._stopping = Stopping(config, self._proc, self._watch, self._pool, self._containers, self.link)
 
@@ -87,9 +88,6 @@ class Daemon:
             due = min(next_tick, self._stopping.next_at())
             poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
-            if self.link.rang:
-                self.link.rang = False
-                self._stopping.glance()
             while self.link.news:
                 news = self.link.news.popleft()
                 self._swept = self._swept or news.sweep

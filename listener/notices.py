@@ -60,8 +60,8 @@ class Link:
     dry_run: bool = False
     listener_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     details: Callable[[], dict[str, Any]] = dict
+    on_ring: Callable[[], None] = lambda: None  # what can be prepared while the orders are being read
     news: deque[News] = field(default_factory=deque)
-    rang: bool = False  # orders are about to be read; whoever looks resets it
     state: str = "connecting"  # "listening", "polling", "connecting"
     health: dict[str, Any] = field(default_factory=dict)
     _reports: deque[dict[str, Any]] = field(default_factory=deque)
@@ -189,8 +189,7 @@ class Link:
         rung = any(notice.channel == "dagstop" for notice in connection.notifies)
         connection.notifies.clear()
         if rung:
-            self.rang = True
-            self.wake_main()
+            self.on_ring()
         return rung
 
     def _send(self, connection: Connection) -> None:

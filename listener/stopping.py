@@ -26,6 +26,8 @@ from dagstop.report import Findings, findings, is_superseded, resumed, summary
 
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
+RECENT = 1.0
+"""Seconds that a listing of the engine's containers may be old for the first pass, never for the last."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
 
@@ -44,6 +46,7 @@ class Work:
     refreshed: float = field(default_factory=time.monotonic)
     next_look: float = 0.0
     next_glance: float = float("inf")  # its last process died: did it leave something behind?
+    told: bool = False  # its first signals are on the way to the database
     earlier: Findings | None = None
 
 
@@ -69,7 +72,6 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
-        self._rang = float("inf")  # when the bell rang for the orders that come next
 
     @property
     def under_way(self) -> int:
@@ -87,12 +89,6 @@ class Stopping:
         if fresh:
             self._begin([self._works[order.id or 0] for order in fresh])
         self._link.expect(len(self._works))
-
-    def glance(self) -> None:
-        """Learn what is new on the host, while the orders for which the bell rang are being read."""
-        self._rang = time.monotonic()
-        self._containers.warm_up()
-        self._watch.tick()
 
     def late_starters(self) -> None:
         """Ask again for the orders whose run started something after they were ended here."""
@@ -126,15 +122,14 @@ class Stopping:
         return True
 
     def _begin(self, works: list[Work]) -> None:
-        """Signal what is already known to be the run's; a look at everything follows."""
+        """Signal what is known to be the run's, then what is new; a look at everything follows."""
         around = self._survey()
         self._judge(works, around, 0.0)
-        self._ask_engines(works, around, self._rang)
-        glanced, self._rang = self._rang < float("inf"), float("inf")
+        self._ask_engines(works, around, since=time.monotonic() - RECENT)
+        self._watch.tick()
+        self._judge(works, self._survey(), 0.0)
         for work in works:
-            work.next_look = time.monotonic() + (SOON if glanced else 0.0)
-            if work.hunt.first_signal is not None and not self._config.dry_run:
-                self._send(work, None)  # so that it is known if this listener is cut off now
+            work.next_look = time.monotonic() + SOON
 
     def _look(self, works: list[Work], *, closely: bool) -> None:
         """`closely`: at every process; otherwise at new ones only, which no order can end with."""
@@ -204,6 +199,9 @@ class Stopping:
             self._link.refresh(stale)
         for work in due:
             self._finish_if_done(work)
+            if work.hunt.first_signal is not None and not work.told and work.hunt.order.id in self._works:
+                work.told = True
+                self._send(work, None)  # so that it is known if this listener is cut off
 
     def _ask_engines(self, works: list[Work], around: Surroundings, since: float = float("inf")) -> None:
         if not self._containers.any_engine:

@@ -67,7 +67,9 @@ class ContainerHunts:
         return self._seen and self._shims()
 
     def warm_up(self) -> None:
-        """Load the Docker client and learn what runs, so that an order need not wait for it."""
+        """Load the Docker client and learn what runs, so that an order need not wait for it. Thread-safe."""
+        if not any(engine.exists for engine in self.engines):
+            return
 
         def learn() -> None:
             for engine in self.engines:

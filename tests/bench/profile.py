@@ -10,10 +10,10 @@ from tests.bench.table import median
 # what is looked for in the trace, and what a reader is told; the first such moment after the commit
 MOMENTS = (
     ("Link._rung ended", "the doorbell rang (NOTIFY reached the listener)"),
-    ("Watch.tick ended", "what is new in /proc was read (tick)"),
     ("Link._fetch ended", "the orders were read from the database"),
     ("Stopping.take begun", "the main thread has them"),
-    ("Quarries._send begun", "judged; first signal goes out"),
+    ("Watch.tick ended", "what is known was judged, what is new in /proc was read (tick)"),
+    ("Quarries._send begun", "first signal goes out"),
     ("Watch.look begun", "the closer look begins"),
     ("Watch.look ended", "all of /proc was read"),
 )
