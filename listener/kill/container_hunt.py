@@ -56,6 +56,7 @@ class ContainerHunts:
     dry_run: bool = False
     results: deque[Found] = field(default_factory=deque)
     _seen: bool = False  # an engine was there since the listener started
+    _learning: threading.Thread = field(default_factory=threading.Thread)
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
 
     @property
@@ -67,8 +68,11 @@ class ContainerHunts:
         return self._seen and self._shims()
 
     def warm_up(self) -> None:
-        """Load the Docker client and learn what runs, so that an order need not wait for it. Thread-safe."""
-        if not any(engine.exists for engine in self.engines):
+        """Load the Docker client and learn what runs, so that an order need not wait for it.
+
+        Called at each doorbell, which anybody may ring: one at a time is enough.
+        """
+        if self._learning.is_alive() or not any(engine.exists for engine in self.engines):
             return
 
         def learn() -> None:
@@ -77,7 +81,8 @@ class ContainerHunts:
                     with suppress(EngineUnreachable):
                         engine.learn()
 
-        threading.Thread(target=learn, name="engines", daemon=True).start()
+        self._learning = threading.Thread(target=learn, name="engines", daemon=True)
+        self._learning.start()
 
     def look(
         self,
