@@ -1,0 +1,134 @@
+"""Who may do what: Airflow's role, a DBA with nothing but UPDATE on dag_run, the listener's, a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+
+from dagstop.lab.postgres import rows
+from tests.listener.test_stop import one_server
+from tests.support.airflow_tables import AirflowDatabase
+
+ROLES = ("r_airflow", "r_dba", "r_listener", "r_stranger")
+SECRETS = (
+    "stop_order", "stop_target", "report", "listener", "fault", "refused_write", "setting", "history",
+    "open_order",
+)  # fmt: skip
+NOBODY_MAY = {
+    "write an order": "insert into dagstop.stop_order (kind, airflow_schema, dag_id) values ('run', 'public', 'd')",
+    "change an order": "update dagstop.stop_order set closed_at = now()",
+    "remove an order": "delete from dagstop.stop_order",
+    "write a target": "insert into dagstop.stop_target (order_id, task_id, map_index) values (1, 't', -1)",
+    "write a report": "insert into dagstop.report (order_id, host) values (1, 'h')",
+    "write a setting": "update dagstop.setting set value = 'all'",
+    "forge a listener": "insert into dagstop.listener (host, listener_id, version) values ('h', gen_random_uuid(), '1')",
+    "cascade": "select dagstop.cascade('{1}', 'public')",
+    "complete": "select dagstop.complete_orders('{1}', 'public')",
+    "close": "select dagstop.close_orders('{1}')",
+    "put back": "select dagstop.put_back('public', '{}')",
+    "record a fault": "select dagstop.record_fault('p', 'c', 'm', '{}')",
+    "prune": "select dagstop.prune()",
+    "add to the schema": "create table dagstop.mine (id int)",
+    "replace a function": "create or replace function dagstop.ring() returns void language sql as 'select'",
+    "drop a trigger": "drop trigger dagstop_order on dag_run",
+    "disable triggers": "alter table dag_run disable trigger all",
+    "fire an order from a table of its own": (
+        "create temp table dag_run (dag_id text, run_id text, state text, end_date timestamptz);"
+        " create trigger t after insert on dag_run for each row execute function dagstop.order_run()"
+    ),
+    "switch the triggers off": "set session_replication_role = replica",
+}
+ONLY_THE_LISTENER_MAY = {
+    "read orders": "select * from dagstop.open_orders('h')",
+    "report": "select dagstop.write_report(1, 'h', 'stopped', null, null, '{}')",
+    "beat": "select * from dagstop.heartbeat('h', gen_random_uuid(), '1', '{}')",
+    "retire": "select dagstop.retire('h', gen_random_uuid())",
+    "ask for states": "select * from dagstop.task_states(null, null)",
+    "explain": "select * from dagstop.would_be_order('dag', 'run')",
+    "see the triggers": "select * from dagstop.trigger_health()",
+    "see the hosts": "select * from dagstop.task_hosts()",
+    **{f"read {table}": f"select * from dagstop.{table}" for table in SECRETS},
+}
+ON_AIRFLOWS_TABLES = {
+    "select * from dag_run": {"r_airflow", "r_dba"},
+    "select * from task_instance": {"r_airflow"},
+    "update dag_run set state = 'failed'": {"r_airflow", "r_dba"},
+    "update task_instance set state = 'failed'": {"r_airflow"},
+    "delete from task_instance": {"r_airflow"},
+    "delete from dag_run": {"r_airflow"},
+}
+
+
+@pytest.fixture
+def db(airflow_db: AirflowDatabase) -> Iterator[AirflowDatabase]:
+    """A running run, and the four roles; Airflow's does not own its tables here."""
+    for role in ROLES:
+        airflow_db.rows(f"create role {role} login")
+    airflow_db.rows("grant dagstop_listener to r_listener")
+    airflow_db.rows("grant select, insert, update, delete on all tables in schema public to r_airflow")
+    airflow_db.rows("grant select, update on dag_run to r_dba")
+    airflow_db.add_running()
+    yield airflow_db
+    for role in ROLES:
+        airflow_db.rows(f"drop owned by {role} cascade; drop role {role}")
+
+
+def may(db: AirflowDatabase, role: str, statement: str) -> bool:
+    """Whether a role may; what it does is undone."""
+    connection = psycopg2.connect(db.user_url(role))
+    try:
+        connection.cursor().execute(statement)
+    except psycopg2.errors.InsufficientPrivilege:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+@one_server
+def test_each_role_may_do_its_own_and_no_more(db: AirflowDatabase) -> None:
+    allowed: list[tuple[str, set[str]]] = [
+        *((statement, set()) for statement in NOBODY_MAY.values()),
+        *((statement, {"r_listener"}) for statement in ONLY_THE_LISTENER_MAY.values()),
+        *ON_AIRFLOWS_TABLES.items(),
+    ]
+    for statement, wanted in allowed:
+        assert {role for role in ROLES if may(db, role, statement)} == wanted, statement
+
+
+@one_server
+@pytest.mark.parametrize("role", ["r_airflow", "r_dba"])
+def test_who_may_update_only_stops_with_no_right_on_the_schema(db: AirflowDatabase, role: str) -> None:
+    rows(db.user_url(role), "update dag_run set state = 'failed'")
+    assert db.states() == {"a": "failed"}
+    assert db.one("select session_user_name, cascaded from dagstop.stop_order") == (role, True)
+    assert db.faults() == []
+
+
+HIJACK = """
+    create schema evil authorization r_dba;
+    create function evil.now() returns timestamptz language plpgsql as $$ begin raise 'hijacked'; end $$;
+    create function evil.to_jsonb(anyelement) returns jsonb language plpgsql as $$ begin raise 'hijacked'; end $$;
+    create function evil.same(text, text) returns boolean language plpgsql as $$ begin raise 'hijacked'; end $$;
+    create operator evil.= (leftarg = text, rightarg = text, function = evil.same);
+    create operator evil.<> (leftarg = text, rightarg = text, function = evil.same);
+    grant usage on schema evil to public;
+"""
+
+
+@one_server
+def test_neither_operators_nor_temporary_tables_stand_in_for_ours(db: AirflowDatabase) -> None:
+    db.rows(HIJACK)
+    with psycopg2.connect(db.user_url("r_dba")) as connection:
+        cursor = connection.cursor()
+        cursor.execute(
+            "create temp table stop_order (id int); create temp table setting (name text, value text)"
+        )
+        cursor.execute("create temp table task_instance (id int)")
+        cursor.execute("set search_path = pg_temp, evil, pg_catalog, public")
+        cursor.execute("update public.dag_run set state = 'failed' where run_id operator(pg_catalog.=) 'run'")
+    connection.close()
+    assert db.states() == {"a": "failed"}
+    assert db.faults() == []
