@@ -53,7 +53,7 @@ def load(directory: Path, boot_id: str) -> dict[Identity, Label]:
         return {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         log.warning(event("memory ignored", file=path, why=exc))
         return {}
 

@@ -68,7 +68,11 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-files = st.binary(max_size=50) | st.builds(
+odd_numbers = st.sampled_from(["Infinity", "NaN", "1e400", "-1", "true", "9" * 5000])
+files = odd_numbers.map(
+    lambda n: f'{{"boot_id": "boot", "labels": [[{n}, {n}, {{"job_id": {n}}}]]}}'.encode()
+)
+files |= st.binary(max_size=50) | st.builds(
     lambda labels: json.dumps({"boot_id": "boot", "labels": labels}).encode(),
     json_values | st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), json_values), max_size=2),
 )
