@@ -88,7 +88,9 @@ def parse_date(text: str | None) -> datetime | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"-?\d{1,18}", text) else None
+    """A number as Airflow writes it; one that no column of its tables holds is none."""
+    number = int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,10}", text) else None
+    return number if number is not None and -(2**31) <= number < 2**31 else None
 
 
 def read_command(argv: Sequence[str]) -> Named:
@@ -137,6 +139,9 @@ def _read_title(title: str) -> Named | None:
     if title.startswith(_TASK_SUPERVISOR):
         try:
             words = [str(word) for word in ast.literal_eval(title[len(_TASK_SUPERVISOR) :].strip())]
+            "".join(words).encode()  # what Postgres cannot hold is nobody's id
+            if any("\0" in word for word in words):
+                return Named(Role.SUPERVISOR)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return Named(Role.SUPERVISOR)
         return Named(Role.SUPERVISOR, _read_airflow(words).label)

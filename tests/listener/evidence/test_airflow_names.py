@@ -274,3 +274,17 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
 def test_fractions_as_postgres_writes_them(text: str, microsecond: int) -> None:
     date = parse_date(text)
     assert date is not None and date.microsecond == microsecond and date.second == 13
+
+
+@pytest.mark.parametrize("number", ["99999999999", "2147483648", "1" * 5000, "\u0663", "1_0", " 1", "1.0"])
+def test_a_number_that_no_column_holds_is_none(number: str) -> None:
+    """`dagstop ps` asks the database for what processes name, and anybody's environment may name it."""
+    label = read_tags({"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_MAP_INDEX": number})
+    assert label == Label(dag_id="d")
+    assert read_tags({"AIRFLOW_CTX_MAP_INDEX": "-1"}).map_index == -1
+
+
+@pytest.mark.parametrize("word", ["t\\0", "\\ud800"])
+def test_an_id_that_postgres_cannot_hold_is_nobodys(word: str) -> None:
+    title = f"airflow task supervisor: ['airflow', 'tasks', 'run', 'd', '{word}', 'r']"
+    assert read_command([title]) == (Role.SUPERVISOR, None)
