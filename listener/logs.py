@@ -22,8 +22,11 @@ def event(name: str, **facts: Any) -> str:
 
 
 def _quoted(value: object) -> str:
+    """In quotes where it could be taken for more than one value, or for none."""
     text = shown(value)
-    return f'"{text}"' if " " in text or text == "" else text
+    if text and not any(c in text for c in ' "='):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def start(verbose: bool) -> None:
