@@ -1,0 +1,93 @@
+"""What others put into the database and into their processes: names, pids, environments, doorbells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.conftest import missing
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, dagstop, show
+from tests.support.tasks import Tasks, find, wait_for
+
+pytestmark = [one_server, shape_2]
+HOSTILE = "d\x1b[2J\n%s{}'\"\u202e\N{PILE OF POO}" + "x" * 234
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def test_another_users_process_that_names_the_run_is_spared_with_the_reason(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    if os.geteuid() != 0:
+        missing(RuntimeError("only root can start processes of another user"))
+    airflow_db.add_running("run")
+    stranger = tasks.start([*NOBODY, "sleep", "7801"], tasks.environment("dag", "run", "a"), session=True)
+    wait_for("sleep 7801")
+    airflow_db.rows("update task_instance set pid = %s", (stranger.pid,))
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "spared" and find("sleep 7801")
+    (item,) = report["detail"]["spared"]
+    assert item["why"] == "it runs as uid 65534, which runs no Airflow of ours", show(report)
+
+
+def test_a_recorded_pid_alone_kills_nobody(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    bystander = tasks.start(["sleep", "7811"], {"PATH": os.environ["PATH"]}, session=True)
+    postgres = airflow_db.one("select pid from pg_stat_activity where backend_type = 'checkpointer'")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        assert listener.process is not None
+        pids = (1, 2, listener.process.pid, os.getpid(), postgres, bystander.pid, -1, 0)
+        airflow_db.add_run()
+        for number, pid in enumerate(pids):
+            airflow_db.add_task(f"t{number}", pid=pid, hostname="host-1", job_id=number)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["detail"]["processes"] == [], show(report)
+        assert listener.process.poll() is None and bystander.poll() is None
+    assert airflow_db.one("select count(*) = 1 from pg_stat_activity where pid = %s", (postgres,))
+
+
+def test_doorbells_of_others_cost_no_order_and_nobody(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    for number in range(3):
+        airflow_db.add_running(f"run{number}", number=number)
+    tasks.bash("sleep 7821", tasks.environment("dag", "run0", "a"))
+    tasks.bash("sleep 7822", tasks.environment("dag", "run1", "a"))
+    wait_for("sleep 7822")
+    flood = "select pg_notify('dagstop', left(n || %s || repeat('x', 7000), 7000)) from generate_series(1, 2000) n"
+    with Listener(airflow_db.url, tmp_path) as listener:
+        for _ in range(3):
+            airflow_db.rows(flood, (HOSTILE,))
+        airflow_db.set_run("failed", "run0")
+        airflow_db.rows(flood, (HOSTILE,))
+        airflow_db.set_run("failed", "run2")
+        reports = listener.wait_for_reports(2)
+        assert [report["outcome"] for report in reports] == ["stopped", "nothing_found"]
+        assert find("sleep 7822") and not find("sleep 7821")
+        assert "lost" not in listener.log()
+
+
+def test_hostile_names_are_escaped_wherever_they_are_shown(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_run(dag_id=HOSTILE[:250], run_id=HOSTILE[:250])
+    airflow_db.add_task(HOSTILE[:250], dag_id=HOSTILE[:250], run_id=HOSTILE[:250], hostname="host-1")
+    names = (HOSTILE[:250], HOSTILE[:250])
+    tasks.bash("exec -a $'sleep\\e[2J' sleep 7831", tasks.environment(*names, HOSTILE[:250]))
+    wait_for("sleep\x1b[2J 7831")
+    database = ("--database-url", airflow_db.url)
+    here = (*database, "--airflow-home", str(tmp_path), "--docker-url", "unix:///nowhere")
+    said = [dagstop("ps", *here).stdout, dagstop("explain", *names, *here).stdout]
+    said += [dagstop("explain", "x" + HOSTILE, "r", *here, check=False).stderr]
+    said += [dagstop("stop", "x" + HOSTILE, "r", *database, check=False).stderr]
+    assert all("\\x1b[2J" in text for text in said), said
+    said += [dagstop("stop", *names, *database).stdout, dagstop("status", *database).stdout]
+    with Listener(airflow_db.url, tmp_path) as listener:
+        (report,) = listener.wait_for_reports(1)
+        said += [listener.log(), dagstop("history", *database).stdout]
+    assert report["outcome"] == "stopped", show(report)
+    for text in said:
+        assert "\\x1b[2J" in text and all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
