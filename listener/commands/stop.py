@@ -109,7 +109,7 @@ def _wait(
     if not quiet:
         for row in rows:
             if row["closed_at"] is None:
-                missing = ", ".join(row["waiting_for"]) or "no listener is alive"
+                missing = shown(", ".join(row["waiting_for"])) or "no listener is alive"
                 click.echo(f"order {row['id']} is still open, waiting for: {missing}")
     return rows
 
@@ -118,7 +118,7 @@ def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
     counts = f"{report['processes']} processes, {report['containers']} containers"
     took = report["milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
-    return f"  {report['host']}: {report['outcome']} ({counts}{speed})"
+    return f"  {shown(report['host'])}: {report['outcome']} ({counts}{speed})"
 
 
 def _left(row: dict[str, Any]) -> bool:

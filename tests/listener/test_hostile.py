@@ -91,3 +91,15 @@ def test_hostile_names_are_escaped_wherever_they_are_shown(
     assert report["outcome"] == "stopped", show(report)
     for text in said:
         assert "\\x1b[2J" in text and all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
+
+
+def test_a_hosts_name_is_escaped_too(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running("run")
+    airflow_db.set_run("failed")
+    airflow_db.rows("select dagstop.write_report(1, %s, 'stopped', null, null, '{}')", ("done\x1b[2J",))
+    airflow_db.rows("update dagstop.stop_order set closed_at = null")
+    beat = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', '{}')"
+    airflow_db.rows(beat, ("late\x1b[2J",))
+    wait = ("stop", "dag", "run", "--wait", "--timeout", "0.1", "--database-url", airflow_db.url)
+    said = dagstop(*wait, check=False).stdout
+    assert "done\\x1b[2J: stopped" in said and "late\\x1b[2J" in said and "\x1b" not in said
