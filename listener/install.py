@@ -62,6 +62,7 @@ def install(
     def attempt(connection: Connection) -> Installed:
         schema = catalogue.airflow_schema(connection)
         whole = not catalogue.missing_objects(connection)
+        whole = whole and not catalogue.belongs_to_another(connection)
         current = whole and catalogue.revision(connection) == head()
         broken = catalogue.broken_triggers(connection, schema) if whole else ()
         if current and not broken:
@@ -121,7 +122,7 @@ def head() -> str:
 
 def _upgrade(connection: Connection, whole: bool) -> None:
     if catalogue.revision(connection) is not None and not whole:
-        # somebody dropped a part by hand: the files create what is missing and keep what is there
+        # a part was dropped by hand, or is another role's: the files make good what is not as it should be
         for name in sql.INSTALL_FILES:
             run(connection, sql.script(name))
     command.upgrade(_config(connection), "head")

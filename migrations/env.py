@@ -14,7 +14,12 @@ from dagstop.migrations.apply import run
 
 VERSION_TABLE = "alembic_version"
 VERSION_SCHEMA = "dagstop"
-CREATE_SCHEMA = f"create schema if not exists {VERSION_SCHEMA};"
+# not "if not exists", which asks for the right to create one even where there is one
+CREATE_SCHEMA = f"""do $$ begin
+    if to_regnamespace('{VERSION_SCHEMA}') is null then
+        create schema {VERSION_SCHEMA};
+    end if;
+end $$;"""
 
 
 def migrate() -> None:

@@ -1,6 +1,7 @@
 -- Fired by: `dagstop install` (revision 0001), or its `--sql` script.
 -- Changes: creates the schema dagstop, the role dagstop_listener if the installer may create
--- roles, and the settings. Run again, it changes nothing and keeps settings that were edited.
+-- roles, and the settings; all belongs to the owner of Airflow's tables. Run again, it changes
+-- nothing and keeps settings that were edited.
 -- Leaves alone: everything of Airflow's; no table, column or type of it is touched.
 
 create schema if not exists dagstop;
@@ -16,6 +17,37 @@ exception
         null;  -- another database of this server has it already
     when insufficient_privilege then
         raise notice 'role dagstop_listener not created: the listener needs the role that owns schema dagstop';
+end
+$$;
+
+do $$
+declare
+    -- dagstop's functions update Airflow's tables with the rights of their owner, and with them runs any
+    -- trigger that the tables' owner has put there: if a superuser owned them, he would be one too
+    tables_owner regrole;
+    statement text;
+begin
+    select c.relowner into tables_owner from pg_catalog.pg_class c where c.oid = to_regclass('dag_run');
+    if tables_owner is null or tables_owner = current_user::regrole then
+        return;
+    end if;
+    if tables_owner <> (select c.relowner from pg_catalog.pg_class c where c.oid = to_regclass('task_instance')) then
+        raise exception 'dag_run and task_instance belong to two roles'
+            using hint = 'Give them one owner, as Airflow does.', errcode = 'insufficient_privilege';
+    end if;
+    execute format('alter schema dagstop owner to %s', tables_owner);
+    for statement in
+        select format('alter table dagstop.%I owner to %s', c.relname, tables_owner)
+        from pg_catalog.pg_class c
+        where c.relnamespace = 'dagstop'::regnamespace and c.relkind in ('r', 'v') and c.relowner <> tables_owner
+        union all
+        select format('alter function %s owner to %s', p.oid::regprocedure, tables_owner)
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'dagstop'::regnamespace and p.proowner <> tables_owner
+    loop
+        execute statement;
+    end loop;
+    perform set_config('role', trim(both '"' from tables_owner::text), true);
 end
 $$;
 

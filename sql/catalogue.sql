@@ -46,6 +46,14 @@ order by c.relname;
 -- may_create_schema --
 select has_database_privilege(current_database(), 'create');
 
+-- belongs_to_another --
+-- dagstop's functions act with their owner's rights, which must not exceed those of Airflow's
+select exists (
+    select from pg_proc p
+    where p.pronamespace = to_regnamespace('dagstop') and p.prosecdef
+        and p.proowner <> (select c.relowner from pg_class c where c.oid = to_regclass('dag_run'))
+);
+
 -- version_table --
 select to_regclass('dagstop.alembic_version') is not null;
 

@@ -24,6 +24,14 @@ select dagstop.retire(%(host)s, %(listener_id)s::uuid);
 -- trigger_health --
 select * from dagstop.trigger_health();
 
+-- owners --
+-- security definer functions act with the rights of their owner
+select pg_get_userbyid(p.proowner) as definer, pg_get_userbyid(c.relowner) as owner
+from pg_proc p
+cross join pg_class c
+where p.oid = to_regprocedure('dagstop.cascade_statement()')
+    and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')));
+
 -- listeners --
 select *, seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) as live, clock_timestamp() as db_now
 from dagstop.listener

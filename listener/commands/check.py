@@ -60,6 +60,7 @@ def check(
     findings = [
         *_revision(connection, url),
         *_triggers(connection, url),
+        *_owner(connection, url),
         *_round_trip(connection, url),
         *_listeners(connection, url),
         *_faults(connection, url),
@@ -99,6 +100,14 @@ def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
         name = f"trigger {row['table_name']}.{row['trigger_name']}"
         ok = row["status"] == "installed"
         yield Finding(name, ok, row["status"], "" if ok else "run `dagstop install`")
+
+
+def _owner(connection: Connection, url: str) -> Iterator[Finding]:
+    """Airflow's role could borrow the rights of whoever owns the functions, by a trigger of its own."""
+    for row in ask(connection, url, "owners"):
+        ok = row["definer"] == row["owner"]
+        said = f"dagstop's functions act as {row['definer']}, Airflow's tables belong to {row['owner']}"
+        yield Finding("rights in the database", ok, said, "" if ok else "run `dagstop install`")
 
 
 def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:

@@ -70,6 +70,11 @@ def missing_objects(connection: Connection) -> frozenset[str]:
     return sql.objects() - {str(row[0]) for row in ask(connection, "objects")}
 
 
+def belongs_to_another(connection: Connection) -> bool:
+    """Whether functions of dagstop have another owner than Airflow's tables, and so perhaps more rights."""
+    return bool(ask(connection, "belongs_to_another")[0][0])
+
+
 def broken_triggers(connection: Connection, schema: str) -> tuple[str, ...]:
     """The triggers that are missing, disabled, outdated or attached elsewhere, as `table.trigger`.
 

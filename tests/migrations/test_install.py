@@ -196,8 +196,38 @@ def test_rights(bare_db: AirflowDatabase) -> None:
     assert bare_db.states() == {"a": "failed"}
     assert uninstall(bare_db.user_url("half"))
     install(bare_db.url)
+    bare_db.rows("drop role if exists other; create role other login")
     with pytest.raises(errors.MissingRightError, match="does not own schema dagstop"):
-        uninstall(bare_db.user_url("half"))
+        uninstall(bare_db.user_url("other"))
+
+
+@pytest.mark.parametrize("by", ["install", "script", "healed"])
+def test_the_owner_of_airflows_tables_gains_nothing(
+    bare_db: AirflowDatabase, server: Server, by: str
+) -> None:
+    """A superuser installs; the tables' owner has a trigger that would use the rights of our functions."""
+    bare_db.rows("drop role if exists af; create role af login; grant create, usage on schema public to af")
+    for table in ("dag_run", "task_instance"):
+        bare_db.rows(f"alter table {table} owner to af")
+    server.psql(bare_db.url, install_script()) if by == "script" else install(bare_db.url)
+    if by == "healed":
+        bare_db.rows("alter function dagstop.cascade_statement() owner to postgres")
+        assert install(bare_db.url).changed
+    assert not install(bare_db.url).changed
+    rows(
+        bare_db.user_url("af"),
+        "create function public.f() returns trigger language plpgsql as"
+        " $f$ begin execute 'alter role af superuser'; return new; end $f$;"
+        " create trigger zz before update on task_instance for each row execute function public.f()",
+    )
+    bare_db.add_running()
+    rows(bare_db.user_url("af"), "update dag_run set state = 'failed'")
+    assert bare_db.one("select rolsuper from pg_roles where rolname = 'af'") is False
+    assert bare_db.one("select count(*) from dagstop.stop_order") == 1
+    assert bare_db.one("select count(*) from dagstop.fault where sqlstate = '42501'") == 1
+    rows(bare_db.user_url("af"), "drop trigger zz on task_instance")
+    bare_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    assert bare_db.states() == {"a": "failed"}
 
 
 def test_connection_errors_never_show_the_password(server: Server) -> None:
