@@ -128,6 +128,7 @@ class Daemon:
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
         self._watch.tick()
+        self._containers.learn_clients(self._watch.labelled())
         self._stopping.late_starters()
         self._watched = len(self._watch.labelled())
         if self._watch.changed and not self._stopping.under_way:

@@ -8,7 +8,7 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, read_tags
@@ -29,7 +29,7 @@ class Container:
     paused: bool
     restart_policy: str
     auto_remove: bool
-    tags: Mapping[str, str]  # AIRFLOW_CTX_* and DAGSTOP_* of its environment and labels
+    tags: Mapping[str, str]  # AIRFLOW_CTX_*, DAGSTOP_* and AIRFLOW_HOME of its environment and labels
 
     @property
     def label(self) -> Label | None:
@@ -56,6 +56,9 @@ def judge_container(
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
     label, evidence = container.label, ["container's AIRFLOW_CTX_* tags"]
+    if label is not None and label.airflow_home and "DAGSTOP_AIRFLOW_HOME" not in container.tags:
+        # an image may bring an AIRFLOW_HOME of its own: only ours says something
+        label = label if around.is_home(label.airflow_home) else replace(label, airflow_home=None)
     # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
     trusted, contrary = True, None
     if client is not None:

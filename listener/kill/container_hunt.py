@@ -6,23 +6,23 @@ containerd-shim is left on the host, without which no container lives.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dagstop.evidence.containers import Client, Container, judge_container
+from dagstop.evidence.cidfiles import CidFiles
+from dagstop.evidence.containers import Client, Container, judge_container, read_client
 from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.containers import ContainerEnd, end_container
 from dagstop.kill.quarry import now
 from dagstop.logs import event, log
-from dagstop.model import Decision, StopOrder, Verdict
+from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
@@ -57,6 +57,7 @@ class ContainerHunts:
     results: deque[Found] = field(default_factory=deque)
     _seen: bool = False  # an engine was there since the listener started
     _learning: threading.Thread = field(default_factory=threading.Thread)
+    _cidfiles: CidFiles = field(default_factory=CidFiles)
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
 
     @property
@@ -83,6 +84,10 @@ class ContainerHunts:
 
         self._learning = threading.Thread(target=learn, name="engines", daemon=True)
         self._learning.start()
+
+    def learn_clients(self, processes: Iterable[Process]) -> None:
+        """Note which containers the docker clients among the tasks' processes have started."""
+        self._cidfiles.learn([client for process in processes if (client := read_client(process))])
 
     def look(
         self,
@@ -152,7 +157,7 @@ class ContainerHunts:
                 container.id: (container, None) for container in by_label.of(quest.order)
             }
             for client in quest.clients:
-                named = _named(engine, client, self.proc)
+                named = _named(engine, client, self.proc, self._cidfiles.of(client))
                 if named is not None:
                     candidates[named.id] = (named, client)
             for container, through in candidates.values():
@@ -193,12 +198,11 @@ class ContainerHunts:
         return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
 
 
-def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
+def _named(engine: Engine, client: Client, proc: ProcFS, cid: str) -> Container | None:
     """The container that a `docker run` of the task started, if it was started after that."""
     # a name means one container only on the engine that the client talks to; an id is everybody's
     name = client.name if client.engine in {None, engine.url} else None
-    if client.cidfile is not None:
-        name = _cid(client) or name
+    name = cid or name
     container = engine.inspect(name) if name else None
     if container is None:
         return None
@@ -206,20 +210,3 @@ def _named(engine: Engine, client: Client, proc: ProcFS) -> Container | None:
     client_age = proc.age(client.process.identity.start)
     # it would be somebody else's if it was there before the client was
     return container if age <= client_age + 1 else None
-
-
-def _cid(client: Client) -> str:
-    """What the client wrote to its --cidfile, as the client sees that path; empty if nothing."""
-    root = f"/proc/{client.process.pid}"
-    path = f"{root}/root{client.cidfile}"
-    if client.cidfile is not None and not client.cidfile.startswith("/"):
-        path = f"{root}/cwd/{client.cidfile}"
-    try:
-        # the path is the task's own word: it may be a FIFO, on which a plain open would hang
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, 64).decode("ascii")
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError):
-        return ""

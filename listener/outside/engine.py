@@ -149,11 +149,14 @@ class Engine:
             self._client = None
 
 
+_TAGS = ("AIRFLOW_CTX_", "DAGSTOP_", "AIRFLOW_TMP_DIR", "AIRFLOW_HOME")
+
+
 def _tags(environment: list[str], labels: dict[str, str]) -> dict[str, str]:
-    """AIRFLOW_CTX_* and DAGSTOP_* of a container; its environment wins over its labels."""
+    """AIRFLOW_CTX_*, DAGSTOP_*, AIRFLOW_HOME of a container; its environment wins over its labels."""
     pairs = [item.partition("=")[::2] for item in environment]
     merged = {**labels, **dict(pairs)}
-    return {k: v for k, v in merged.items() if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_", "AIRFLOW_TMP_DIR"))}
+    return {k: v for k, v in merged.items() if k.startswith(_TAGS)}
 
 
 def _moment(text: str) -> datetime:

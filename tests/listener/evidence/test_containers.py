@@ -18,6 +18,9 @@ TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_T
         "DAGSTOP_AIRFLOW_HOME": HOME}  # fmt: skip
 
 
+UNTAGGED = {name: value for name, value in TAGS.items() if not name.startswith("DAGSTOP_")}
+
+
 def container(tags: Mapping[str, str]) -> Container:
     return Container("c" * 64, "name", "image", 700, at(-10), False, "no", False, tags)
 
@@ -38,6 +41,11 @@ CASES: list[tuple[str, Decision, Decision]] = [
     ("the run's", verdict(TAGS), Decision.KILL),
     ("its labels lack the home", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}), Decision.KILL),
     ("no home, two Airflows", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True), Decision.SPARE),
+    ("docker run -e AIRFLOW_HOME, two Airflows", verdict({**UNTAGGED, "AIRFLOW_HOME": HOME}, foreign=True),
+     Decision.KILL),
+    ("its image's own home", verdict({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}), Decision.KILL),
+    ("its image's own home, two Airflows",
+     verdict({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}, foreign=True), Decision.SPARE),
     ("another Airflow's", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}), Decision.SPARE),
     ("another run's", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}), Decision.FOREIGN),
     ("nobody's", verdict({"AIRFLOW_TMP_DIR": "/tmp/airflow"}), Decision.FOREIGN),
