@@ -24,6 +24,9 @@ e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead 
 bench: $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
 
+matrix: $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
+	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py $(ARGS)
+
 lint: $(VENV)/.installed ## Formatting, lint and types
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .

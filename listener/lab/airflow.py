@@ -54,6 +54,7 @@ class Airflow(Records):
         self._venv = venv
         self._policy_text = policy_text
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._former: list[subprocess.Popen[bytes]] = []  # ended, or told to end
         self._family = Family()
         self.web = Web(self.generation, self.port)
         self.environment = environment.variables(
@@ -173,13 +174,27 @@ class Airflow(Records):
         """Mark the run failed as the web UI does."""
         self.web.fail_run(dag_id, run_id, int(self.run(dag_id, run_id)["id"]))
 
-    def fail_task_by_ui(self, dag_id: str, run_id: str, task_id: str) -> None:
+    def fail_task_by_ui(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
         """Mark the task instance failed as the web UI does."""
         date = self.date(dag_id, run_id)
         text = date.isoformat(sep=" ", timespec="microseconds")
-        self.web.fail_task(dag_id, run_id, task_id, text)
+        self.web.fail_task(dag_id, run_id, task_id, text, map_index)
 
     # -- accidents ---------------------------------------------------------------------------------
+
+    def signal_scheduler(self, number: signal.Signals) -> None:
+        """Signal the scheduler alone; return once it is gone, or (SIGTERM) waits for its tasks."""
+        self._family.members()  # its children are known now, should it die
+        scheduler = self._started.pop("scheduler")
+        self._former.append(scheduler)
+        scheduler.send_signal(number)
+        silent = (
+            "SELECT count(*) AS n FROM job WHERE job_type = 'SchedulerJob' AND state = 'running'"
+            " AND latest_heartbeat > now() - interval '8 seconds'"
+        )
+        self.wait_for(
+            lambda: scheduler.poll() is not None or not self.query(silent)[0]["n"], "without its scheduler"
+        )
 
     def sigkill_everything(self, keep: Sequence[str] = ()) -> list[proc.Process]:
         """SIGKILL every Airflow process and give them; what tasks started lives on.
@@ -219,6 +234,8 @@ class Airflow(Records):
             raise LabError(f"{' '.join(command)} failed\n{end}")
 
     def _spawn(self, name: str, command: Sequence[str]) -> None:
+        if name in self._started:
+            self._former.append(self._started[name])
         with (self.home / "output" / f"{name}.log").open("ab") as output:
             self._started[name] = subprocess.Popen(
                 [str(self._venv / "bin" / command[0]), *command[1:]],
@@ -232,5 +249,5 @@ class Airflow(Records):
         self._family.adopt(self._started[name].pid)
 
     def _reap(self) -> None:
-        for process in self._started.values():
+        for process in (*self._started.values(), *self._former):
             process.poll()

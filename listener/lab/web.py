@@ -50,7 +50,7 @@ class Web:
         else:
             self._api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
 
-    def fail_task(self, dag_id: str, run_id: str, task_id: str, date: str) -> None:
+    def fail_task(self, dag_id: str, run_id: str, task_id: str, date: str, map_index: int = -1) -> None:
         """What the UI's "mark task failed" does; `date` is `YYYY-MM-DD HH:MM:SS.ffffff+00:00`."""
         if self._generation == 1:
             # flask-admin escapes the separator of a compound key with a dot
@@ -60,7 +60,8 @@ class Web:
             body: dict[str, Any] = {"new_state": "failed"}
             if self._generation == 2:
                 body["dry_run"] = False
-            self._api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", body)
+            index = f"/{map_index}" if map_index >= 0 else ""
+            self._api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}{index}", body)
 
     def _classic_action(self, page: str, action: str, row_id: str) -> None:
         html = self._open("GET", page).decode()

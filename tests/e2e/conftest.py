@@ -1,48 +1,45 @@
-"""Fixtures of the end-to-end tests, and the table they end with.
+"""Fixtures of the end-to-end tests, and the tables that the matrix ends with.
 
-AIRFLOW=1.10.0,2.11.2 selects versions (`1.10.0-bare`: without dagstop's cluster policy);
-MODE=up or MODE=dead selects that half of the cells.
+AIRFLOW=1.10.0,2.11.2 selects versions (`1.10.0-bare`: without dagstop's cluster policy); MODE=up,late
+selects modes. Without MATRIX=full a part is played that fits CI: two modes on one start of Airflow.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from dagstop.lab.airflows import RECIPES
 from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server, binaries, rows
-from tests.e2e.stage import Stage
+from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
+from tests.e2e.kinds import KINDS
+from tests.e2e.play import Cells, Play
+from tests.e2e.site import Site
 
-CELLS = (("up", "sql"), ("up", "ui"), ("dead", "ui"), ("dead", "sql"))  # in this order: see Stage
-MODES = tuple(filter(None, os.environ.get("MODE", "").split(","))) or ("up", "dead")
+FULL = os.environ.get("MATRIX") == "full"
 VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or tuple(RECIPES)
-SELECTED = [cell for cell in CELLS if cell[0] in MODES]
+_MODES = tuple(filter(None, os.environ.get("MODE", "").split(","))) or tuple(MODES)
+_IN_CI = {"up": ("ui_run", "sql_task"), "web_only": ("sql_run", "ui_task")}
 
 
-@dataclass
-class Row:
-    """One line of the table; times in ms from the commit (sql) or from the click (ui)."""
-
-    version: str
-    mode: str
-    action: str
-    processes: int
-    containers: int
-    work: float
-    runners: float | None
-    confirmed: float
-
-
-TABLE: list[Row] = []
+def plays() -> dict[tuple[str, str], list[Act]]:
+    """The acts of each start of Airflow, by version and mode (`ci`: all that there are in CI)."""
+    found: dict[tuple[str, str], list[Act]] = {}
+    for version in VERSIONS:
+        generation = int(version.partition(".")[0])
+        if FULL:
+            for mode in _MODES:
+                found[version, mode] = acts_of(mode, ACTIONS, generation)
+        else:
+            found[version, "ci"] = [a for m in _MODES for a in acts_of(m, _IN_CI.get(m, ()), generation)]
+    return {name: acts for name, acts in found.items() if acts}
 
 
-def run_id(mode: str, action: str) -> str:
-    """The run that belongs to a cell."""
-    return f"e2e_{6101 + CELLS.index((mode, action))}"
+PLAYS = plays()
+PLAYED: dict[tuple[str, str], Cells] = {}
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +54,7 @@ def airflow_server() -> Iterator[Server]:
     """A Postgres with room for the connections of many tasks."""
     server = Server(list(binaries().values())[-1])
     try:
-        rows(server.url("postgres"), "alter system set max_connections = 300")
+        rows(server.url("postgres"), "alter system set max_connections = 800")
         server.halt()
         server.start()
         yield server
@@ -65,28 +62,38 @@ def airflow_server() -> Iterator[Server]:
         server.stop()
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def stage(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: Server) -> Iterator[Stage]:
-    """One Airflow per version, every run of every selected cell already at work."""
-    version, _, bare = request.param.partition("-")
-    stage = Stage(version, not bare, airflow_server.create_database(), docker_engine)
+@pytest.fixture(scope="module")
+def cells(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: Server) -> Iterator[Cells]:
+    """What came of the acts of one start of Airflow."""
+    acts = PLAYS[request.param]
+    timed = {"DAGSTOP_LAB_SCHEDULED": "1"} if any(act.action == "timeout" for act in acts) else {}
+    site = Site(request.param[0], airflow_server, docker_engine, "matrix", **timed)
     try:
-        stage.start([run_id(*cell) for cell in SELECTED])
-        yield stage
+        play = Play(site, acts)
+        play.run()
+        PLAYED[request.param] = play.cells
+        yield play.cells
     finally:
-        stage.stop()
+        site.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
-    if not TABLE:
-        return
+    """Print a table for each start of Airflow."""
     say = terminalreporter.write_line
-    terminalreporter.section("from the commit (sql) or the click (ui) to the last death, in ms")
-    say("airflow      alive action processes containers  bash+containers   runners  confirmed")
-    for row in TABLE:
-        runners = "-" if row.runners is None else f"{row.runners:.1f}"
-        say(
-            f"{row.version:<12} {row.mode:<5} {row.action:<6} {row.processes:>9}"
-            f" {row.containers:>10} {row.work:>16.1f} {runners:>9} {row.confirmed:>10.1f}"
-        )
+    for (version, _), cells in PLAYED.items():
+        for mode in dict.fromkeys(mode for mode, _, _ in cells):
+            actions = [a for a in ACTIONS if any((m, k) == (mode, a) for m, k, _ in cells)]
+            terminalreporter.section(f"{version}: {MODES[mode]}; ms from commit or click to the last death")
+            say(f"{'':<14}" + "".join(f"{action:>12}" for action in actions))
+            for kind in ("run", *(kind.name for kind in KINDS)):
+                if any((mode, action, kind) in cells for action in actions):
+                    shown = [
+                        _shown(cells[mode, a, kind].milliseconds, cells[mode, a, kind].wrong) for a in actions
+                    ]
+                    say(f"{kind:<14}" + "".join(f"{text:>12}" for text in shown))
+
+
+def _shown(milliseconds: float | None, wrong: list[str]) -> str:
+    if wrong:
+        return "WRONG"
+    return "good" if milliseconds is None else f"{milliseconds:.0f}"

@@ -22,7 +22,7 @@ import pytest
 from dagstop.lab import airflows
 from dagstop.lab.airflow import Airflow
 from dagstop.lab.postgres import Server, connect, rows
-from tests.e2e.stage import plain_environment
+from tests.e2e.site import plain_environment
 
 pytestmark = pytest.mark.e2e
 
