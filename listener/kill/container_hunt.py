@@ -26,6 +26,9 @@ from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
+LEARN_PAUSE = 0.05
+"""The least seconds between two listings ahead of need: a flood of doorbells is no load for an engine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quest:
@@ -58,6 +61,7 @@ class ContainerHunts:
     _seen: bool = False  # an engine was there since the listener started
     _learning: threading.Thread = field(default_factory=threading.Thread)
     _cidfiles: CidFiles = field(default_factory=CidFiles)
+    _next_learning: float = 0.0
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
 
     @property
@@ -71,10 +75,13 @@ class ContainerHunts:
     def warm_up(self) -> None:
         """Load the Docker client and learn what runs, so that an order need not wait for it.
 
-        Called at each doorbell, which anybody may ring: one at a time is enough.
+        Called at each doorbell, which anybody may ring: one at a time, some a second, is enough.
         """
-        if self._learning.is_alive() or not any(engine.exists for engine in self.engines):
+        if self._learning.is_alive() or time.monotonic() < self._next_learning:
             return
+        if not any(engine.exists for engine in self.engines):
+            return
+        self._next_learning = time.monotonic() + LEARN_PAUSE
 
         def learn() -> None:
             for engine in self.engines:
