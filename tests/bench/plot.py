@@ -48,12 +48,16 @@ def _panel(curve: Curve) -> list[str]:
         _, up = place(left, y)
         parts.append(f'<text x="{EDGE - 6}" y="{up:.0f}" text-anchor="end">{y:.3g}</text>')
         parts.append(f'<path d="M{EDGE} {up:.0f}H{WIDTH - 130}" stroke="#eee"/>')
+    labels: list[tuple[float, float, str, str]] = []
     for (name, series), colour in zip(curve.series.items(), COLOURS * 2, strict=False):
         drawn = [place(x, y) for x, y in series if x > 0 and y > 0]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in drawn]
         if drawn:
-            x, y = drawn[-1]
-            parts.append(f'<text x="{x + 6:.0f}" y="{y + 4:.0f}" fill="{colour}">{escape(name)}</text>')
+            labels.append((drawn[-1][1], drawn[-1][0], name, colour))
+    lowest = 0.0
+    for y, x, name, colour in sorted(labels):
+        lowest = max(y, lowest + 12)  # names of lines that end close together would cover each other
+        parts.append(f'<text x="{x + 6:.0f}" y="{lowest + 4:.0f}" fill="{colour}">{escape(name)}</text>')
     return parts

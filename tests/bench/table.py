@@ -64,7 +64,9 @@ def show(found: Sequence[Found]) -> str:
     for one in found:
         for row in one.rows:
             base = "-" if row.baseline is None else f"{row.baseline_name} {_number(row.baseline)} {row.unit}"
-            ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+            ratio = (
+                "-" if row.ratio is None else f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.2g}"
+            )
             met = "" if row.met is None else "yes" if row.met else "NO"
             value = f"{_number(row.dagstop)} {row.unit}"
             lines.append((row.what, base, value, ratio, row.bar, met))
