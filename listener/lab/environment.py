@@ -50,6 +50,8 @@ def variables(
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__PARALLELISM": str(parallelism),
+        # two cores start a hundred interpreters at once: a DAG may take a minute to load
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
         "AIRFLOW__WEBSERVER__SECRET_KEY": _SECRET,
         "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
         "PATH": f"{venv / 'bin'}:{path}",

@@ -84,8 +84,10 @@ def loop():
 
 
 def mark(run_id, what):
-    if not os.path.isdir(MARKS):
+    try:
         os.makedirs(MARKS)
+    except OSError:  # another task made it
+        pass
     open(os.path.join(MARKS, number(run_id) + "-" + what), "a").close()
 
 
