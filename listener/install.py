@@ -85,6 +85,7 @@ def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float,
     """
 
     def attempt(connection: Connection) -> bool:
+        catalogue.pin(connection)
         found = catalogue.schema_exists(connection)
         if found:
             catalogue.require_schema_rights(connection)

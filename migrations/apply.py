@@ -20,5 +20,16 @@ def apply(name: str) -> None:
 
 
 def run(connection: Connection, script: str) -> None:
-    """Run statements in the connection's transaction; % and :word in them mean themselves."""
+    """Run statements in the connection's transaction; % and :word in them mean themselves.
+
+    They find Airflow's tables, whose schema `catalogue.pin` has noted; Alembic's own statements do not.
+    """
+    script = f"{_WITH_AIRFLOW}\n{script}\n{_WITHOUT}"
     connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+
+
+_WITH_AIRFLOW = """
+select set_config('search_path', concat_ws(', ', 'pg_catalog, pg_temp',
+    quote_ident(nullif(current_setting('dagstop.airflow_schema', true), ''))), true);
+"""
+_WITHOUT = "select set_config('search_path', 'pg_catalog, pg_temp', true);"

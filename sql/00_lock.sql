@@ -5,6 +5,8 @@
 -- Leaves alone: whoever is at work. It waits two seconds at most for the first table, with nothing of
 -- anybody's in its hands, and for the others not at all, but tries for a second: a session that has
 -- task_instance and wants dag_run would else be ended by Postgres, as one side of a deadlock.
+-- Whatever runs outside a function here and below compares exact types only (oid with oid, text with
+-- text): an operator that a stranger made in a schema on the path would else be preferred.
 
 do $$
 declare
@@ -19,7 +21,7 @@ begin
     for airflow_table in
         select c.oid
         from pg_catalog.pg_class c
-        where c.oid in (to_regclass('dag_run'), to_regclass('task_instance'))
+        where c.oid in (pg_catalog.to_regclass('dag_run')::oid, pg_catalog.to_regclass('task_instance')::oid)
             or exists (
                 select
                 from pg_catalog.pg_trigger t

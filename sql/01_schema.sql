@@ -24,30 +24,37 @@ do $$
 declare
     -- dagstop's functions update Airflow's tables with the rights of their owner, and with them runs any
     -- trigger that the tables' owner has put there: if a superuser owned them, he would be one too
-    tables_owner regrole;
+    tables_owner oid;
+    named text;
     statement text;
 begin
-    select c.relowner into tables_owner from pg_catalog.pg_class c where c.oid = to_regclass('dag_run');
-    if tables_owner is null or tables_owner = current_user::regrole then
+    select c.relowner into tables_owner
+    from pg_catalog.pg_class c
+    where c.oid = pg_catalog.to_regclass('dag_run')::oid;
+    named := pg_catalog.pg_get_userbyid(tables_owner)::text;
+    if named is null or named = current_user::text then
         return;
     end if;
-    if tables_owner <> (select c.relowner from pg_catalog.pg_class c where c.oid = to_regclass('task_instance')) then
+    if tables_owner <> (
+        select c.relowner from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass('task_instance')::oid
+    ) then
         raise exception 'dag_run and task_instance belong to two roles'
             using hint = 'Give them one owner, as Airflow does.', errcode = 'insufficient_privilege';
     end if;
-    execute format('alter schema dagstop owner to %s', tables_owner);
+    execute pg_catalog.format('alter schema dagstop owner to %I', named);
     for statement in
-        select format('alter table dagstop.%I owner to %s', c.relname, tables_owner)
+        select pg_catalog.format('alter table dagstop.%I owner to %I', c.relname, named)
         from pg_catalog.pg_class c
-        where c.relnamespace = 'dagstop'::regnamespace and c.relkind in ('r', 'v') and c.relowner <> tables_owner
+        where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid
+            and c.relkind in ('r', 'v') and c.relowner <> tables_owner
         union all
-        select format('alter function %s owner to %s', p.oid::regprocedure, tables_owner)
+        select pg_catalog.format('alter function %s owner to %I', p.oid::regprocedure, named)
         from pg_catalog.pg_proc p
-        where p.pronamespace = 'dagstop'::regnamespace and p.proowner <> tables_owner
+        where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid and p.proowner <> tables_owner
     loop
         execute statement;
     end loop;
-    perform set_config('role', trim(both '"' from tables_owner::text), true);
+    perform pg_catalog.set_config('role', named, true);
 end
 $$;
 

@@ -3,7 +3,8 @@
 -- Changes: attaches dagstop's triggers to dag_run and task_instance, and remembers their schema.
 -- Leaves alone: columns, types, rows and every other trigger. The triggers name no column but
 -- state: Postgres would refuse to alter or drop a column that a trigger names, and so would
--- break Airflow's own migrations. Conditions stand in WHEN, so other updates cost nothing.
+-- break Airflow's own migrations. Conditions stand in WHEN, so other updates cost nothing; they
+-- compare text with text, or an operator made by a stranger would be preferred (see 00_lock.sql).
 
 do $$
 begin
@@ -18,7 +19,7 @@ insert into dagstop.setting (name, value, comment)
 select 'airflow_schema', n.nspname, 'The schema of Airflow''s tables; set by dagstop install.'
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.oid = pg_catalog.to_regclass('dag_run')
+where c.oid = pg_catalog.to_regclass('dag_run')::oid
 on conflict (name) do update set value = excluded.value;
 
 insert into dagstop.setting (name, value, comment)
@@ -29,7 +30,7 @@ drop trigger if exists dagstop_order on dag_run;
 create trigger dagstop_order
     after update of state on dag_run
     for each row
-    when (old.state is distinct from new.state and new.state = 'failed')
+    when (old.state::text is distinct from new.state::text and new.state::text = 'failed'::text)
     execute function dagstop.order_run();
 comment on trigger dagstop_order on dag_run is 'Writes a stop order when a run turns failed. [dagstop {checksum}]';
 
@@ -45,8 +46,8 @@ create trigger dagstop_order
     after update of state on task_instance
     for each row
     when (
-        old.state is distinct from new.state and new.state = 'failed'
-        and current_setting('dagstop.cascading', true) is distinct from 'on'
+        old.state::text is distinct from new.state::text and new.state::text = 'failed'::text
+        and pg_catalog.current_setting('dagstop.cascading', true) is distinct from 'on'::text
     )
     execute function dagstop.order_task();
 comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly. [dagstop {checksum}]';
@@ -55,6 +56,6 @@ drop trigger if exists dagstop_fence on task_instance;
 create trigger dagstop_fence
     after update of state on task_instance
     for each row
-    when (old.state = 'failed' and new.state is distinct from 'failed')
+    when (old.state::text = 'failed'::text and new.state::text is distinct from 'failed'::text)
     execute function dagstop.fence();
 comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance failed while its order is open. [dagstop {checksum}]';

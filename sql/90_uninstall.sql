@@ -29,3 +29,11 @@ begin
     end loop;
 end
 $$;
+
+do $$
+begin
+    -- a script in psql: Alembic's next statement compares types for which Postgres would prefer an operator
+    -- of a stranger's to its own
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+end
+$$;

@@ -10,7 +10,8 @@ begin
     -- the role is the whole server's, and another database may have its own dagstop
     if exists (
         select from pg_catalog.pg_shdepend d
-        where d.refclassid = 'pg_catalog.pg_authid'::regclass and d.refobjid = to_regrole('dagstop_listener')
+        where d.refclassid = 'pg_catalog.pg_authid'::regclass::oid
+            and d.refobjid = pg_catalog.to_regrole('dagstop_listener')::oid
     ) then
         return;
     end if;

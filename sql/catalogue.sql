@@ -11,7 +11,7 @@ select
 select n.nspname
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
-where c.oid = to_regclass('dag_run')
+where c.oid = pg_catalog.to_regclass('dag_run')::oid
     and to_regclass('task_instance') is not null and to_regclass('alembic_version') is not null;
 
 -- airflow_schemas_anywhere --
@@ -23,8 +23,10 @@ group by n.nspname
 having count(*) = 3
 order by n.nspname;
 
--- use_schema --
-select set_config('search_path', quote_ident(%(schema)s), true);
+-- pin --
+-- from here on nothing of a schema that others may write to can stand in for what is meant: Alembic's own
+-- statements compare types for which Postgres would prefer an operator of a stranger's
+select set_config('search_path', 'pg_catalog, pg_temp', true), set_config('dagstop.airflow_schema', %(schema)s, true);
 
 -- set_lock_timeout --
 select set_config('lock_timeout', %(value)s, true), set_config('client_min_messages', 'warning', true);
@@ -40,7 +42,8 @@ where nspname = 'dagstop';
 -- table_owners --
 select c.relname as name, pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'usage') as owned
 from pg_class c
-where c.oid in (to_regclass('dag_run'), to_regclass('task_instance'))
+where c.relnamespace = to_regnamespace(quote_ident(current_setting('dagstop.airflow_schema')))::oid
+    and c.relname in ('dag_run', 'task_instance') and c.relkind in ('r', 'p')
 order by c.relname;
 
 -- may_create_schema --
@@ -50,8 +53,11 @@ select has_database_privilege(current_database(), 'create');
 -- dagstop's functions act with their owner's rights, which must not exceed those of Airflow's
 select exists (
     select from pg_proc p
-    where p.pronamespace = to_regnamespace('dagstop') and p.prosecdef
-        and p.proowner <> (select c.relowner from pg_class c where c.oid = to_regclass('dag_run'))
+    where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid and p.prosecdef
+        and p.proowner <> (
+            select c.relowner from pg_class c
+            where c.oid = to_regclass(format('%%I.dag_run', current_setting('dagstop.airflow_schema')))::oid
+        )
 );
 
 -- version_table --
@@ -61,9 +67,9 @@ select to_regclass('dagstop.alembic_version') is not null;
 select version_num from dagstop.alembic_version;
 
 -- objects --
-select relname as name from pg_class where relnamespace = to_regnamespace('dagstop')
+select relname as name from pg_class where relnamespace = pg_catalog.to_regnamespace('dagstop')::oid
 union
-select proname from pg_proc where pronamespace = to_regnamespace('dagstop');
+select proname from pg_proc where pronamespace = pg_catalog.to_regnamespace('dagstop')::oid;
 
 -- trigger_settings --
 select name, value from dagstop.setting where name in ('airflow_schema', 'triggers_checksum');

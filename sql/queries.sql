@@ -29,8 +29,8 @@ select * from dagstop.trigger_health();
 select pg_get_userbyid(p.proowner) as definer, pg_get_userbyid(c.relowner) as owner
 from pg_proc p
 cross join pg_class c
-where p.oid = to_regprocedure('dagstop.cascade_statement()')
-    and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')));
+where p.oid = to_regprocedure('dagstop.cascade_statement()')::oid
+    and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')))::oid;
 
 -- listeners --
 select *, seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) as live, clock_timestamp() as db_now
@@ -85,7 +85,7 @@ select dagstop.stop_again(%(dag_id)s, %(run_id)s);
 -- task_instance has the run_id since Airflow 2.2, before that the execution_date
 select exists (
     select from pg_attribute
-    where attrelid = format('%%I.task_instance', %(schema)s::text)::regclass and attname = 'run_id' and not attisdropped
+    where attrelid = format('%%I.task_instance', %(schema)s::text)::regclass::oid and attname = 'run_id' and not attisdropped
 ) as keyed_by_run;
 
 -- fail_task --

@@ -14,7 +14,7 @@ from dagstop.outside.database_url import redact
 def install(database_url: str | None, as_sql: bool) -> None:
     """Put triggers, tables and functions into Airflow's database.
 
-    All of it lives in a schema of its own, `dagstop`, but for five triggers on dag_run and
+    All of it lives in a schema of its own, `dagstop`, but for four triggers on dag_run and
     task_instance. Run it again at any time: it changes nothing where all is in place, and heals
     what an upgrade of Airflow has dropped.
     """

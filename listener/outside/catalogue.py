@@ -27,17 +27,16 @@ def require_server(connection: Connection) -> None:
 
 
 def airflow_schema(connection: Connection) -> str:
-    """The schema of Airflow's tables, which is on the search_path from then on.
+    """The schema of Airflow's tables; the search_path is pinned from then on (see `pin`).
 
     Raises NotAirflowError where they are nowhere, or in several schemas off the search_path.
     """
     if found := ask(connection, "airflow_schema"):
-        return str(found[0][0])
+        return pin(connection, str(found[0][0]))
     # Airflow's own setting sql_alchemy_schema needs no search_path
     schemas = [str(row[0]) for row in ask(connection, "airflow_schemas_anywhere")]
     if len(schemas) == 1:
-        ask(connection, "use_schema", schema=schemas[0])
-        return schemas[0]
+        return pin(connection, schemas[0])
     server = ask(connection, "server")[0]
     if schemas:
         raise NotAirflowError(
@@ -50,6 +49,12 @@ def airflow_schema(connection: Connection) -> str:
         f"alembic_version on its search_path ({server.search_path}); check the URL, or create "
         "Airflow's tables first"
     )
+
+
+def pin(connection: Connection, schema: str = "") -> str:
+    """Pin the transaction's search_path to pg_catalog; only our own files see Airflow's `schema` besides."""
+    ask(connection, "pin", schema=schema)
+    return schema
 
 
 def revision(connection: Connection) -> str | None:

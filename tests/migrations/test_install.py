@@ -230,6 +230,42 @@ def test_the_owner_of_airflows_tables_gains_nothing(
     assert bare_db.states() == {"a": "failed"}
 
 
+MIXED = (
+    "oid, regclass",
+    "oid, regnamespace",
+    "oid, regrole",
+    "regrole, regrole",
+    "varchar, varchar",
+    "name, text",
+)
+
+
+def test_operators_of_a_stranger_are_not_preferred(bare_db: AirflowDatabase, server: Server) -> None:
+    """Postgres takes an exact match of types from any schema on the path before pg_catalog's nearly exact one."""
+    bare_db.rows('drop role if exists mallory, "a""b"; create role mallory login; create role "a""b"')
+    bare_db.rows('grant create on schema public to mallory; grant usage on schema public to "a""b"')
+    for number, types in enumerate(MIXED):
+        left, right = types.split(", ")
+        rows(
+            bare_db.user_url("mallory"),
+            f"create function public.same{number}({types}) returns boolean language plpgsql as"
+            " $f$ begin raise exception 'hijacked as %', current_user; end $f$;"
+            f" create operator public.= (leftarg = {left}, rightarg = {right}, function = public.same{number})",
+        )
+    for table in ("dag_run", "task_instance"):
+        bare_db.rows(f'alter table {table} owner to "a""b"')
+    assert install(bare_db.url).changed and not install(bare_db.url).changed
+    assert uninstall(bare_db.url)
+    server.psql(bare_db.url, install_script())
+    bare_db.add_running()
+    bare_db.rows("update dag_run set state = 'failed'")
+    assert bare_db.states() == {"a": "failed"}
+    bare_db.rows("update task_instance set state = 'running'")
+    assert bare_db.states() == {"a": "failed"}
+    assert bare_db.faults() == []
+    server.psql(bare_db.url, uninstall_script())
+
+
 def test_connection_errors_never_show_the_password(server: Server) -> None:
     rows(
         server.url("postgres"),
