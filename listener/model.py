@@ -189,6 +189,7 @@ class Verdict:
     decision: Decision
     reason: str
     evidence: tuple[str, ...] = ()
+    at_once: bool = False  # by SIGKILL: it may not do anything more
 
 
 class Outcome(Enum):

@@ -1,10 +1,8 @@
--- Fired by: `dagstop install` and `uninstall`, before all else; or by their `--sql` scripts. The
--- search_path finds Airflow's tables.
+-- Fired by: `dagstop install` and `uninstall`, before all else; or by their `--sql` scripts.
 -- Changes: nothing. Takes the locks that attaching and dropping triggers needs, on the tables of
 -- Airflow's that are there and on those that have a trigger of dagstop's.
 -- Leaves alone: whoever is at work. It waits two seconds at most for the first table, with nothing of
--- anybody's in its hands, and for the others not at all, but tries for a second: a session that has
--- task_instance and wants dag_run would else be ended by Postgres, as one side of a deadlock.
+-- anybody's in its hands, and only tries for the others: of a deadlock Airflow could be the victim.
 -- Whatever runs outside a function here and below compares exact types only (oid with oid, text with
 -- text): an operator that a stranger made in a schema on the path would else be preferred.
 

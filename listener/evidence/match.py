@@ -118,7 +118,16 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
     target = next((t for t, _ in pairs if t is not None and not t.unfinished), pairs[0][0])
     cleared = target is not None and target.released_at is not None
     reason = "of the try that was failed, since cleared" if cleared else f"of the stopped {order.kind}"
+    if process.with_runner and label.ti_id is None and cleared and _runs_again(pairs):
+        return Verdict(Decision.KILL, reason, evidence, at_once=True)
     return _kill(order, process, target, started_at > order.created_at, reason)
+
+
+def _runs_again(pairs: list[tuple[Target | None, Target | None]]) -> bool:
+    """True if the row is another try's by now. Up to Airflow 2.x the old one, ending by SIGTERM, would write
+    `failed` into it: into 3.x's it cannot.
+    """
+    return any(present is not None and present.unfinished for _, present in pairs)
 
 
 def _later_try(

@@ -91,7 +91,7 @@ class Hunt:
                 continue
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
-            self._signal(quarry, pool)
+            self._signal(quarry, pool, at_once=verdict.at_once)
         self.clean = not left
 
     def escalate(self, pool: Quarries) -> None:
@@ -140,10 +140,10 @@ class Hunt:
         deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
         return max(deaths) + CALM if deaths else 0.0
 
-    def _signal(self, quarry: Quarry, pool: Quarries) -> None:
+    def _signal(self, quarry: Quarry, pool: Quarries, *, at_once: bool) -> None:
         late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace
         if quarry.refused is None:
-            pool.stop(quarry, hard=late and not quarry.signals)
+            pool.stop(quarry, hard=at_once or (late and not quarry.signals))
         self.first_signal = self.first_signal or quarry.first_signal
 
     def _may_wait(self, process: Process, verdict: Verdict) -> bool:

@@ -155,6 +155,28 @@ def test_after_a_clear_the_old_try_dies_and_the_new_one_lives(
 
 @one_server
 @shape_2
+def test_a_cleared_runner_writes_nothing_more(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """Ending by SIGTERM, Airflow 2.x would write `failed` into the row, which is the new try's by now."""
+    airflow_db.add_running("run")
+    mark = tmp_path / "mark"
+    tasks.runner("airflow task runner: dag a run 7", "sleep 7055", MARK=str(mark))
+    wait_for("sleep 7055")
+    airflow_db.set_run("failed")
+    airflow_db.set_task("a", None)
+    with Listener(airflow_db.url, tmp_path) as listener:
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)
+        signals = {
+            item["role"]: [name for name, _ in item["signals"]] for item in report["detail"]["processes"]
+        }
+        assert signals == {"runner": ["SIGKILL"], "other": ["SIGTERM"]}
+        assert not find("sleep 7055") and not mark.exists()
+
+
+@one_server
+@shape_2
 def test_a_task_failed_by_sql_takes_only_its_own_processes(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:
