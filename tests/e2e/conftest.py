@@ -40,6 +40,7 @@ def plays() -> dict[tuple[str, str], list[Act]]:
 
 PLAYS = plays()
 PLAYED: dict[tuple[str, str], Cells] = {}
+BROKEN_OFF: dict[tuple[str, str], BaseException] = {}
 
 
 @pytest.fixture(scope="session")
@@ -62,17 +63,28 @@ def airflow_server() -> Iterator[Server]:
         server.stop()
 
 
-@pytest.fixture(scope="module")
-def cells(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: Server) -> Iterator[Cells]:
-    """What came of the acts of one start of Airflow."""
-    acts = PLAYS[request.param]
-    timed = {"DAGSTOP_LAB_SCHEDULED": "1"} if any(act.action == "timeout" for act in acts) else {}
-    site = Site(request.param[0], airflow_server, docker_engine, "matrix", **timed)
+@pytest.fixture
+def cells(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: Server) -> Cells:
+    """What came of the acts of one start of Airflow: played when it is first asked for."""
+    key: tuple[str, str] = request.param
+    if key in BROKEN_OFF:
+        pytest.fail(f"the play broke off: {BROKEN_OFF[key]}")
+    if key not in PLAYED:
+        try:
+            PLAYED[key] = _play(key, docker_engine, airflow_server)
+        except BaseException as exc:
+            BROKEN_OFF[key] = exc
+            raise
+    return PLAYED[key]
+
+
+def _play(key: tuple[str, str], engine: Engine, server: Server) -> Cells:
+    timed = any(act.action == "timeout" for act in PLAYS[key])
+    site = Site(key[0], server, engine, "matrix", **({"DAGSTOP_LAB_SCHEDULED": "1"} if timed else {}))
     try:
-        play = Play(site, acts)
+        play = Play(site, PLAYS[key])
         play.run()
-        PLAYED[request.param] = play.cells
-        yield play.cells
+        return play.cells
     finally:
         site.stop()
 

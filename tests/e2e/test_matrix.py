@@ -21,7 +21,6 @@ CELLS = [
 ]
 
 
-# of the scope of `cells`, or each test would have a play of its own
-@pytest.mark.parametrize(("cells", "mode", "action", "kind"), CELLS, indirect=["cells"], scope="module")
+@pytest.mark.parametrize(("cells", "mode", "action", "kind"), CELLS, indirect=["cells"])
 def test_it_stops(cells: Cells, mode: str, action: str, kind: str) -> None:
     assert cells[mode, action, kind].wrong == []
