@@ -25,7 +25,7 @@ bench: $(VENV)/.installed ## How fast, beside the least that anything could do (
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
 
 matrix: $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
-	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py $(ARGS)
+	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/test_never_breaks.py $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint and types
 	$(BIN)/ruff format --check --quiet .

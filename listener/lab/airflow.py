@@ -143,7 +143,8 @@ class Airflow(Records):
         """End every process that descends from this Airflow, its tasks' children included."""
         while self._family.kill():
             self._reap()
-        self._reap()
+        for process in (*self._started.values(), *self._former):
+            process.wait(10)  # it is dead: what is left is to read its exit status
 
     def logs(self, lines: int = 0) -> str:
         """What the processes printed; with `lines` only that many from the end of each."""
@@ -176,9 +177,18 @@ class Airflow(Records):
 
     def fail_task_by_ui(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
         """Mark the task instance failed as the web UI does."""
-        date = self.date(dag_id, run_id)
-        text = date.isoformat(sep=" ", timespec="microseconds")
-        self.web.fail_task(dag_id, run_id, task_id, text, map_index)
+        self.web.fail_task(dag_id, run_id, task_id, self._date_text(dag_id, run_id), map_index)
+
+    def succeed_task_by_ui(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Mark the task instance success as the web UI does."""
+        self.web.set_task(dag_id, run_id, task_id, self._date_text(dag_id, run_id), "success")
+
+    def clear_task_by_ui(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear the task instance as the web UI does, so that it and its run run again."""
+        self.web.clear_task(dag_id, run_id, task_id, self._date_text(dag_id, run_id))
+
+    def _date_text(self, dag_id: str, run_id: str) -> str:
+        return self.date(dag_id, run_id).isoformat(sep=" ", timespec="microseconds")
 
     # -- accidents ---------------------------------------------------------------------------------
 

@@ -52,16 +52,28 @@ class Web:
 
     def fail_task(self, dag_id: str, run_id: str, task_id: str, date: str, map_index: int = -1) -> None:
         """What the UI's "mark task failed" does; `date` is `YYYY-MM-DD HH:MM:SS.ffffff+00:00`."""
+        self.set_task(dag_id, run_id, task_id, date, "failed", map_index)
+
+    def set_task(
+        self, dag_id: str, run_id: str, task_id: str, date: str, state: str, map_index: int = -1
+    ) -> None:
+        """What the UI's "mark task failed" or "mark task success" does; `date` as in `fail_task`."""
         if self._generation == 1:
-            # flask-admin escapes the separator of a compound key with a dot
-            row = f"{task_id},{dag_id},{date}".replace(".", "..")
-            self._classic_action("/admin/taskinstance/", "set_failed", row)
+            self._classic_action("/admin/taskinstance/", f"set_{state}", _classic_row(task_id, dag_id, date))
         else:
-            body: dict[str, Any] = {"new_state": "failed"}
+            body: dict[str, Any] = {"new_state": state}
             if self._generation == 2:
                 body["dry_run"] = False
             index = f"/{map_index}" if map_index >= 0 else ""
             self._api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}{index}", body)
+
+    def clear_task(self, dag_id: str, run_id: str, task_id: str, date: str) -> None:
+        """What the UI's "clear" does: the task runs again; `date` as in `fail_task`."""
+        if self._generation == 1:
+            self._classic_action("/admin/taskinstance/", "clear", _classic_row(task_id, dag_id, date))
+        else:
+            body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "reset_dag_runs": True}
+            self._api("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
     def _classic_action(self, page: str, action: str, row_id: str) -> None:
         html = self._open("GET", page).decode()
@@ -101,3 +113,8 @@ class Web:
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")[:500]
             raise WebError(f"{method} {path}: {error.code} {text}") from error
+
+
+def _classic_row(task_id: str, dag_id: str, date: str) -> str:
+    """The key of a row; flask-admin escapes the separator of a compound key with a dot."""
+    return f"{task_id},{dag_id},{date}".replace(".", "..")

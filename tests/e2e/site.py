@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,16 @@ class Site:
                 start_new_session=True,
             )  # fmt: skip
         wait_until(lambda: self.airflow.query("SELECT 1 FROM dagstop.listener"), 20, self.listener_log)
+
+    @contextlib.contextmanager
+    def listener_held(self) -> Iterator[None]:
+        """The listener does nothing meanwhile: what is ordered stays open."""
+        assert self._listener is not None
+        self._listener.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._listener.send_signal(signal.SIGCONT)
 
     @property
     def listening(self) -> bool:
