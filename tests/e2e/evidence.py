@@ -10,16 +10,7 @@ from tests.e2e.actions import Act
 from tests.e2e.kinds import KINDS, SIBLING, Kind, number_of, tasks_of
 from tests.e2e.site import Site, marked
 
-UNFINISHED = {
-    None,
-    "scheduled",
-    "queued",
-    "running",
-    "restarting",
-    "up_for_retry",
-    "up_for_reschedule",
-    "deferred",
-}
+CONTAINED = {kind.name for kind in KINDS if kind.container}
 RUNNER_ONLY = {kind.task_id for kind in KINDS if kind.runner_only}
 Wrong = Iterator[tuple[str, str]]  # the kind (or `run`) and what is wrong, in words
 
@@ -62,9 +53,12 @@ def wrong_reports(site: Site, act: Act, victims: dict[str, list[proc.Process]]) 
     for kind, group in victims.items():
         ours = {p.pid for p in group if not must_live(site, act.mode, p)}
         yield from ((kind, f"spared pid {pid}: {spared[pid]}") for pid in ours & spared.keys())
-        # before a late listener comes, Airflow may have ended it
-        if ours and act.mode != "late" and not contained and pids.isdisjoint(ours):
+        # before a late listener comes, Airflow may have ended it; of containers a report has no pids
+        if ours and act.mode != "late" and kind not in CONTAINED and pids.isdisjoint(ours):
             yield kind, "no report names any of its processes"
+    there = sum(kind in CONTAINED and bool(group) for kind, group in victims.items())
+    if contained < there * len(act.runs):
+        yield "run", f"the reports name {contained} containers of {there * len(act.runs)}"
 
 
 def _wrong_report(order: dict[str, Any], act: Act) -> Wrong:
