@@ -16,6 +16,8 @@ from dagstop import sql
 CONNECT_TIMEOUT = 5
 """Seconds for one attempt to connect."""
 
+_PATIENCE = "set local statement_timeout = '30s';\n"
+
 _KEEPALIVE: Mapping[str, Any] = {
     # a black-holed network is noticed after about 10 s instead of after the kernel's two hours
     "keepalives": 1,
@@ -37,10 +39,10 @@ def _moment(text: str | bytes | None, cursor: Any) -> Any:
 _TIMESTAMPTZ = psycopg2.extensions.new_type((1184,), "timestamptz", _moment)
 
 
-def connect(url: str, application_name: str, *, statement_timeout: float = 30.0) -> Connection:
+def connect(url: str, application_name: str) -> Connection:
     """An autocommit connection. Raises psycopg2.OperationalError.
 
-    statement_timeout: seconds after which the server gives up on one statement.
+    Nothing of its session is set: behind a pooler in transaction mode the next one to get it is Airflow.
     """
     connection: Connection = psycopg2.connect(
         url,
@@ -50,8 +52,6 @@ def connect(url: str, application_name: str, *, statement_timeout: float = 30.0)
     )
     connection.autocommit = True
     psycopg2.extensions.register_type(_TIMESTAMPTZ, connection)
-    with connection.cursor() as cursor:
-        cursor.execute("select set_config('statement_timeout', %s, false)", (f"{statement_timeout}s",))
     return connection
 
 
@@ -59,11 +59,12 @@ def query(
     connection: Connection, name: str, *, airflow: str | None = None, **values: Any
 ) -> list[dict[str, Any]]:
     """The rows of a named query of sql/queries.sql; `{airflow}` in it becomes Airflow's schema."""
-    text: Any = sql.queries()[name]
+    text = sql.queries()[name]
     if airflow is not None:
-        text = composed.SQL(text).format(airflow=composed.Identifier(airflow))
+        text = composed.SQL(text).format(airflow=composed.Identifier(airflow)).as_string(connection)
     with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-        cursor.execute(text, values)
+        # both in one message are one transaction, beyond which the setting does not live
+        cursor.execute(_PATIENCE + text, values)
         return [dict(row) for row in cursor.fetchall()] if cursor.description else []
 
 

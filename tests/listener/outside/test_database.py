@@ -26,3 +26,25 @@ def test_a_year_that_python_cannot_hold_hides_no_order(airflow_db: AirflowDataba
     connection.close()
     dates = {order.run_id: order.logical_date for order in map(read_order, rows)}
     assert dates == {"run": FIRST_DATE, "odd": None}
+
+
+@one_server
+@shape_2
+def test_nothing_of_the_session_is_left_for_who_gets_it_next(airflow_db: AirflowDatabase) -> None:
+    """As behind a pooler in transaction mode; a query of ours is limited all the same."""
+    connection = connect(airflow_db.url, "test")
+    with connection.cursor() as cursor:
+        cursor.execute("select name, setting from pg_settings order by name")
+        before = dict(cursor.fetchall())
+        query(connection, "open_orders", host="h", ids=None, max_orders=9)
+        cursor.execute("select name, setting from pg_settings order by name")
+        after = dict(cursor.fetchall())  # with those of PL/pgSQL, which is loaded by now
+    assert {name: after[name] for name in before} == before
+    assert before["statement_timeout"] == "0"
+    airflow_db.rows(
+        "create or replace function dagstop.trigger_health() returns table (table_name text, trigger_name text,"
+        " status text, comment text) language sql as"
+        " $f$ select '', '', current_setting('statement_timeout'), '' $f$"
+    )
+    assert query(connection, "trigger_health")[0]["status"] == "30s"
+    connection.close()
