@@ -181,7 +181,8 @@ class Link:
                 self._pending = False
             if time.monotonic() >= next_beat:
                 self._beat(connection)
-                next_beat = time.monotonic() + HEARTBEAT
+                # what another session holds still is tried again soon, not after this loop's next long wait
+                next_beat = time.monotonic() + (HURRIED_HEARTBEAT if self._pending else HEARTBEAT)
 
     def _rung(self, connection: Connection) -> bool:
         """True if the doorbell rang since the last call; other channels' notices are dropped."""
