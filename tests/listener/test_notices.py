@@ -48,6 +48,9 @@ def test_a_cascade_that_gave_way_is_completed_without_being_asked(
         airflow_db.set_run("failed")  # gives way after a second
         listener.wait_for_reports(1)
         airflow_db.wait_until("select count(*) > 0 from dagstop.stop_order where not cascaded")
+        for _ in range(2):  # a heartbeat that finds the row held still is followed by another one soon
+            seen = airflow_db.one("select seen_at from dagstop.listener")
+            airflow_db.wait_until(f"select seen_at > '{seen.isoformat()}' from dagstop.listener")
         airflow.connection.commit()
         airflow_db.wait_until("select state = 'failed' from task_instance", HEARTBEAT / 2)
 
