@@ -35,7 +35,7 @@ HEARTBEAT = 10.0
 HURRIED_HEARTBEAT = 0.5
 """Seconds until the next heartbeat where an order waits for one: it fails the run's task instances."""
 POLL = 1.0
-"""Seconds between two sweeps where LISTEN does not fire (a pooler in transaction mode)."""
+"""Seconds between two looks for open orders where LISTEN does not fire (a pooler in transaction mode)."""
 SLOWEST_RETRY = 30.0
 FULL_SWEEP = 2000
 
@@ -157,16 +157,15 @@ class Link:
         self._sweep(connection)
         self._beat(connection)
         now = time.monotonic()
-        every = self.sweep_every if self.state == "listening" else POLL
-        next_sweep, next_beat = now + every, now + HEARTBEAT
+        # until that heartbeat others may have closed an order without this host: it is swept once more
+        next_sweep, next_beat = now, now + HEARTBEAT
+        next_poll = now + POLL if self.state == "polling" else float("inf")
         while True:
             # a notice may have come in with the answer to a query: then the socket is silent
-            if self._rung(connection):
-                next_sweep = 0.0
-            wait = max(0.0, min(next_sweep, next_beat) - time.monotonic())
+            rung = self._rung(connection)
+            wait = 0.0 if rung else max(0.0, min(next_sweep, next_poll, next_beat) - time.monotonic())
             readable, _, _ = select.select([connection.fileno(), self._wake_read], [], [], wait)
-            if self._rung(connection):
-                next_sweep = 0.0
+            rung = self._rung(connection) or rung
             if self._wake_read in readable:
                 self._drain()
             self._send(connection)
@@ -175,7 +174,10 @@ class Link:
                 return
             if time.monotonic() >= next_sweep:
                 self._sweep(connection)
-                next_sweep = time.monotonic() + every
+                next_sweep = time.monotonic() + self.sweep_every
+            elif rung or time.monotonic() >= next_poll:
+                self._fetch(connection, "rung_orders", sweep=False)
+                next_poll = time.monotonic() + POLL if self.state == "polling" else next_poll
             if self._pending:
                 next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
                 self._pending = False
@@ -202,20 +204,20 @@ class Link:
                 self._reports.popleft()
         if self._wanted:
             wanted = {self._wanted.popleft() for _ in range(len(self._wanted))}
-            self._fetch(connection, sorted(wanted))
+            self._fetch(connection, "open_orders", sweep=False, ids=sorted(wanted))
 
     def _sweep(self, connection: Connection) -> None:
-        self._fetch(connection, None)
+        self._fetch(connection, "open_orders", sweep=True, ids=None)
 
-    def _fetch(self, connection: Connection, ids: list[int] | None) -> None:
+    def _fetch(self, connection: Connection, name: str, *, sweep: bool, **which: Any) -> None:
         most = FULL_SWEEP + self._busy
-        rows = query(connection, "open_orders", host=self.host, ids=ids, max_orders=most)
+        rows = query(connection, name, host=self.host, max_orders=most, **which)
         here = datetime.now().astimezone()
         offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
         self._pending = self._pending or not all(row["cascaded"] for row in rows)
         orders = [order for row in rows if (order := _readable(row)) is not None]
-        if orders or ids is None:
-            self.news.append(News(orders, offset, ids is None))
+        if orders or sweep:
+            self.news.append(News(orders, offset, sweep))
             self.wake_main()
 
     def _beat(self, connection: Connection) -> None:

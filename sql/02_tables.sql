@@ -25,7 +25,7 @@ create table if not exists dagstop.stop_order (
     closed_at timestamptz
 )
 -- half of each page is left for the second version of its rows, which the cascade writes at once; no
--- index names a column that is updated, so that the indexes need not change with it
+-- index names a column that it updates, so that the indexes need not change with it
 with (fillfactor = 50);
 create index if not exists stop_order_run on dagstop.stop_order (dag_id, run_id);
 create index if not exists stop_order_age on dagstop.stop_order (created_at);
@@ -48,6 +48,8 @@ comment on column dagstop.stop_order.client_addr is 'The address of that session
 comment on column dagstop.stop_order.backend_pid is 'The backend of that session.';
 comment on column dagstop.stop_order.state_before is 'The state that it was in.';
 comment on column dagstop.stop_order.closed_at is 'When every live listener had a final report on it.';
+create index if not exists stop_order_open on dagstop.stop_order (id) where closed_at is null;
+comment on index dagstop.stop_order_open is 'Finds the few orders that are open among all of a day.';
 comment on index dagstop.stop_order_run is 'Finds the orders of a run.';
 comment on index dagstop.stop_order_age is 'Finds the orders that are still young, and those of the transaction under way.';
 

@@ -63,7 +63,8 @@ begin
     if picked is null then
         picked := array(
             select o.id from dagstop.stop_order o
-            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and not exists (
                     select from dagstop.report r
                     where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
@@ -115,6 +116,23 @@ begin
 end
 $$;
 comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is what a listener of that host had signalled before it was cut off.';
+
+create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select array(
+        select o.id from dagstop.stop_order o
+        where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
+            )
+        order by o.id
+        limit max_orders
+    )
+$$;
+comment on function dagstop.rung_for(text, integer) is 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
 
 create or replace function dagstop.would_be_order(of_dag text, of_run text, of_task text default null)
 returns table (

@@ -151,7 +151,7 @@ begin
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o
-            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
             order by o.id
             limit 2000

@@ -95,14 +95,14 @@ select
     (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
     array(
         select l.host from dagstop.listener l
-        where l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60)
+        where l.seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60))
             and not exists (
                 select from dagstop.report r where r.order_id = o.id and r.host = l.host and r.outcome is not null
             )
         order by l.host
     ) as waiting_for
 from dagstop.stop_order o
-where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';
 
 revoke all on all tables in schema dagstop from public;
@@ -117,7 +117,7 @@ begin
     grant select on all tables in schema dagstop to dagstop_listener;
     grant execute on function
         dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
-        dagstop.open_orders(text, bigint[], integer), dagstop.would_be_order(text, text, text),
+        dagstop.open_orders(text, bigint[], integer), dagstop.rung_for(text, integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
         dagstop.task_hosts(), dagstop.running_in_failed_runs()

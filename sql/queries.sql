@@ -4,6 +4,9 @@
 -- open_orders --
 select * from dagstop.open_orders(%(host)s, %(ids)s::bigint[], %(max_orders)s::integer);
 
+-- rung_orders --
+select * from dagstop.open_orders(%(host)s, dagstop.rung_for(%(host)s, %(max_orders)s), %(max_orders)s::integer);
+
 -- would_be_order --
 select * from dagstop.would_be_order(%(dag_id)s, %(run_id)s, %(task_id)s);
 
@@ -33,7 +36,7 @@ where p.oid = to_regprocedure('dagstop.cascade_statement()')::oid
     and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')))::oid;
 
 -- listeners --
-select *, seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) as live, clock_timestamp() as db_now
+select *, seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60)) as live, clock_timestamp() as db_now
 from dagstop.listener
 order by host;
 

@@ -563,7 +563,7 @@ begin
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o
-            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
             order by o.id
             limit 2000
@@ -611,7 +611,8 @@ begin
     if picked is null then
         picked := array(
             select o.id from dagstop.stop_order o
-            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and not exists (
                     select from dagstop.report r
                     where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
@@ -1043,6 +1044,34 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction.';
+
+
+--
+-- Name: rung_for(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.rung_for(host text, max_orders integer) RETURNS bigint[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array(
+        select o.id from dagstop.stop_order o
+        where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
+            )
+        order by o.id
+        limit max_orders
+    )
+$$;
+
+
+--
+-- Name: FUNCTION rung_for(host text, max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.rung_for(host text, max_orders integer) IS 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
 
 
 --
@@ -2061,12 +2090,12 @@ CREATE VIEW dagstop.open_order AS
           WHERE (t.order_id = o.id)) AS targets,
     ARRAY( SELECT l.host
            FROM dagstop.listener l
-          WHERE ((l.seen_at > (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60))) AND (NOT (EXISTS ( SELECT
+          WHERE ((l.seen_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60)))) AND (NOT (EXISTS ( SELECT
                    FROM dagstop.report r
                   WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
           ORDER BY l.host) AS waiting_for
    FROM dagstop.stop_order o
-  WHERE ((closed_at IS NULL) AND (created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
+  WHERE ((closed_at IS NULL) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
 
 
 --
@@ -2247,6 +2276,20 @@ CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
 --
 
 COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young, and those of the transaction under way.';
+
+
+--
+-- Name: stop_order_open; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_open ON dagstop.stop_order USING btree (id) WHERE (closed_at IS NULL);
+
+
+--
+-- Name: INDEX stop_order_open; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_open IS 'Finds the few orders that are open among all of a day.';
 
 
 --
@@ -2440,6 +2483,14 @@ GRANT ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) TO dagstop_lis
 --
 
 REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION rung_for(host text, max_orders integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.rung_for(host text, max_orders integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.rung_for(host text, max_orders integer) TO dagstop_listener;
 
 
 --

@@ -67,6 +67,34 @@ def test_an_order_is_open_for_a_host_until_its_final_report(airflow_db: AirflowD
     assert open_orders(airflow_db) == []
 
 
+def test_a_doorbell_means_the_orders_that_are_not_closed(airflow_db: AirflowDatabase) -> None:
+    for number in range(3):
+        airflow_db.add_running(f"run{number}", ("a",), number)
+    airflow_db.rows("update dag_run set state = 'failed'")
+    first, second, third = [order["id"] for order in open_orders(airflow_db)]
+    report(airflow_db, first, "elsewhere", "stopped")  # no other listener lives: this closes it
+    report(airflow_db, second, "h", "stopped")
+    rung = call(airflow_db, "rung_orders", host="h", max_orders=9)
+    assert [order["id"] for order in rung] == [third]
+    assert rung == [{**open_orders(airflow_db)[1], "db_now": rung[0]["db_now"]}]
+    assert [order["id"] for order in open_orders(airflow_db)] == [first, third]
+
+
+def test_what_a_fetch_costs_does_not_grow_with_the_orders_of_the_day(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows(
+        "insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, closed_at)"
+        " select 'run', 'public', 'dag', 'run' || n, now() from generate_series(1, 300) n"
+    )
+    airflow_db.rows("analyze dagstop.stop_order")
+    with airflow_db.connect() as connection, connection.cursor() as cursor:
+        connection.autocommit = False
+        cursor.execute("set track_functions = 'all'")
+        for name in ("open_orders", "rung_orders"):
+            cursor.execute(sql.queries()[name], {"host": "h", "ids": None, "max_orders": 10})
+        cursor.execute("select calls from pg_stat_xact_user_functions where funcname = 'seconds_of'")
+        assert cursor.fetchall() <= [(10,)]
+
+
 def test_orders_come_even_where_airflows_tables_cannot_be_read(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.set_run("failed")
