@@ -148,8 +148,10 @@ create table if not exists dagstop.refused_write (
     application_name text not null default current_setting('application_name'),
     client_addr inet default inet_client_addr()
 );
+alter table dagstop.refused_write add column if not exists pending boolean not null default false;
 create index if not exists refused_write_order on dagstop.refused_write (order_id);
-comment on table dagstop.refused_write is 'Writes that the fence refused: a dying or late process wanted to revive its task instance.';
+create index if not exists refused_write_pending on dagstop.refused_write (id) where pending;
+comment on table dagstop.refused_write is 'Writes that the fence refused: a dying or late process wanted to revive its task instance, or to call it a success.';
 comment on column dagstop.refused_write.id is 'Identity.';
 comment on column dagstop.refused_write.at is 'When.';
 comment on column dagstop.refused_write.order_id is 'The order whose fence it met.';
@@ -161,4 +163,6 @@ comment on column dagstop.refused_write.wanted_state is 'The state that was want
 comment on column dagstop.refused_write.session_user_name is 'Who wanted it.';
 comment on column dagstop.refused_write.application_name is 'The application_name of that session.';
 comment on column dagstop.refused_write.client_addr is 'The address of that session.';
+comment on column dagstop.refused_write.pending is 'It stands still, since another session had the run; the next heartbeat puts it back.';
+comment on index dagstop.refused_write_pending is 'Finds what is still to be put back.';
 comment on index dagstop.refused_write_order is 'Finds the refused writes of an order.';

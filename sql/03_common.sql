@@ -1,6 +1,6 @@
 -- Fired by: the functions of the later files, never by a trigger itself.
--- Changes: record_fault writes dagstop.fault and raises a WARNING, reach locks a
--- table of Airflow's; the others only read.
+-- Changes: record_fault writes dagstop.fault and raises a WARNING, reach and reach_references lock,
+-- set_again updates a row of task_instance; the others only read.
 -- Leaves alone: the statement in which a fault happened, which goes on.
 -- Every function here and below pins its search_path, so that no object in a schema that others
 -- may write to can stand in for one that is meant.
@@ -87,6 +87,74 @@ begin
 end
 $$;
 comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+
+create or replace function dagstop.reach_references(schema_name text, task_instance jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    reference record;
+begin
+    for reference in
+        select
+            c.confrelid::regclass as referenced,
+            string_agg(format('r.%I = %L', theirs.attname, task_instance ->> ours.attname::text), ' and ') as matching
+        from pg_constraint c
+        cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
+        join pg_attribute ours on ours.attrelid = c.conrelid and ours.attnum = k.our_key
+        join pg_attribute theirs on theirs.attrelid = c.confrelid and theirs.attnum = k.their_key
+        where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+        group by c.oid, c.confrelid
+        having bool_and(task_instance ->> ours.attname::text is not null)
+        order by c.confrelid
+    loop
+        execute format('lock table %s in row share mode nowait', reference.referenced);
+        execute format(
+            'select from %s r where %s for key share of r nowait', reference.referenced, reference.matching
+        );
+    end loop;
+end
+$$;
+comment on function dagstop.reach_references(text, jsonb) is 'Takes the locks that Postgres'' check of the foreign keys of a row of task_instance will take (a row written twice by one transaction is checked each time), or raises lock_not_available: the check itself would wait, for a scheduler that has the run and may want this row.';
+
+create or replace function dagstop.set_again(schema_name text, task_instance jsonb, assignments text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    give_way_at timestamptz;
+begin
+    loop
+        begin
+            perform dagstop.reach_references(schema_name, task_instance);
+            exit;
+        exception
+            when lock_not_available then
+                -- a second for all rows of a transaction: it may fail a thousand
+                give_way_at := nullif(current_setting('dagstop.give_way_at', true), '');
+        end;
+        if give_way_at is null then
+            perform set_config('dagstop.give_way_at', (clock_timestamp() + interval '1 second')::text, true);
+        elsif clock_timestamp() > give_way_at then
+            return false;
+        end if;
+        perform pg_sleep(0.01);
+    end loop;
+    -- keeps dagstop_order silent: it did not turn failed now
+    perform set_config('dagstop.cascading', 'on', true);
+    execute format(
+        'update %I.task_instance t set %s where t.dag_id = $1 and t.task_id = $2 and %s %s',
+        schema_name, assignments,
+        case when task_instance ? 'run_id' then 't.run_id = $3' else 't.execution_date = $4' end,
+        case when task_instance ? 'map_index' then 'and t.map_index = $5' end
+    ) using
+        task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
+        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+    perform set_config('dagstop.cascading', '', true);
+    return true;
+end
+$$;
+comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated; false if it gave way after a second, since another session has what the row refers to.';
 
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void

@@ -1,7 +1,8 @@
 -- Fired by: the triggers dagstop_order on dag_run and task_instance, for each row that turned
 -- failed in any way (the conditions stand in the triggers, in 11_triggers.sql).
 -- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
--- Leaves alone: the row that turned failed; on a fault the statement goes on.
+-- Leaves alone: the row that turned failed, but for its end on Airflow 2.3 to 2.11, where Airflow would have
+-- set it; on a fault the statement goes on.
 -- Both are security definer: whoever may update Airflow's table needs no right on schema dagstop.
 
 create or replace function dagstop.order_run() returns trigger
@@ -71,6 +72,20 @@ begin
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
     perform dagstop.ring();
+    if before ? 'map_index' and not before ? 'id' and new.end_date is null then
+        begin
+            -- without an end, a success that the dying process writes looks like a person's (is_late_success)
+            perform dagstop.set_again(
+                tg_table_schema, before,
+                'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'
+            );
+        exception
+            when others then
+                perform dagstop.record_fault(
+                    'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+                );
+        end;
+    end if;
     return null;
 exception
     when others or assert_failure then

@@ -1,10 +1,13 @@
 -- Fired by: dagstop_fence, after a task instance left failed: to a state in which it would run again,
--- or cleared, marked success, ...
--- Changes: while an order is open it puts a state in which it would run again back to failed and
--- writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
+-- to success, or cleared, skipped, ...; the heartbeat, for what could not be put back at once.
+-- Changes: while an order is open it puts a state in which it would run again, or the dying process' own
+-- success, back to failed and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
 -- Leaves alone: every other column of the row, and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
--- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too.
+-- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
+-- a second update in one transaction, at which Postgres checks the row's foreign keys: see reach_references.
+
+drop function if exists dagstop.put_back(text, jsonb);  -- of an earlier install
 
 create or replace function dagstop.orders_of_task(schema_name text, task_instance jsonb) returns bigint[]
 language plpgsql
@@ -37,25 +40,68 @@ end
 $$;
 comment on function dagstop.orders_of_task(text, jsonb) is 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
 
-create or replace function dagstop.put_back(schema_name text, task_instance jsonb) returns void
-language plpgsql
+create or replace function dagstop.is_late_success(before jsonb, after jsonb) returns boolean
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- keeps dagstop_order silent: it did not turn failed now
-    perform set_config('dagstop.cascading', 'on', true);
-    execute format(
-        'update %I.task_instance t set state = $1 where t.dag_id = $2 and t.task_id = $3 and %s %s',
-        schema_name,
-        case when task_instance ? 'run_id' then 't.run_id = $4' else 't.execution_date = $5' end,
-        case when task_instance ? 'map_index' then 'and t.map_index = $6' end
-    ) using
-        task_instance ->> 'state', task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
-        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
-    perform set_config('dagstop.cascading', '', true);
+    -- a task's own process sets end and duration and keeps the start, in every release that lets it write
+    if after ->> 'end_date' is null or before -> 'end_date' = after -> 'end_date'
+        or before -> 'duration' = after -> 'duration' or before -> 'start_date' is distinct from after -> 'start_date'
+        or (after ->> 'end_date')::timestamptz = now()  -- typed in psql
+    then
+        return false;
+    end if;
+    return case
+        when before ? 'id' then false  -- 3.x: its API server refuses a success of what does not run
+        when before ? 'map_index' then before ->> 'end_date' is not null  -- 2.3 to 2.11: people keep an end that is there
+        when before ? 'queued_by_job_id' then false  -- 2.0 to 2.2: people write the very same
+        else true  -- 1.10: people set the state alone, or the start too
+    end;
 end
 $$;
-comment on function dagstop.put_back(text, jsonb) is 'Gives a row of task_instance the state back that it had.';
+comment on function dagstop.is_late_success(jsonb, jsonb) is 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
+
+create or replace function dagstop.put_back_pending() returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    young constant timestamptz := clock_timestamp() - interval '1 minute';
+    refused record;
+    present jsonb;
+begin
+    -- of releases whose rows refer to their run: those have run_id
+    for refused in
+        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state
+        from dagstop.refused_write w
+        join dagstop.stop_order o on o.id = w.order_id
+        where w.pending and w.at > young
+        order by w.id
+        limit 1000
+        for update of w skip locked
+    loop
+        perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
+        execute format(
+            $sql$
+            select to_jsonb(t) from %I.task_instance t
+            where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+                and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+            for no key update of t skip locked
+            $sql$, refused.airflow_schema
+        ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+        continue when present is null;  -- somebody has it: later
+        -- what was cleared or set since is not ours to put back
+        if present ->> 'state' is distinct from refused.wanted_state
+            or dagstop.set_again(refused.airflow_schema, present, $set$state = 'failed'$set$)
+        then
+            update dagstop.refused_write w set pending = false where w.id = refused.id;
+        end if;
+    end loop;
+    return (select count(*) from dagstop.refused_write w where w.pending and w.at > young);
+end
+$$;
+comment on function dagstop.put_back_pending() is 'Puts back what the fence had to let stand, since another session had the run; how many are left still.';
 
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
@@ -66,12 +112,16 @@ declare
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
     orders bigint[];
     fencing bigint;
+    done boolean;
 begin
     orders := dagstop.orders_of_task(tg_table_schema, ti);
     if orders = '{}' then
         return null;
     end if;
-    if new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+    if (
+            new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+            or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
+        )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
     then
         select o.id into fencing
@@ -82,14 +132,22 @@ begin
             and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
             -- a queued message may arrive long after every process is dead
             and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+            -- a success of what began after the order is another try's
+            and (
+                new.state <> 'success' or t.state_before in ('queued', 'scheduled')
+                or t.started_at is not distinct from (ti ->> 'start_date')::timestamptz
+            )
         order by o.id desc
         limit 1;
     end if;
     if fencing is not null then
-        perform dagstop.put_back(tg_table_schema, ti);
-        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
-        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state
+        done := dagstop.set_again(tg_table_schema, ti, $set$state = 'failed'$set$);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
+        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
         from dagstop.stop_order o where o.id = fencing;
+        if not done then
+            perform dagstop.ring();
+        end if;
         return null;
     end if;
     update dagstop.stop_target t

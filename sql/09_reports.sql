@@ -1,6 +1,6 @@
 -- Fired by: the listeners, through queries.sql.
 -- Changes: the hosts' reports, the listeners' heartbeats, the closing of orders, and once a fault
--- left an order without its cascade, that cascade; old rows are removed bit by bit.
+-- left an order without its cascade, that cascade, and what the fence could not put back; old rows are removed bit by bit.
 -- Leaves alone: orders and targets themselves, until they are older than keep_seconds.
 -- Security definer: role dagstop_listener may write only what these functions write.
 
@@ -147,7 +147,7 @@ begin
         seen_at = clock_timestamp(),
         detail = excluded.detail;
     begin
-        still_pending := dagstop.complete_pending();
+        still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o

@@ -122,3 +122,90 @@ def test_a_fault_lets_the_write_pass(airflow_db: AirflowDatabase) -> None:
     airflow_db.set_task("a", "up_for_retry")
     assert airflow_db.states() == {"a": "up_for_retry"}
     assert ("fence", 'relation "dagstop.setting" does not exist') in airflow_db.faults()
+
+
+ENDED = "end_date = clock_timestamp(), duration = coalesce(duration, 0) + 1.5"
+"""What a task's own process writes besides its state; see taskinstance.py, _run_raw_task, of 1.10.0 to 2.11."""
+BY_HAND = {
+    # api/common/mark_tasks.py and the task instances page (1.10.0: www; 1.10.1 on: www_rbac too); then 2.3 on
+    "1.10.0": ("", ", start_date = clock_timestamp(), end_date = clock_timestamp()"),
+    "2.11.2": (
+        ", end_date = coalesce(end_date, clock_timestamp()), updated_at = clock_timestamp(),"
+        " duration = extract(epoch from coalesce(end_date, clock_timestamp()) - start_date)",
+    ),
+    "3.3.2": (
+        ", end_date = coalesce(end_date, clock_timestamp()), updated_at = clock_timestamp(),"
+        " duration = extract(epoch from coalesce(end_date, clock_timestamp()) - start_date)",
+        f", {ENDED}",  # its tasks have no access to the database: whatever comes is a person's
+    ),
+}
+
+
+def fail(db: AirflowDatabase, kind: str) -> None:
+    db.add_running()
+    if kind == "run":
+        db.set_run("failed")
+    else:
+        db.set_task("a", "failed")
+
+
+@pytest.mark.parametrize("kind", ["run", "task"])
+@pytest.mark.parametrize("shape", ["1.10.0", "2.11.2"], indirect=True)
+def test_the_dying_process_own_success_is_refused(airflow_db: AirflowDatabase, kind: str) -> None:
+    fail(airflow_db, kind)
+    airflow_db.rows(f"update task_instance set state = 'success', {ENDED}")
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select wanted_state, pending from dagstop.refused_write") == ("success", False)
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+    assert airflow_db.one("select end_date is not null from task_instance")
+
+
+@pytest.mark.parametrize("kind", ["run", "task"])
+def test_success_marked_by_hand_passes(airflow_db: AirflowDatabase, kind: str) -> None:
+    fail(airflow_db, kind)
+    for written in BY_HAND[airflow_db.shape]:
+        airflow_db.rows("update task_instance set state = 'failed'")
+        airflow_db.rows(f"update task_instance set state = 'success'{written}")
+        assert airflow_db.states() == {"a": "success"}, written
+    assert airflow_db.one("select count(*) from dagstop.refused_write") == 0
+
+
+@pytest.mark.parametrize("kind", ["run", "task"])
+@pytest.mark.parametrize("typed", ["", ", end_date = now()", ", end_date = now(), duration = 7"])
+def test_success_typed_in_psql_passes(airflow_db: AirflowDatabase, kind: str, typed: str) -> None:
+    fail(airflow_db, kind)
+    airflow_db.rows(f"update task_instance set state = 'success'{typed}")
+    assert airflow_db.states() == {"a": "success"}
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_airflow_2_0_to_2_2_writes_the_same_by_hand_and_by_itself(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("alter table task_instance drop column map_index cascade")
+    airflow_db.set_task("a", "failed")
+    airflow_db.rows(f"update task_instance set state = 'success', {ENDED}")
+    assert airflow_db.states() == {"a": "success"} and airflow_db.faults() == []
+
+
+@pytest.mark.parametrize("shape", ["1.10.0", "2.11.2"], indirect=True)
+def test_another_try_s_success_passes(airflow_db: AirflowDatabase) -> None:
+    fail(airflow_db, "task")
+    airflow_db.rows("update task_instance set start_date = clock_timestamp()")
+    airflow_db.rows(f"update task_instance set state = 'success', {ENDED}")
+    assert airflow_db.states() == {"a": "success"}
+
+
+@pytest.mark.parametrize("shape", ["1.10.0", "2.11.2"], indirect=True)
+def test_a_success_long_after_the_order_passes(airflow_db: AirflowDatabase) -> None:
+    fail(airflow_db, "task")
+    airflow_db.rows("update dagstop.stop_order set closed_at = now()")
+    airflow_db.rows(f"update task_instance set state = 'success', {ENDED}")
+    assert airflow_db.states() == {"a": "success"}
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_a_task_failed_by_sql_has_an_end(airflow_db: AirflowDatabase) -> None:
+    fail(airflow_db, "task")
+    assert airflow_db.one("select end_date > start_date, duration > 3500 from task_instance") == (True, True)
+    assert airflow_db.one("select self_reported from dagstop.stop_order") is False
+    assert airflow_db.faults() == []

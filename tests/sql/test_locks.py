@@ -7,6 +7,7 @@ a second, so that one is found whenever there is one.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -184,3 +185,62 @@ def test_neither_is_an_install(airflow_db: AirflowDatabase, airflow: Any, change
     assert not installer.is_alive()
     done = change(airflow_db.url, waits=())
     assert done is False if change is uninstall else not done.changed
+
+
+@pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)  # 1.10 has no foreign key
+@pytest.mark.parametrize("wanted", ["up_for_retry", "queued"])
+def test_a_scheduler_has_the_run_and_wants_what_the_dying_process_writes(
+    airflow_db: AirflowDatabase, airflow: Any, wanted: str
+) -> None:
+    """What is put back is written twice by one transaction: Postgres checks its foreign key each time."""
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    airflow.execute("select from dag_run for update")
+    dying = threading.Thread(target=airflow_db.set_task, args=("a", wanted), daemon=True)
+    dying.start()
+    writes = "select count(*) > 0 from pg_stat_activity where query like 'update task_instance%' and wait_event = 'PgSleep'"
+    wait_until(lambda: airflow_db.one(writes), 20, lambda: "the fence does not try")
+    airflow.execute("update task_instance set pid = 2")  # raises if it is the victim
+    airflow.connection.commit()
+    dying.join(20)
+    assert not dying.is_alive()
+    assert airflow_db.states() == {"a": wanted}  # it gave way
+    assert airflow_db.one("select pending from dagstop.refused_write")
+    assert airflow_db.one("select not cascaded from dagstop.open_orders('host')")  # hurries the heartbeat
+    airflow_db.rows(BEAT, ("host",))
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select pending from dagstop.refused_write") is False
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+
+
+@pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)
+def test_what_was_cleared_before_it_was_put_back_stays(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    airflow.execute("select from dag_run for update")
+    airflow_db.set_task("a", "up_for_retry")
+    airflow_db.set_task("a", None)
+    airflow.connection.commit()
+    airflow_db.rows(BEAT, ("host",))
+    assert airflow_db.states() == {"a": None}
+    assert airflow_db.one("select pending from dagstop.refused_write") is False
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_a_scheduler_has_the_run_whose_tasks_a_person_fails(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    """Their end is written by a second update, for which many rows together wait a second at most."""
+    airflow_db.add_running(tasks=[f"t{number}" for number in range(20)])
+    airflow.execute("select from dag_run for update")
+    began = time.monotonic()
+    person = threading.Thread(
+        target=airflow_db.rows, args=("update task_instance set state = 'failed'",), daemon=True
+    )
+    person.start()
+    airflow.execute("update task_instance set pid = 2")
+    airflow.connection.commit()
+    person.join(20)
+    assert not person.is_alive() and time.monotonic() - began < 15
+    assert set(airflow_db.states().values()) == {"failed"}
+    assert airflow_db.one("select count(*) from dagstop.stop_order where kind = 'task'") == 20

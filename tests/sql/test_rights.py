@@ -27,7 +27,7 @@ NOBODY_MAY = {
     "cascade": "select dagstop.cascade('{1}', 'public')",
     "complete": "select dagstop.complete_orders('{1}', 'public')",
     "close": "select dagstop.close_orders('{1}')",
-    "put back": "select dagstop.put_back('public', '{}')",
+    "put back": "select dagstop.set_again('public', '{}', '')",
     "record a fault": "select dagstop.record_fault('p', 'c', 'm', '{}')",
     "prune": "select dagstop.prune()",
     "add to the schema": "create table dagstop.mine (id int)",
