@@ -43,6 +43,7 @@ class Daemon:
         self._ending = False
         self._swept = False
         self._watched = 0  # a copy: the heartbeat is another thread's
+        self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Quarries(self._proc, dry_run=config.dry_run)
         self._watch = Watch(
@@ -127,6 +128,7 @@ class Daemon:
 
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
+        self._looked_at = time.monotonic()
         self._watch.tick()
         self._containers.learn_clients(self._watch.labelled())
         self._stopping.late_starters()
@@ -145,6 +147,9 @@ class Daemon:
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,
             "watched": self._watched,
+            # the heartbeat is another thread's: it must not hide that this one hangs
+            "looked_ago": round(time.monotonic() - self._looked_at, 1),
+            "tally": self._stopping.tally.facts(),
         }
 
     def _save(self) -> None:

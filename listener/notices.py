@@ -64,6 +64,7 @@ class Link:
     news: deque[News] = field(default_factory=deque)
     state: str = "connecting"  # "listening", "polling", "connecting"
     health: dict[str, Any] = field(default_factory=dict)
+    reconnects: int = 0  # how often an established connection was lost
     _reports: deque[dict[str, Any]] = field(default_factory=deque)
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
@@ -118,6 +119,7 @@ class Link:
                 self._serve(connection)
             except psycopg2.Error as exc:
                 attempt += 1
+                self.reconnects += self.state != "connecting"
                 self.state = "connecting"
                 delay = min(SLOWEST_RETRY, 0.1 * 2**attempt) * random.uniform(0.7, 1.0)
                 why = one_line(exc, self.url)
@@ -229,7 +231,9 @@ class Link:
             host=self.host,
             listener_id=self.listener_id,
             version=dagstop.__version__,
-            detail=psycopg2.extras.Json({"notices": self.state, **self.details()}),
+            detail=psycopg2.extras.Json(
+                {"notices": self.state, "reconnects": self.reconnects, **self.details()}
+            ),
         )
         health = rows[0] if rows else {}
         self._pending = health.get("pending", 0) > 0

@@ -23,6 +23,7 @@ from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import ProcFS
 from dagstop.report import Findings, findings, is_superseded, resumed, summary
+from dagstop.tally import Tally
 
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
@@ -72,6 +73,7 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
+        self.tally = Tally()
 
     @property
     def under_way(self) -> int:
@@ -280,6 +282,8 @@ class Stopping:
             log.info(summary(order, result, f"would be {outcome}" if self._config.dry_run else f"{outcome}"))
         if self._config.dry_run:
             return
+        if outcome is not None and self._ended.findings_of(order.id or 0) is None:
+            self.tally.done(outcome, order.created_at, result.first_signal_at, result.last_death_at)
         self._link.tell(
             {
                 "order_id": order.id,

@@ -59,12 +59,8 @@ def check(
     connection = open_database(url, "check")
     findings = [
         *_revision(connection, url),
-        *_triggers(connection, url),
-        *_owner(connection, url),
         *_round_trip(connection, url),
-        *_listeners(connection, url),
-        *_faults(connection, url),
-        *_left_running(connection, url),
+        *in_database(connection, url),
         *_engines(docker_urls),
         *_rights(),
     ]
@@ -79,6 +75,15 @@ def check(
             "",
         )
     sys.exit(0 if good else 1)
+
+
+def in_database(connection: Connection, url: str) -> Iterator[Finding]:
+    """What the database alone can tell; the page shows it too."""
+    yield from _triggers(connection, url)
+    yield from _owner(connection, url)
+    yield from _listeners(connection, url)
+    yield from _faults(connection, url)
+    yield from _left_running(connection, url)
 
 
 def _revision(connection: Connection, url: str) -> Iterator[Finding]:
@@ -141,12 +146,16 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         if row["live"] and row["version"] != dagstop.__version__:
             do = f"this is {dagstop.__version__}: upgrade it when convenient"
         yield Finding(f"listener {row['host']}", row["live"], seen, do)
+    for host in without_listener(listeners, ask(connection, url, "task_hosts")):
+        count = f"Airflow runs {host['tasks']} of its tasks there"
+        do = "run `dagstop listen` there (or with --host, if it has another name)"
+        yield Finding(f"host {host['hostname']}", False, count, do)
+
+
+def without_listener(listeners: list[dict[str, Any]], hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those rows of query task_hosts that no row of query listeners stands for."""
     known = {name for row in listeners for name in _names(row)}
-    for host in ask(connection, url, "task_hosts"):
-        if host["hostname"] not in known:
-            count = f"Airflow runs {host['tasks']} of its tasks there"
-            do = "run `dagstop listen` there (or with --host, if it has another name)"
-            yield Finding(f"host {host['hostname']}", False, count, do)
+    return [host for host in hosts if host["hostname"] not in known]
 
 
 def _names(row: dict[str, Any]) -> set[str]:

@@ -56,10 +56,10 @@ def connect(url: str, application_name: str) -> Connection:
 
 
 def query(
-    connection: Connection, name: str, *, airflow: str | None = None, **values: Any
+    connection: Connection, name: str, *, file: str = "queries", airflow: str | None = None, **values: Any
 ) -> list[dict[str, Any]]:
-    """The rows of a named query of sql/queries.sql; `{airflow}` in it becomes Airflow's schema."""
-    text = sql.queries()[name]
+    """The rows of a named query of sql/<file>.sql; `{airflow}` in it becomes Airflow's schema."""
+    text = sql.queries(file)[name]
     if airflow is not None:
         text = composed.SQL(text).format(airflow=composed.Identifier(airflow)).as_string(connection)
     with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:

@@ -1,0 +1,93 @@
+// All that is known of one stop: what died, why, by which signals; what was spared or could not be killed.
+
+import { between, el, name, plural, shown, span, when } from "./dom.js";
+import { badge } from "./stops.js";
+
+export function evidence(order) {
+  const nothing = order.reports.filter((report) => report.outcome === "nothing_found" && !(report.detail.not_found ?? []).length);
+  const others = order.reports.filter((report) => !nothing.includes(report));
+  return [
+    others.map((report) => hostReport(order, report)),
+    nothing.length ? part("Nothing found", el("p", { className: "under" },
+      nothing.slice(0, 30).map((report, i) => [i ? ", " : "", name(report.host)]),
+      nothing.length > 30 ? ` and ${nothing.length - 30} more hosts` : "")) : null,
+    order.targets.length ? part(plural(order.targets.length, "task instance"), table(
+      ["task", "was", "try", "operator", "where, said Airflow", ""],
+      order.targets.map((row) => [
+        name(row.map_index > -1 ? `${row.task_id}[${row.map_index}]` : row.task_id),
+        name(row.state_before ?? "no state"), row.try_number ?? "", name(row.operator ?? ""),
+        [name(row.hostname ?? ""), row.pid ? ` pid ${row.pid}` : ""],
+        row.released_at ? ["released ", when(row.released_at)] : "",
+      ]))) : null,
+    order.refused.length ? part(plural(order.refused.length, "refused write"), table(
+      ["task", "wanted", "by", "when"],
+      order.refused.map((row) => [
+        name(row.task_id), name(row.wanted_state ?? "no state"),
+        [name(row.session_user_name), row.application_name ? [" with ", name(row.application_name)] : ""],
+        after(order, row.at),
+      ]))) : null,
+    el("p", { className: "under" }, `order ${order.id}, backend ${order.backend_pid}, transaction ${order.txid} · `,
+      el("a", { href: `/api/orders/${order.id}` }, "all of it as JSON")),
+  ].flat().filter(Boolean);
+}
+
+function part(title, ...children) {
+  return el("section", { className: "part" }, el("h4", null, title), children);
+}
+
+function hostReport(order, report) {
+  const { processes = [], containers = [], spared = [], not_found: missing = [], problem } = report.detail;
+  const living = [...processes, ...containers].filter((item) => item.died_at === null);
+  return el("section", { className: "part" },
+    el("h4", null, name(report.host), " ", badge(report.outcome)),
+    problem ? el("p", { className: "bad" }, name(problem)) : "",
+    living.length && report.outcome ? [el("h5", null, "Could not be killed"), living.map((item) => killed(order, item))] : "",
+    spared.length ? [el("h5", null, "Spared"), spared.map(sparedItem)] : "",
+    ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome)),
+    missing.length ? el("p", { className: "under" }, "Ran here, says Airflow, and nothing of it was found: ",
+      missing.map((task, i) => [i ? ", " : "", name(task)])) : "");
+}
+
+function ended(order, items) {
+  if (!items.length) return "";
+  const few = items.slice(0, 200);
+  return [el("h5", null, "Stopped"), few.map((item) => killed(order, item)),
+    items.length > few.length ? el("p", { className: "under" }, `and ${items.length - few.length} more; all are in the JSON`) : ""];
+}
+
+function what(item) {
+  const id = item.pid !== undefined ? `pid ${item.pid}` : item.id !== undefined ? `container ${item.id}` : "container";
+  return [el("span", { className: "id" }, shown(id)), " ",
+    el("code", null, name(item.command ?? `${item.name ?? item.container ?? ""} ${item.image ? `(${item.image})` : ""}`))];
+}
+
+function killed(order, item) {
+  const dead = item.died_at !== null;
+  return el("div", { className: `item ${dead ? "good" : "bad"}` },
+    el("p", { className: "what" }, what(item)),
+    el("p", { className: "fate" },
+      item.signals.map(([signal, at]) => [el("span", { className: "signal" }, shown(signal)), " ", after(order, at), " → "]),
+      dead ? el("strong", null, "dead ", after(order, item.died_at)) : el("strong", null, `alive: ${shown(item.alive ?? "under way")}`),
+      item.noticed ? ` (${shown(item.noticed)})` : ""),
+    why(item));
+}
+
+function sparedItem(item) {
+  return el("div", { className: "item fair" }, el("p", { className: "what" }, what(item)), why(item));
+}
+
+function why(item) {
+  return el("p", { className: "why" }, name(item.why),
+    (item.evidence ?? []).map((word) => [" ", name(word, "chip")]));
+}
+
+function after(order, moment) {
+  const seconds = between(order.created_at, moment);
+  return seconds < 0 ? `${span(-seconds)} before` : `+${span(seconds)}`;
+}
+
+function table(columns, rows) {
+  return el("div", { className: "scroll" }, el("table", null,
+    el("thead", null, el("tr", null, columns.map((column) => el("th", null, column)))),
+    el("tbody", null, rows.map((row) => el("tr", null, row.map((cell) => el("td", null, cell)))))));
+}

@@ -1,0 +1,217 @@
+"""What the page says: asked of the database by one thread, at most once a second whoever looks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from dagstop.commands.check import in_database, without_listener
+from dagstop.commands.common import ask, open_database
+from dagstop.errors import ConnectError, DagstopError, UnreachableError
+
+YOUNG = 1.0
+"""Seconds for which an answer is given again; the page asks every two."""
+YOUNG_CHECKS = 5.0
+"""The same for what a check looks at, and the numbers of the day: they cost the database more."""
+PATIENCE = 5.0
+"""Seconds that a request waits for the database."""
+HANGS = 30.0
+"""Seconds without a look for new processes, after which a listener that still beats counts as hanging."""
+LIMIT = 40
+"""Orders in one answer."""
+
+Answer = TypeVar("Answer")
+
+
+class NoAnswer(DagstopError):
+    """The database has not answered for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The listener beside this process."""
+
+    host: str
+    listener_id: str
+    version: str
+    database: str  # without its password
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What is so now; rows as the queries of sql/page.sql and sql/queries.sql give them."""
+
+    now: datetime
+    numbers: dict[str, Any]
+    findings: list[dict[str, Any]]
+    listeners: list[dict[str, Any]]
+    triggers: list[dict[str, Any]]
+    uncovered: list[dict[str, Any]]
+    open: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def able(self) -> bool:
+        return all(finding["ok"] for finding in self.findings)
+
+
+class Source:
+    """The page's one connection. Thread-safe; all that is asked waits `PATIENCE` at most."""
+
+    def __init__(self, url: str, here: Here) -> None:
+        self.here = here
+        self._url = url
+        self._connection: Connection | None = None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._lock = threading.Lock()
+        self._pending: Future[Snapshot] | None = None
+        self._asked_at = 0.0
+        self._checks: Snapshot | None = None
+        self._checked_at = 0.0
+        self.refused_since: float | None = None
+        """Since when (monotonic seconds) the server answers, and lets this process not in."""
+
+    def connect(self) -> None:
+        """Connect before the first question, while this process may still do so. Raises DagstopError."""
+        self._worker.submit(self._connected).result()
+
+    def close(self) -> None:
+        """Close the connection, and end the thread."""
+        self._worker.shutdown()
+        if self._connection is not None:
+            self._connection.close()
+
+    def snapshot(self) -> Snapshot:
+        """What is so now. Raises DagstopError in one line."""
+        with self._lock:
+            if self._pending is None or (self._pending.done() and time.monotonic() - self._asked_at > YOUNG):
+                self._pending = self._worker.submit(self._try, self._look)
+                self._asked_at = time.monotonic()
+            pending = self._pending
+        return _result(pending)
+
+    def orders(self, *, before: int | None, words: str, only: str) -> list[dict[str, Any]]:
+        """Older or chosen orders. Raises DagstopError."""
+        return _result(
+            self._worker.submit(
+                self._try,
+                lambda: self._ask("page_orders", before=before, words=words, only=only, limit=LIMIT),
+            )
+        )
+
+    def order(self, number: int) -> dict[str, Any] | None:
+        """One order with all its evidence; None if there is none of that number. Raises DagstopError."""
+        return _result(self._worker.submit(self._try, lambda: self._order(number)))
+
+    def _try(self, look: Callable[[], Answer]) -> Answer:
+        """Look; a connection that was lost since the last time is made again once."""
+        had_one = self._connection is not None
+        try:
+            return look()
+        except DagstopError:
+            if not had_one or self._connection is None or not self._connection.closed:
+                raise
+        self._connection = None
+        return look()
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            try:
+                self._connection = open_database(self._url, f"page {self.here.host}")
+                self.refused_since = None
+            except UnreachableError:
+                self.refused_since = None
+                raise
+            except ConnectError:
+                self.refused_since = self.refused_since or time.monotonic()
+                raise
+        return self._connection
+
+    def _ask(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        file = "page" if name.startswith("page_") else "queries"
+        return ask(self._connected(), self._url, name, file=file, **values)
+
+    def _look(self) -> Snapshot:
+        if self._checks is None or time.monotonic() - self._checked_at > YOUNG_CHECKS:
+            self._checks = self._look_closely()
+            self._checked_at = time.monotonic()
+        checks = self._checks
+        return Snapshot(
+            now=self._ask("page_now")[0]["db_now"],
+            numbers=checks.numbers,
+            findings=checks.findings,
+            listeners=checks.listeners,
+            triggers=checks.triggers,
+            uncovered=checks.uncovered,
+            open=self._ask("page_open"),
+            orders=self._ask("page_orders", before=None, words="", only="", limit=LIMIT),
+        )
+
+    def _look_closely(self) -> Snapshot:
+        listeners = self._ask("listeners")
+        findings = [asdict(finding) for finding in in_database(self._connected(), self._url)]
+        findings += [
+            {"name": f"listener {row['host']}", "ok": False, "said": said, "do": "see its log, restart it"}
+            for row in listeners
+            if row["live"] and (said := hanging(row))
+        ]
+        return Snapshot(
+            now=datetime.now(timezone.utc),
+            numbers=self._ask("page_numbers")[0],
+            findings=findings,
+            listeners=listeners,
+            triggers=self._ask("trigger_health"),
+            uncovered=without_listener(listeners, self._ask("task_hosts")),
+        )
+
+    def _order(self, number: int) -> dict[str, Any] | None:
+        rows = self._ask("page_order", id=number)
+        if not rows:
+            return None
+        return {
+            **rows[0],
+            "reports": self._ask("page_reports", id=number),
+            "targets": self._ask("page_targets", id=number),
+            "refused": self._ask("page_refused", id=number),
+        }
+
+
+def hanging(listener: dict[str, Any]) -> str:
+    """What is said of a listener that beats, and whose thread that kills does not move; else nothing."""
+    ago = listener["detail"].get("looked_ago", 0)
+    return f"looked for processes {ago:.0f} s ago for the last time" if ago > HANGS else ""
+
+
+def health(here: Here, snapshot: Snapshot) -> tuple[bool, str]:
+    """Whether a run can be stopped on this very host, and one line of reason."""
+    if here.dry_run:
+        return False, "dry run: nothing is signalled"
+    for row in snapshot.triggers:
+        if row["status"] != "installed":
+            name = f"{row['table_name']}.{row['trigger_name']}"
+            return False, f"trigger {name} is {row['status']}: run `dagstop install`"
+    own = [row for row in snapshot.listeners if row["listener_id"] == here.listener_id]
+    if not own or not own[0]["live"]:
+        return False, f"the listener of {here.host} does not reach the database"
+    if said := hanging(own[0]):
+        return False, f"the listener of {here.host} {said}"
+    return True, f"{here.host} can stop what runs on it ({own[0]['detail'].get('notices')})"
+
+
+def _result(pending: Future[Answer]) -> Answer:
+    try:
+        return pending.result(PATIENCE)
+    except Late:
+        raise NoAnswer(f"The database has not answered for {PATIENCE:.0f} s") from None
+    except psycopg2.Error as exc:
+        raise NoAnswer(f"The database cannot be asked: {str(exc).splitlines()[0]}") from exc

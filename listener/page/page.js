@@ -1,0 +1,227 @@
+// Asks every two seconds, while somebody looks, and draws what changed.
+
+import { age, byId, el, name, plural, prose, reconcile, setClock, shown, span, tick, when } from "./dom.js";
+import { stop, whenOpened } from "./stops.js";
+
+const EVERY = 2000; // milliseconds
+const FEW = 12; // hosts that are shown at first
+
+let older = []; // orders below the newest ones, asked for with a click
+let chosen = []; // the orders that the filter chose
+let latest = null;
+let allHosts = false;
+let failures = 0;
+let lastAnswer = 0;
+let timer = 0;
+
+async function ask(path) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(8000) });
+  const facts = await response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));
+  if (!response.ok) throw new Error(facts.error ?? `${response.status}`);
+  return facts;
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  try {
+    latest = await ask("/api/overview");
+    failures = 0;
+    lastAnswer = Date.now();
+    setClock(latest.now);
+    if (filter()) chosen = (await ask(`/api/orders?${filter()}`)).orders;
+    draw();
+  } catch (error) {
+    failures += 1;
+    drawTrouble(error);
+  }
+  drawLive();
+  if (!document.hidden) timer = setTimeout(refresh, EVERY * Math.min(5, 1 + failures));
+}
+
+function filter() {
+  const query = new URLSearchParams();
+  const only = document.querySelector("#only [aria-pressed=true]").dataset.only;
+  if (only) query.set("only", only);
+  if (byId("words").value.trim()) query.set("words", byId("words").value.trim());
+  return query.toString();
+}
+
+function draw() {
+  const { here, able, findings, numbers, listeners, uncovered } = latest;
+  byId("where").replaceChildren(name(here.host), " · ", name(here.database.replace(/^.*@/, "")));
+  byId("version").textContent = `dagstop ${shown(here.version)}, served by ${shown(here.host)}`;
+  document.title = able && !here.dry_run ? "dagstop" : "✕ dagstop";
+  drawVerdict(able, findings, listeners, here);
+  drawTiles(numbers);
+  drawHosts(listeners, uncovered);
+  const known = new Map(latest.orders.map((order) => [order.id, order]));
+  const open = new Map(latest.open.filter(({ id }) => known.has(id)).map((order) => [order.id, { ...known.get(order.id), waiting_for: order.waiting_for }]));
+  const orders = filter() ? chosen : [...latest.orders, ...older];
+  drawOpen(open, numbers.open_orders);
+  drawStops(filter() ? orders : orders.filter((order) => !open.has(order.id)), open);
+  tick();
+}
+
+function drawVerdict(able, findings, listeners, here) {
+  const red = findings.filter((finding) => !finding.ok);
+  const alive = listeners.filter((listener) => listener.live).length;
+  const facts = { able, findings: findings.map(({ said, ...rest }) => (rest.ok ? rest : { ...rest, said: said.replace(/\d+ (ms|s|min)\b/, "") })), alive, dry: here.dry_run };
+  const make = (_, old) => {
+    const wasOpen = old?.querySelector("details")?.open ?? false;
+    const title = able ? "Everything can be stopped" : red.length === 1 ? "One thing is in the way" : `${red.length} things are in the way`;
+    return el("div", { className: able ? "good" : "bad" },
+      el("h2", null, el("span", { className: "mark", "aria-hidden": "true" }, able ? "✓" : "✕"), title),
+      el("p", { className: "under" }, able
+        ? `A run that is marked failed stops on ${plural(alive, "host")}: triggers in place, listeners alive, no faults.`
+        : "Until this is mended, a run that is marked failed may not stop everywhere."),
+      here.dry_run ? el("p", { className: "note" }, `${shown(here.host)} only says what would die (--dry-run).`) : "",
+      red.length ? el("ul", { className: "findings" }, red.map(finding)) : "",
+      el("details", { open: wasOpen },
+        el("summary", null, `all ${plural(findings.length, "check")}`),
+        el("ul", { className: "findings" }, findings.map(finding))));
+  };
+  reconcile(byId("verdict"), [{ key: "verdict", facts, make }]);
+}
+
+function finding(item) {
+  return el("li", { className: item.ok ? "good" : "bad" },
+    el("span", { className: "mark", "aria-label": item.ok ? "ok" : "failed" }, item.ok ? "✓" : "✕"),
+    el("div", null, name(item.name, "what"), " ", name(item.said, "said"),
+      item.do ? el("p", { className: "do" }, "→ ", prose(item.do)) : ""));
+}
+
+function drawTiles(numbers) {
+  const stops = Number(numbers.run_orders) + Number(numbers.task_orders);
+  const tiles = [
+    ["stops in 24 hours", stops.toLocaleString("en"), `${plural(numbers.run_orders, "run")}, ${plural(numbers.task_orders, "task")}; ${Number(numbers.open_orders) || "none"} open`, ""],
+    ["median to last death", numbers.median_seconds === null ? "–" : span(numbers.median_seconds),
+      numbers.slowest_seconds === null ? "nothing died" : `slowest ${span(numbers.slowest_seconds)}`, ""],
+    ["refused writes", Number(numbers.refused_writes).toLocaleString("en"), "of dying tasks", ""],
+    ["faults in triggers", Number(numbers.faults).toLocaleString("en"), "none failed Airflow", numbers.faults > 0 ? "bad" : ""],
+  ];
+  reconcile(byId("tiles"), tiles.map((tile) => ({
+    key: tile[0],
+    facts: tile,
+    make: ([title, value, under, mood]) => el("div", { className: `tile ${mood}` },
+      el("p", { className: "title" }, title), el("p", { className: "value" }, value), el("p", { className: "under" }, under)),
+  })));
+}
+
+function drawOpen(open, count) {
+  byId("open").hidden = open.size === 0;
+  byId("open-title").textContent = Number(count) > open.size ? `Open orders, the newest ${open.size} of ${Number(count).toLocaleString("en")}` : "Open orders";
+  reconcile(byId("open-list"), [...open.values()].map((order) => card({ ...order, open: true })));
+}
+
+function drawStops(orders, open) {
+  const once = [...new Map(orders.map((order) => [order.id, order])).values()];
+  const items = once.map((order) => card({ ...order, ...open.get(order.id), open: open.has(order.id) }));
+  if (!items.length) {
+    const words = filter() ? "No stop is like that." : "Nothing was stopped yet. Mark a DAG run failed, and it shows here.";
+    items.push({ key: "none", facts: words, make: () => el("p", { className: "none" }, words) });
+  }
+  reconcile(byId("stops"), items);
+  byId("older").hidden = once.length < 40;
+}
+
+function card(order) {
+  return { key: `order-${order.id}`, facts: order, make: (facts, old) => stop(facts, old, ask) };
+}
+
+function drawHosts(listeners, uncovered) {
+  const rows = [
+    ...uncovered.map((row) => ({ host: row.hostname, tasks: row.tasks })),
+    ...listeners.filter((row) => !row.live),
+    ...listeners.filter((row) => row.live),
+  ];
+  const some = allHosts ? rows : rows.slice(0, FEW);
+  const items = some.map((row) => ({ key: `host-${row.host}-${row.tasks ?? ""}`, facts: visible(row), make: host }));
+  if (!items.length) {
+    const words = "No listener has ever reported: run `dagstop listen` on each host that runs tasks.";
+    items.push({ key: "none", facts: words, make: () => el("p", { className: "none" }, prose(words)) });
+  }
+  reconcile(byId("hosts"), items);
+  byId("all-hosts").hidden = rows.length <= FEW || allHosts;
+  byId("all-hosts").textContent = `all ${rows.length} hosts`;
+}
+
+function visible({ db_now, detail, ...row }) {
+  const { tally, looked_ago, ...rest } = detail ?? {};
+  return { ...row, detail: rest, hangs: looked_ago > 30 };
+}
+
+function host(row) {
+  if (row.tasks !== undefined) {
+    return el("article", { className: "host bad" },
+      el("h3", null, el("span", { className: "dot" }), name(row.host)),
+      el("p", { className: "state" }, "no listener"),
+      el("p", { className: "under" }, `Airflow runs ${plural(row.tasks, "task")} there`));
+  }
+  const { detail } = row;
+  const good = row.live && !row.hangs;
+  const polling = detail.notices === "polling";
+  return el("article", { className: `host ${good ? (polling ? "fair" : "good") : "bad"}` },
+    el("h3", null, el("span", { className: "dot" }), name(row.host)),
+    el("p", { className: "state" }, good ? [polling ? "polling" : "listening", ", up ", when(row.started_at, "")]
+      : row.live ? "beats, but hangs" : ["silent, seen ", when(row.seen_at)]),
+    el("p", { className: "under" },
+      `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
+      `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,
+      detail.under_way ? ` · ${plural(detail.under_way, "order")} under way` : "",
+      detail.reconnects ? ` · reconnected ${detail.reconnects} ×` : ""));
+}
+
+function drawTrouble(error) {
+  const make = () => el("div", { className: "bad" },
+    el("h2", null, el("span", { className: "mark", "aria-hidden": "true" }, "✕"), "The page cannot say"),
+    el("p", { className: "under" }, shown(error.message)),
+    el("p", { className: "under" }, latest ? "What is shown below is from before." : "It asks again by itself."));
+  reconcile(byId("verdict"), [{ key: "trouble", facts: error.message, make }]);
+  document.title = "✕ dagstop";
+}
+
+function drawLive() {
+  const live = byId("live");
+  const silent = (Date.now() - lastAnswer) / 1000;
+  const good = failures === 0;
+  live.className = `live ${good ? "good" : "bad"}`;
+  live.textContent = good ? "live" : lastAnswer ? `no answer for ${span(silent)}` : "no answer";
+}
+
+byId("only").addEventListener("click", (event) => {
+  if (event.target.dataset.only === undefined) return;
+  for (const button of byId("only").children) button.setAttribute("aria-pressed", String(button === event.target));
+  older = chosen = [];
+  refresh();
+});
+
+let typing = 0;
+byId("words").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => { older = chosen = []; refresh(); }, 250);
+});
+
+byId("older").addEventListener("click", async () => {
+  const shownNow = filter() ? chosen : [...latest.orders, ...older];
+  const query = new URLSearchParams(filter());
+  query.set("before", Math.min(...shownNow.map((order) => order.id)));
+  try {
+    const { orders } = await ask(`/api/orders?${query}`);
+    if (filter()) chosen = [...chosen, ...orders];
+    else older = [...older, ...orders];
+    draw();
+    if (!orders.length) byId("older").hidden = true;
+  } catch (error) {
+    drawTrouble(error);
+  }
+});
+
+byId("all-hosts").addEventListener("click", () => {
+  allHosts = true;
+  draw();
+});
+
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
+setInterval(tick, 1000);
+whenOpened(draw);
+refresh();

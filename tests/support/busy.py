@@ -1,0 +1,185 @@
+"""A database after a busy day: listeners, orders and reports as real listeners write them; and a hostile one."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from tests.support.airflow_tables import AirflowDatabase
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='hacked'\">",
+    "\"><script>document.title='hacked'</script>",
+    "javascript:document.title='hacked'",
+    "'; document.title='hacked'; '",
+    "</title></script><svg onload=document.title='hacked'>",
+    "{{7*7}} ${7*7} %s\x1b[31m\r\n\u202egnp.exe\u2028",
+    "a" * 240,
+)
+DETAIL = {
+    "notices": "listening", "reconnects": 0, "pid": 812, "uid": 0, "host_names": ["localhost"],
+    "airflow_homes": ["/opt/airflow"], "docker": ["unix:///var/run/docker.sock"], "under_way": 0,
+    "watched": 14, "looked_ago": 0.1,
+    "tally": {
+        "outcomes": {"stopped": 40, "nothing_found": 7, "unkillable": 1, "superseded": 2, "spared": 1},
+        "first_signal": {"counts": [20, 10, 5, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0], "sum": 0.5},
+        "last_death": {"counts": [2, 5, 8, 9, 6, 4, 1, 2, 1, 1, 1, 1, 0, 0], "sum": 61.25},
+    },
+}  # fmt: skip
+
+
+def listener(
+    db: AirflowDatabase, host: str, *, seen_ago: float = 3.0, up: float = 90000.0, **detail: Any
+) -> None:
+    """A row as a heartbeat writes it; times in seconds."""
+    db.rows(
+        "insert into dagstop.listener (host, listener_id, version, started_at, seen_at, detail) values"
+        " (%s, %s, %s, now() - %s * interval '1 s', now() - %s * interval '1 s', %s)",
+        (host, str(uuid.uuid4()), detail.pop("version", "0.1.0"), up, seen_ago,
+         json.dumps({**DETAIL, **detail})),
+    )  # fmt: skip
+
+
+def order(
+    db: AirflowDatabase, dag: str, run: str, *, ago: float, task: str | None = None, by: str = "airflow",
+    program: str = "psql", client: str | None = "192.0.2.17", closed: bool = True, targets: int = 3,
+    refused: int = 0,
+) -> int:  # fmt: skip
+    """An order written `ago` seconds before now; its number."""
+    (number,) = db.rows(
+        "insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, task_id, map_index, created_at,"
+        " cascaded, session_user_name, application_name, client_addr, state_before, closed_at) values"
+        " (%s, 'public', %s, %s, %s, %s, now() - %s * interval '1 s', true, %s, %s, %s, 'running',"
+        " case when %s then now() end) returning id",
+        ("task" if task else "run", dag, run, task, -1 if task else None, ago, by, program, client, closed),
+    )[0]
+    for index in range(targets):
+        db.rows(
+            "insert into dagstop.stop_target (order_id, task_id, map_index, try_number, hostname, pid, operator,"
+            " state_before) values (%s, %s, %s, 1, 'worker-1', %s, 'BashOperator', 'running')",
+            (number, task or f"extract_{index}", -1, 4100 + index),
+        )
+    for _ in range(refused):
+        db.rows(
+            "insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state,"
+            " application_name) values (%s, %s, %s, 'extract_0', -1, 'up_for_retry', 'airflow worker')",
+            (number, dag, run),
+        )
+    return int(number)
+
+
+def report(
+    db: AirflowDatabase, number: int, host: str, outcome: str | None, *, signal: float | None = None,
+    death: float | None = None, processes: int = 0, containers: int = 0, alive: str | None = None,
+    spared: str | None = None, command: str = "bash -c 'spark-submit --master yarn job.py'",
+    problem: str | None = None,
+) -> None:  # fmt: skip
+    """A host's report; `signal` and `death` in seconds after the order, as many items as said."""
+    created = db.one("select created_at from dagstop.stop_order where id = %s", (number,))
+
+    def at(seconds: float | None) -> str | None:
+        return None if seconds is None else (created + timedelta(seconds=seconds)).isoformat()
+
+    def item(index: int, count: int) -> dict[str, Any]:
+        last = index == count - 1
+        living = alive is not None and last
+        return {
+            "signals": [["SIGTERM", at(signal)]]
+            + ([["SIGKILL", at(death or 10)]] if living or (death or 0) > 5 else []),
+            "died_at": None if living else at(death),
+            "why": "it names the run",
+            "evidence": ["environment: AIRFLOW_CTX_DAG_RUN_ID", "session of the runner"],
+            **({"alive": alive} if living else {}),
+        }
+
+    detail: dict[str, Any] = {
+        "processes": [
+            {"pid": 4100 + n, "start": 9 + n, "command": command, "session": 4100, "role": "other", **item(n, processes)}
+            for n in range(processes)
+        ],
+        "containers": [
+            {"id": f"3f9ac1d2e4b{n}", "name": "etl_load", "image": "registry.example.org/etl:7", **item(n, containers)}
+            for n in range(containers)
+        ],
+        "spared": [{"pid": 977, "command": command, "why": spared, "evidence": ["AIRFLOW_HOME=/srv/other"]}] if spared else [],
+    }  # fmt: skip
+    if problem:
+        detail["problem"] = problem
+    db.rows(
+        "insert into dagstop.report (order_id, host, outcome, first_signal_at, last_death_at, detail)"
+        " values (%s, %s, %s, %s, %s, %s)",
+        (number, host, outcome, at(signal), at(death), json.dumps(detail)),
+    )
+
+
+def busy_day(db: AirflowDatabase) -> None:
+    """What an operator may find: most is well, one host is silent, one process cannot be killed."""
+    for number in range(1, 6):
+        listener(db, f"worker-{number}", seen_ago=number, watched=number * 9)
+    listener(db, "worker-6", notices="polling", uid=1000, docker=[], reconnects=4)
+    listener(db, "worker-7", seen_ago=4000)
+    for number in range(9):
+        one = order(db, "reporting_daily", f"scheduled__2026-11-0{number + 1}T00:00:00+00:00", ago=80000 - 900 * number,
+                    by="airflow", program="airflow webserver", client="192.0.2.4")  # fmt: skip
+        report(db, one, f"worker-{number % 5 + 1}", "stopped", signal=0.0013 + number / 3000, death=0.009 + number / 40,
+               processes=number + 2)  # fmt: skip
+        report(db, one, "worker-6", "nothing_found")
+    one = order(
+        db,
+        "feature_store",
+        "manual__2026-11-12T08:15:00+00:00",
+        ago=5400,
+        by="dba_ines",
+        client=None,
+        refused=2,
+    )
+    report(db, one, "worker-1", "stopped", signal=0.0021, death=0.0118, processes=3)
+    report(db, one, "worker-2", "stopped", signal=0.0034, death=0.412, processes=2, containers=2)
+    report(db, one, "worker-3", "stopped", signal=0.0061, death=10.04, processes=1)
+    one = order(
+        db,
+        "warehouse_load",
+        "scheduled__2026-11-12T09:00:00+00:00",
+        ago=3000,
+        by="airflow",
+        program="airflow api-server",
+        client="2001:db8::4",
+    )
+    report(db, one, "worker-4", "unkillable", signal=0.002, death=0.31, processes=3, alive="in uninterruptible sleep (state D)",
+           command="tar -cf /mnt/nfs/export.tar /data/warehouse")  # fmt: skip
+    one = order(db, "warehouse_load", "manual__2026-11-12T09:20:00+00:00", ago=1500, by="dba_ines")
+    report(db, one, "worker-2", "spared", spared="another AIRFLOW_HOME: /srv/other")
+    one = order(
+        db,
+        "ml_training",
+        "manual__2026-11-12T09:40:00+00:00",
+        ago=700,
+        task="fit_model",
+        by="airflow",
+        targets=1,
+    )
+    report(db, one, "worker-5", "superseded", spared="a later try runs it")
+    one = order(
+        db,
+        "clickstream",
+        "scheduled__2026-11-12T10:00:00+00:00",
+        ago=4,
+        by="dba_ines",
+        closed=False,
+        targets=12,
+    )
+    report(db, one, "worker-1", None, signal=0.0019, death=0.04, processes=4, alive="under way")
+    report(db, one, "worker-2", "stopped", signal=0.0024, death=0.052, processes=2)
+
+
+def hostile_day(db: AirflowDatabase) -> None:
+    """Every name that somebody else may choose is an attack."""
+    for number, text in enumerate(HOSTILE):
+        listener(db, text, version=text, notices=text, docker=[text], airflow_homes=[text], host_names=[text])
+        one = order(db, text, text, ago=60 + number, task=text if number % 2 else None, by=text[:60], program=text[:60],
+                    closed=number > 1, refused=1, targets=1)  # fmt: skip
+        report(db, one, text, "unkillable" if number % 2 else "spared", signal=0.001, death=0.01, processes=2, containers=1,
+               alive=text if number % 2 else None, spared=text, command=text, problem=text)  # fmt: skip
+        db.rows("insert into dagstop.fault (place, sqlstate, message) values (%s, 'XX000', %s)", (text, text))
