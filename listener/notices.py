@@ -260,7 +260,7 @@ def _remedy(exc: psycopg2.Error) -> dict[str, str]:
     if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
         return {"do": "run `dagstop install`"}
     if isinstance(exc, errors.InsufficientPrivilege):
-        return {"do": "grant dagstop_listener to this role"}
+        return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
     return {}
 
 

@@ -166,3 +166,13 @@ comment on column dagstop.refused_write.client_addr is 'The address of that sess
 comment on column dagstop.refused_write.pending is 'It stands still, since another session had the run; the next heartbeat puts it back.';
 comment on index dagstop.refused_write_pending is 'Finds what is still to be put back.';
 comment on index dagstop.refused_write_order is 'Finds the refused writes of an order.';
+
+create table if not exists dagstop.host_role (
+    host text primary key,
+    role_name text not null default session_user,
+    seen_on date not null default current_date
+);
+comment on table dagstop.host_role is 'Which login role speaks for a host: the first that did. Delete a row to let another role have the name.';
+comment on column dagstop.host_role.host is 'The host.';
+comment on column dagstop.host_role.role_name is 'The login role of its listener.';
+comment on column dagstop.host_role.seen_on is 'The last day on which it spoke.';

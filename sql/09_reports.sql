@@ -2,7 +2,8 @@
 -- Changes: the hosts' reports, the listeners' heartbeats, the closing of orders, and once a fault
 -- left an order without its cascade, that cascade, and what the fence could not put back; old rows are removed bit by bit.
 -- Leaves alone: orders and targets themselves, until they are older than keep_seconds.
--- Security definer: role dagstop_listener may write only what these functions write.
+-- Security definer: role dagstop_listener may write only what these functions write, and each login
+-- role only in the names of its own hosts.
 
 create or replace function dagstop.close_orders(order_ids bigint[]) returns void
 language plpgsql
@@ -27,6 +28,38 @@ end
 $$;
 comment on function dagstop.close_orders(bigint[]) is 'Closes those of these orders on which every live listener has a final report, and at least one has.';
 
+create or replace function dagstop.speak_for(host text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    holder oid;
+begin
+    insert into dagstop.host_role (host)
+    select speak_for.host
+    where not exists (select from dagstop.host_role h where h.host = speak_for.host)
+    on conflict do nothing;
+    update dagstop.host_role h
+    set seen_on = current_date
+    where h.host = speak_for.host and h.seen_on < current_date and h.role_name = session_user;
+    select r.oid into holder
+    from dagstop.host_role h
+    join pg_roles r on r.rolname = h.role_name
+    where h.host = speak_for.host;
+    -- a role that is gone holds nothing; the owner may write the tables themselves anyhow
+    if holder is null or pg_has_role(session_user, holder, 'member') or pg_has_role(
+        session_user, (select c.relowner from pg_class c where c.oid = 'dagstop.host_role'::regclass), 'member'
+    ) then
+        return;
+    end if;
+    raise exception 'dagstop.speak_for: host % belongs to the listener of role %', quote_literal(host), pg_get_userbyid(holder)
+        using errcode = 'insufficient_privilege',
+            hint = format('log in as that role, or delete from dagstop.host_role where host = %L', speak_for.host);
+end
+$$;
+comment on function dagstop.speak_for(text) is 'Raises unless the session''s login role may speak for a host: the first that did, its members, and the owner of dagstop.';
+
 create or replace function dagstop.write_report(
     order_id bigint, host text, outcome text, first_signal_at timestamptz, last_death_at timestamptz, detail jsonb
 ) returns void
@@ -35,6 +68,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
     perform from dagstop.stop_order o where o.id = write_report.order_id for update;
     if not found then
@@ -125,6 +159,7 @@ begin
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
     delete from dagstop.fault f where f.at < oldest;
+    delete from dagstop.host_role h where h.seen_on < oldest;
 end
 $$;
 comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders at once.';
@@ -138,6 +173,7 @@ as $$
 declare
     still_pending bigint;
 begin
+    perform dagstop.speak_for(heartbeat.host);
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
     on conflict on constraint listener_pkey do update set
@@ -176,6 +212,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(retire.host);
     delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
 end
 $$;

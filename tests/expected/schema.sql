@@ -562,6 +562,7 @@ CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, det
 declare
     still_pending bigint;
 begin
+    perform dagstop.speak_for(heartbeat.host);
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
     on conflict on constraint listener_pkey do update set
@@ -947,6 +948,7 @@ begin
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
     delete from dagstop.fault f where f.at < oldest;
+    delete from dagstop.host_role h where h.seen_on < oldest;
 end
 $$;
 
@@ -1132,6 +1134,7 @@ CREATE FUNCTION dagstop.retire(host text, listener_id uuid) RETURNS void
     AS $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(retire.host);
     delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
 end
 $$;
@@ -1328,6 +1331,49 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or the fallback where there is no such row.';
+
+
+--
+-- Name: speak_for(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.speak_for(host text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    holder oid;
+begin
+    insert into dagstop.host_role (host)
+    select speak_for.host
+    where not exists (select from dagstop.host_role h where h.host = speak_for.host)
+    on conflict do nothing;
+    update dagstop.host_role h
+    set seen_on = current_date
+    where h.host = speak_for.host and h.seen_on < current_date and h.role_name = session_user;
+    select r.oid into holder
+    from dagstop.host_role h
+    join pg_roles r on r.rolname = h.role_name
+    where h.host = speak_for.host;
+    -- a role that is gone holds nothing; the owner may write the tables themselves anyhow
+    if holder is null or pg_has_role(session_user, holder, 'member') or pg_has_role(
+        session_user, (select c.relowner from pg_class c where c.oid = 'dagstop.host_role'::regclass), 'member'
+    ) then
+        return;
+    end if;
+    raise exception 'dagstop.speak_for: host % belongs to the listener of role %', quote_literal(host), pg_get_userbyid(holder)
+        using errcode = 'insufficient_privilege',
+            hint = format('log in as that role, or delete from dagstop.host_role where host = %L', speak_for.host);
+end
+$$;
+
+
+--
+-- Name: FUNCTION speak_for(host text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.speak_for(host text) IS 'Raises unless the session''s login role may speak for a host: the first that did, its members, and the owner of dagstop.';
 
 
 --
@@ -1566,6 +1612,7 @@ CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, f
     AS $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
     perform from dagstop.stop_order o where o.id = write_report.order_id for update;
     if not found then
@@ -2185,6 +2232,45 @@ COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed,
 
 
 --
+-- Name: host_role; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.host_role (
+    host text NOT NULL,
+    role_name text DEFAULT SESSION_USER NOT NULL,
+    seen_on date DEFAULT CURRENT_DATE NOT NULL
+);
+
+
+--
+-- Name: TABLE host_role; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.host_role IS 'Which login role speaks for a host: the first that did. Delete a row to let another role have the name.';
+
+
+--
+-- Name: COLUMN host_role.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.host IS 'The host.';
+
+
+--
+-- Name: COLUMN host_role.role_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.role_name IS 'The login role of its listener.';
+
+
+--
+-- Name: COLUMN host_role.seen_on; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.seen_on IS 'The last day on which it spoke.';
+
+
+--
 -- Name: listener; Type: TABLE; Schema: dagstop; Owner: -
 --
 
@@ -2366,6 +2452,14 @@ ALTER TABLE ONLY dagstop.alembic_version
 
 ALTER TABLE ONLY dagstop.fault
     ADD CONSTRAINT fault_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: host_role host_role_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.host_role
+    ADD CONSTRAINT host_role_pkey PRIMARY KEY (host);
 
 
 --
@@ -2733,6 +2827,13 @@ GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO da
 
 
 --
+-- Name: FUNCTION speak_for(host text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.speak_for(host text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION stop_again(of_dag text, of_run text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2826,6 +2927,13 @@ GRANT SELECT ON TABLE dagstop.stop_target TO dagstop_listener;
 --
 
 GRANT SELECT ON TABLE dagstop.history TO dagstop_listener;
+
+
+--
+-- Name: TABLE host_role; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.host_role TO dagstop_listener;
 
 
 --

@@ -14,7 +14,7 @@ from tests.support.airflow_tables import AirflowDatabase
 ROLES = ("r_airflow", "r_dba", "r_listener", "r_stranger")
 SECRETS = (
     "stop_order", "stop_target", "report", "listener", "fault", "refused_write", "setting", "history",
-    "open_order",
+    "open_order", "host_role",
 )  # fmt: skip
 NOBODY_MAY = {
     "write an order": "insert into dagstop.stop_order (kind, airflow_schema, dag_id) values ('run', 'public', 'd')",
@@ -27,6 +27,9 @@ NOBODY_MAY = {
     "cascade": "select dagstop.cascade('{1}', 'public')",
     "complete": "select dagstop.complete_orders('{1}', 'public')",
     "close": "select dagstop.close_orders('{1}')",
+    "take a host's name": "update dagstop.host_role set role_name = session_user",
+    "give a host's name away": "delete from dagstop.host_role",
+    "speak for a host": "select dagstop.speak_for('h')",
     "put back": "select dagstop.set_again('public', '{}', '')",
     "record a fault": "select dagstop.record_fault('p', 'c', 'm', '{}')",
     "prune": "select dagstop.prune()",
@@ -132,3 +135,51 @@ def test_neither_operators_nor_temporary_tables_stand_in_for_ours(db: AirflowDat
     connection.close()
     assert db.states() == {"a": "failed"}
     assert db.faults() == []
+
+
+BEAT = "select * from dagstop.heartbeat('{0}', gen_random_uuid(), '1', '{{}}')"
+IN_A_HOSTS_NAME = (
+    BEAT,
+    "select dagstop.write_report(1, '{0}', 'stopped', null, null, '{{}}')",
+    "select dagstop.retire('{0}', gen_random_uuid())",
+)
+
+
+@one_server
+def test_a_host_is_its_first_listeners(db: AirflowDatabase) -> None:
+    for role in ("r_second", "r_joint"):
+        db.rows(f"drop role if exists {role}; create role {role} login in role dagstop_listener")
+    try:
+        db.rows("grant r_listener to r_joint")
+        rows(db.user_url("r_listener"), BEAT.format("h''s"))
+        for statement in IN_A_HOSTS_NAME:
+            own, other = statement.format("second"), statement.format("h''s")
+            assert may(db, "r_second", own) and not may(db, "r_second", other)
+            assert may(db, "r_joint", other) and may(db, "postgres", other)
+        with pytest.raises(
+            psycopg2.Error, match="host 'h''s' belongs to the listener of role r_listener"
+        ) as seen:
+            rows(db.user_url("r_second"), BEAT.format("h''s"))
+        assert seen.value.diag.message_hint == (
+            "log in as that role, or delete from dagstop.host_role where host = 'h''s'"
+        )
+        assert db.rows("select host, listener_id from dagstop.listener where host = 'second'") == []
+        # what it ends with leaves the name its own
+        rows(db.user_url("r_listener"), "select dagstop.retire('h''s', listener_id) from dagstop.listener")
+        assert not may(db, "r_second", BEAT.format("h''s"))
+        db.rows(str(seen.value.diag.message_hint).partition(", or ")[2])
+        assert may(db, "r_second", BEAT.format("h''s"))
+    finally:
+        db.rows("drop role r_second; drop role r_joint")
+
+
+@one_server
+def test_a_hosts_name_outlives_no_role_and_no_keeping(db: AirflowDatabase) -> None:
+    db.rows("drop role if exists r_gone; create role r_gone login in role dagstop_listener")
+    rows(db.user_url("r_gone"), BEAT.format("h"))
+    db.rows("drop role r_gone")
+    rows(db.user_url("r_listener"), BEAT.format("h"))
+    rows(db.user_url("r_listener"), BEAT.format("old"))
+    db.rows("update dagstop.host_role set seen_on = current_date - 100")
+    rows(db.user_url("r_listener"), BEAT.format("old"))
+    assert db.rows("select host, seen_on = current_date from dagstop.host_role") == [("old", True)]
