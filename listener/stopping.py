@@ -235,7 +235,8 @@ class Stopping:
         living = any(end.died_at is None for end in found.ends)
         if found.problem is not None or (found.ends and not living and not self._config.dry_run):
             work.containers_clean = False
-        work.next_look = 0.0
+        if work.hunt.clean and not work.hunt.alive():
+            work.next_look = 0.0  # else with the next look: the engines are not asked without a pause
 
     def _finish_if_done(self, work: Work) -> None:
         if not work.hunt.finished or work.asked_engine or not work.containers_clean:

@@ -158,14 +158,21 @@ class Hunt:
         until: float | None = None
         if verdict.decision is Decision.SETTLE:
             until = self.settled
-        elif process.with_runner and self.first_signal is not None and self._runner_lives(process):
+        elif self.first_signal is not None and self._its_runner_lives(process):
             until = self.first_signal + self.grace
         if until is None or moment >= until:
             return False
         self.waiting_until = max(until, self.waiting_until or until)
         return True
 
-    def _runner_lives(self, process: Process) -> bool:
+    def _its_runner_lives(self, process: Process) -> bool:
+        """True for what lives in the session of its own runner, while that one does.
+
+        Not by the session alone: runners that one executor forked may share theirs.
+        """
+        if process.role is Role.RUNNER or not process.with_runner:
+            return False
         return any(
-            quarry.process.with_runner and quarry.process.sid == process.sid for quarry in self.alive()
+            quarry.process.role is Role.RUNNER and quarry.process.pid in process.line
+            for quarry in self.alive()
         )

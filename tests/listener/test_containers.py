@@ -15,6 +15,7 @@ from docker.models.containers import Container
 from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.counted import CountedSocket
 from tests.support.listener import CLEAN, Listener, show
 from tests.support.tasks import Tasks, wait_for
 
@@ -140,3 +141,26 @@ def test_the_container_of_a_docker_run_in_bash_dies_with_it(
         check=True,
     ).stdout
     assert cidfile.read_text() not in listed
+
+
+@pytest.mark.parametrize("settles", [False, True], ids=["in its grace", "settling"])
+def test_the_engine_is_not_asked_without_a_pause_while_a_process_has_its_time(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks, settles: bool
+) -> None:
+    airflow_db.add_running("run")
+    runner = tasks.runner("airflow task runner: dag a run 7", "trap : TERM; while :; do sleep 0.2; done")
+    airflow_db.rows("update task_instance set pid = %s", (runner.pid,))
+    airflow_db.rows("update dagstop.setting set value = '4' where name = 'settle_seconds'")
+    with (
+        CountedSocket(tmp_path / "docker.sock", docker_engine.url.removeprefix("unix://")) as counted,
+        Listener(airflow_db.url, tmp_path, "--grace", "4", docker_url=counted.url) as listener,
+    ):
+        listener.wait_until_remembered(2)
+        if settles:
+            airflow_db.rows("update task_instance set state = 'failed', end_date = clock_timestamp()")
+        else:
+            airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        asked = counted.asked(b"/containers/json")
+    assert report["outcome"] == "stopped", show(report)
+    assert 0 < asked < 45  # four times a second; some hundreds without a pause

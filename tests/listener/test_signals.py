@@ -26,6 +26,18 @@ open(sys.argv[1] + ".ready", "w").close()
 signal.pause()
 """
 
+LINGERS = """
+import os, setproctitle, signal, sys, time
+os.setpgid(0, 0)
+def on_kill(number, frame):
+    open(sys.argv[2], "w").write("on_kill")
+signal.signal(signal.SIGTERM, on_kill)
+setproctitle.setproctitle(sys.argv[1])
+open(sys.argv[2] + ".ready", "w").close()
+while True:
+    time.sleep(1)
+"""
+
 
 def signals_of(report: dict[str, object], pid: int) -> list[str]:
     detail: dict[str, list[dict[str, object]]] = report["detail"]  # type: ignore[assignment]
@@ -92,6 +104,28 @@ def test_the_runner_is_signalled_before_its_bash_and_bash_before_its_children(
     sent = sorted(report["detail"]["processes"], key=lambda item: item["signals"][0][1])
     assert sent[0]["pid"] == runner.pid and sent[0]["role"] == "runner", show(report)
     assert sent[-1]["pid"] == sleep, show(report)
+
+
+def test_each_of_two_runners_in_one_session_has_its_own_sigterm(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """An executor's workers fork them in its session; neither may wait for the other's end."""
+    airflow_db.add_running("run", tasks=("a", "b"))
+    marks = {task: tmp_path / task for task in ("a", "b")}
+    runners = {}
+    for task, mark in marks.items():
+        words = [sys.executable, "-c", LINGERS, f"airflow task runner: dag {task} run 7", str(mark)]
+        environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path)}
+        runners[task] = tasks.start(words, environment, session=False)
+        tasks.wait_for_file(Path(f"{mark}.ready"))
+        airflow_db.rows("update task_instance set pid = %s where task_id = %s", (runners[task].pid, task))
+    assert len({os.getsid(runner.pid) for runner in runners.values()}) == 1
+    with Listener(airflow_db.url, tmp_path, "--grace", "4") as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    for task, runner in runners.items():
+        assert signals_of(report, runner.pid) == ["SIGTERM", "SIGKILL"], show(report)
+        assert marks[task].read_text() == "on_kill"
 
 
 def test_a_listener_killed_amid_its_work_goes_on_where_it_was(

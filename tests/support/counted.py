@@ -1,0 +1,65 @@
+"""A unix socket in front of another one, which counts what is asked through it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+
+
+class CountedSocket:
+    """Listens at `path` and passes everything on to the socket at `behind`."""
+
+    def __init__(self, path: Path, behind: str) -> None:
+        self.path = path
+        self._behind = behind
+        self._asked: list[bytes] = []
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(path))
+        self._server.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """As a Docker client wants it."""
+        return f"unix://{self.path}"
+
+    def asked(self, words: bytes) -> int:
+        """How often `words` were in what came from the clients so far."""
+        return b"".join(self._asked).count(words)
+
+    def __enter__(self) -> CountedSocket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as engine:
+            engine.connect(self._behind)
+            back = threading.Thread(target=_pump, args=(engine, client, None), daemon=True)
+            back.start()
+            _pump(client, engine, self._asked)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket, noted: list[bytes] | None) -> None:
+    try:
+        while data := source.recv(65536):
+            if noted is not None:
+                noted.append(data)
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:  # the other side has closed it
+        pass
