@@ -15,9 +15,10 @@ from dagstop.errors import DagstopError
 from dagstop.logs import event, log
 from dagstop.page import rights
 
-SOON, SELDOM = 5.0, 60.0
-"""Seconds that the server must refuse the login before this process makes way for a new one: one that had
-been connected (only root may, say), and one that could not at its start either."""
+SOON, SELDOM = 5.0, 30.0
+"""Seconds without a connection after which this process makes way for a new one, which may be let in since it
+has rights still (a password in root's files, peer authentication): one that had been connected, and one that
+could not be at its start either."""
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         log.warning(event("page has no database", why=exc))
 
     def leave() -> None:
-        since = source.refused_since
+        since = source.failed_since
         if since is not None and time.monotonic() - since > (SOON if connected else SELDOM):
             os._exit(AGAIN)
 

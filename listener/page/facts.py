@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 
 from dagstop.commands.check import in_database, without_listener
 from dagstop.commands.common import ask, open_database
-from dagstop.errors import ConnectError, DagstopError, UnreachableError
+from dagstop.errors import ConnectError, DagstopError
 
 YOUNG = 1.0
 """Seconds for which an answer is given again; the page asks every two."""
@@ -78,8 +78,8 @@ class Source:
         self._asked_at = 0.0
         self._checks: Snapshot | None = None
         self._checked_at = 0.0
-        self.refused_since: float | None = None
-        """Since when (monotonic seconds) the server answers, and lets this process not in."""
+        self.failed_since: float | None = None
+        """Since when (monotonic seconds) no connection could be made."""
 
     def connect(self) -> None:
         """Connect before the first question, while this process may still do so. Raises DagstopError."""
@@ -128,12 +128,9 @@ class Source:
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = open_database(self._url, f"page {self.here.host}")
-                self.refused_since = None
-            except UnreachableError:
-                self.refused_since = None
-                raise
+                self.failed_since = None
             except ConnectError:
-                self.refused_since = self.refused_since or time.monotonic()
+                self.failed_since = self.failed_since or time.monotonic()
                 raise
         return self._connection
 

@@ -23,7 +23,7 @@ SLOWEST_RETRY = 30.0
 LONG_ENOUGH = 60.0
 """Seconds after which a child that ends is no bad start any more."""
 AGAIN = 75
-"""The child's exit code where only a new one, that has rights still, can log in to the database."""
+"""The child's exit code where a new one, that has rights still, may reach the database."""
 
 
 class Keeper:
@@ -87,6 +87,7 @@ class Keeper:
                 # -I: neither the working directory nor PYTHONPATH can put code into it
                 [sys.executable, "-I", "-m", "dagstop.page"],
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(bound.fileno(),),
                 cwd="/",
@@ -101,10 +102,12 @@ class Keeper:
         assert child.stdin is not None
         try:
             child.stdin.write(json.dumps({**self._letter, "socket": bound.fileno()}).encode() + b"\n")
-            child.stdin.flush()
-        except (BrokenPipeError, ValueError):  # it has ended, or `stop` closed the pipe
-            pass
-        return child.wait()
+        except (BrokenPipeError, ValueError):
+            pass  # it has ended, or `stop` closed the pipe
+        try:
+            return child.wait()
+        finally:
+            child.stdin.close()
 
 
 def _url(bound: socket.socket) -> str:

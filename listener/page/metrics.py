@@ -78,7 +78,7 @@ METRICS = {
         H, "From the commit of the failed state to the last death seen on a host.", ("host",)
     ),
 }
-_TYPES = {G: "gauge", C: "counter", H: "histogram", InfoMetricFamily: "info"}
+TYPES = {G: "gauge", C: "counter", H: "histogram", InfoMetricFamily: "info"}
 _SUFFIX = {C: "_total", InfoMetricFamily: "_info"}
 
 
@@ -95,7 +95,7 @@ def reference() -> str:
     for name, metric in METRICS.items():
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         full = name + _SUFFIX.get(metric.kind, "")
-        lines.append(f"| `{full}` | {_TYPES[metric.kind]} | {labels} | {metric.means} |")
+        lines.append(f"| `{full}` | {TYPES[metric.kind]} | {labels} | {metric.means} |")
     return "\n".join(lines) + "\n"
 
 

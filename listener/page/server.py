@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import json
 import socket
 import threading
@@ -108,8 +109,6 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     timeout = IDLE
-    server_version = "dagstop"
-    sys_version = ""
 
     def do_GET(self) -> None:
         try:
@@ -124,14 +123,16 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def version_string(self) -> str:
+        return "dagstop"
+
     def log_message(self, format: str, *args: Any) -> None:
         """No access log: a browser asks every two seconds."""
 
     def _admit(self) -> None:
         if self.server.token is None:
             # a page elsewhere whose name was made to lead here (DNS rebinding) sends its own name
-            name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-            if name not in {"localhost", "::1"} and not name.startswith("127."):
+            if not _is_this_host(self.headers.get("Host", "")):
                 raise Refused(HTTPStatus.FORBIDDEN, "Ask by the name localhost, or set a token.")
             return
         if not hmac.compare_digest(self._given().encode(), self.server.token.encode()):
@@ -201,6 +202,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _is_this_host(name: str) -> bool:
+    """Whether a Host header names the loopback interface."""
+    try:
+        host = urlsplit(f"//{name}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _chosen(query: str) -> dict[str, Any]:

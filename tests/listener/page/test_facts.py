@@ -91,15 +91,15 @@ def test_a_lost_connection_is_made_again(airflow_db: AirflowDatabase, reader: So
         )
         assert ended == 1
     assert reader.snapshot().orders == []
-    assert reader.refused_since is None
+    assert reader.failed_since is None
     airflow_db.rows("alter role r_page nologin")
     airflow_db.rows("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'r_page'")
     with pytest.raises(DagstopError, match="login"):
         reader.orders(before=None, words="", only="")
-    assert reader.refused_since is not None
+    assert reader.failed_since is not None
     airflow_db.rows("alter role r_page login")
     reader.orders(before=None, words="", only="")
-    assert reader.refused_since is None
+    assert reader.failed_since is None
 
 
 @one_server
