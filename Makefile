@@ -7,10 +7,10 @@ ALONE := $(BIN)/python -m dagstop.lab.namespace
 SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench matrix lint format clean
+.PHONY: help demo test e2e bench matrix lint format release-dump clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
 	$(ALONE) $(BIN)/dagstop demo
@@ -35,6 +35,9 @@ lint: $(VENV)/.installed ## Formatting, lint and types
 format: $(VENV)/.installed ## Bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+release-dump: $(VENV)/.installed ## Keep what this release leaves in a database, for the next one's upgrade tests
+	$(ALONE) $(BIN)/python -m tests.releases
 
 clean: ## Remove what the other targets made here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,3 +1,3 @@
 """dagstop: a DAG run marked failed, by any means, stops on every host."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -13,6 +13,7 @@ DagstopError
     ├── NotAirflowError
     ├── ServerError
     ├── MissingRightError
+    ├── LaterReleaseError
     └── LockError
 """
 
@@ -76,6 +77,10 @@ class ServerError(InstallError):
 
 class MissingRightError(InstallError):
     """A right is missing in the database: run this as the role that owns Airflow's tables."""
+
+
+class LaterReleaseError(InstallError):
+    """This database has a later release of dagstop: use that one."""
 
 
 class LockError(InstallError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,8 +18,9 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+import dagstop
 from dagstop import sql
-from dagstop.errors import InstallError, LockError, MissingRightError
+from dagstop.errors import InstallError, LaterReleaseError, LockError, MissingRightError
 from dagstop.migrations.apply import run
 from dagstop.outside import catalogue
 from dagstop.outside.database_errors import connect_error, one_line
@@ -39,12 +39,13 @@ T = TypeVar("T")
 class Installed:
     """What an install found and did.
 
-    `triggers` are those that were missing, disabled or outdated (none at a first install), as
-    `table.trigger`.
+    `before` is the revision that was there, None at a first install. `triggers` are those that were
+    missing, disabled or outdated, as `table.trigger`, where nothing else was to do.
     """
 
     changed: bool
     revision: str
+    before: str | None
     airflow_schema: str
     triggers: tuple[str, ...]
 
@@ -55,31 +56,47 @@ def install(
     """Bring dagstop's schema to this release, and attach every trigger that is not as it should be.
 
     Where all is in place nothing is changed, and no lock is taken on Airflow's tables. Raises an
-    InstallError (NotAirflowError, ServerError, MissingRightError, LockError) with everything rolled
-    back, a ConnectError, or a DatabaseUrlError.
+    InstallError (NotAirflowError, ServerError, MissingRightError, LockError, LaterReleaseError) with
+    everything rolled back, a ConnectError, or a DatabaseUrlError.
     """
 
     def attempt(connection: Connection) -> Installed:
         schema = catalogue.airflow_schema(connection)
+        before = _known_revision(connection)
         whole = not catalogue.missing_objects(connection)
         whole = whole and not catalogue.belongs_to_another(connection)
-        current = whole and catalogue.revision(connection) == head()
-        broken = catalogue.broken_triggers(connection, schema) if whole else ()
-        if current and not broken:
-            return Installed(False, head(), schema, ())
+        if before == head() and whole:
+            return _attach(connection, schema, before)
         catalogue.require_install_rights(connection, schema)
-        if not current:
-            _upgrade(connection, whole)
-        if broken:
-            for name in (sql.LOCK_FILE, sql.TRIGGERS_FILE):
-                run(connection, sql.script(name))
-        return Installed(True, head(), schema, broken)
+        if before == head():
+            # a part was dropped by hand, or is another role's: the files make that good
+            _run(connection, sql.INSTALL_FILES)
+        else:
+            command.upgrade(_config(connection), "head")
+        return Installed(True, head(), before, schema, ())
+
+    return _with_retries(url, attempt, lock_timeout, waits)
+
+
+def heal(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS) -> Installed:
+    """Attach every trigger that is not as it should be; never install or upgrade anything.
+
+    Raises as `install` does, and an InstallError where this release is not installed whole.
+    """
+
+    def attempt(connection: Connection) -> Installed:
+        schema = catalogue.airflow_schema(connection)
+        before = _known_revision(connection)
+        if before != head() or catalogue.missing_objects(connection):
+            found = f"revision {before}, not {head()}" if before not in (None, head()) else "no whole schema"
+            raise InstallError(f"Nothing was healed: found {found} of dagstop; run `dagstop install`")
+        return _attach(connection, schema, before)
 
     return _with_retries(url, attempt, lock_timeout, waits)
 
 
 def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS) -> bool:
-    """Take everything of dagstop's out of the database; whether there was anything.
+    """Take everything of dagstop's out of the database, of whichever release; whether there was anything.
 
     Raises as `install` does, but asks nothing of Airflow's tables.
     """
@@ -89,44 +106,67 @@ def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float,
         found = catalogue.schema_exists(connection)
         if found:
             catalogue.require_schema_rights(connection)
-            if catalogue.revision(connection) is not None:
+            if catalogue.revision(connection) in _revisions():
                 command.downgrade(_config(connection), "base")
-            else:  # an install that broke off
-                for name in (sql.LOCK_FILE, sql.UNINSTALL_FILE):
-                    run(connection, sql.script(name))
-        run(connection, sql.script(sql.DROP_SCHEMA_FILE))
+            else:  # an install that broke off, or a later release's
+                _run(connection, sql.UNINSTALL_FILES)
+        _run(connection, (sql.DROP_SCHEMA_FILE,))
         return found
 
     return _with_retries(url, attempt, lock_timeout, waits)
 
 
 def install_script() -> str:
-    """What a first `install` runs, as a script for psql; it needs the search_path Airflow uses."""
-    config = _config(None)
-    config.attributes["create_schema"] = True
-    return _printed(config, lambda: command.upgrade(config, "head", sql=True))
+    """What brings any database of Airflow's to this release, as a script for psql.
+
+    It is the same for a first install and for an upgrade, and needs the search_path that Airflow uses.
+    """
+    return _script((*sql.INSTALL_FILES, sql.REVISION_FILE)).replace("{revision}", head())
 
 
 def uninstall_script() -> str:
     """What `uninstall` runs, as a script for psql."""
-    config = _config(None)
-    script = _printed(config, lambda: command.downgrade(config, "head:base", sql=True))
-    return f"{script}\nbegin;\n\n{sql.script(sql.DROP_SCHEMA_FILE)}\ncommit;\n"
+    return _script((*sql.UNINSTALL_FILES, sql.DROP_SCHEMA_FILE))
 
 
 def head() -> str:
     """The revision of the schema that this release of dagstop brings."""
-    revision = ScriptDirectory.from_config(_config(None)).get_current_head()
-    assert revision is not None
-    return revision
+    return _revisions()[0]
 
 
-def _upgrade(connection: Connection, whole: bool) -> None:
-    if catalogue.revision(connection) is not None and not whole:
-        # a part was dropped by hand, or is another role's: the files make good what is not as it should be
-        for name in sql.INSTALL_FILES:
-            run(connection, sql.script(name))
-    command.upgrade(_config(connection), "head")
+def _revisions() -> tuple[str, ...]:
+    """All revisions that this release knows, the latest first."""
+    scripts = ScriptDirectory.from_config(_config(None))
+    return tuple(script.revision for script in scripts.walk_revisions())
+
+
+def _known_revision(connection: Connection) -> str | None:
+    """The revision that is installed. Raises LaterReleaseError where this release does not know it."""
+    found = catalogue.revision(connection)
+    if found is not None and found not in _revisions():
+        raise LaterReleaseError(
+            f"This database has revision {found} of dagstop's schema, later than this dagstop "
+            f"{dagstop.__version__} knows ({head()}): use the release that brought it"
+        )
+    return found
+
+
+def _attach(connection: Connection, schema: str, before: str) -> Installed:
+    """Attach the triggers that are missing, disabled or outdated; all else is in place."""
+    broken = catalogue.broken_triggers(connection, schema)
+    if broken:
+        catalogue.require_install_rights(connection, schema)
+        _run(connection, (sql.LOCK_FILE, sql.TRIGGERS_FILE))
+    return Installed(bool(broken), before, before, schema, broken)
+
+
+def _run(connection: Connection, names: Iterable[str]) -> None:
+    for name in names:
+        run(connection, sql.script(name))
+
+
+def _script(names: Iterable[str]) -> str:
+    return "\n".join(("begin;\n", *map(sql.script, names), "commit;\n"))
 
 
 def _config(connection: Connection | None) -> Config:
@@ -137,12 +177,6 @@ def _config(connection: Connection | None) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
-
-
-def _printed(config: Config, print_sql: Callable[[], None]) -> str:
-    config.output_buffer = io.StringIO()
-    print_sql()
-    return config.output_buffer.getvalue()
 
 
 def _with_retries(

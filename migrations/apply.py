@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from alembic import op
+from alembic import context, op
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from dagstop import sql
 
 
+def apply_all_at_head(revision: str) -> None:
+    """Run all files of an install, if `revision` is the last one.
+
+    The files say what there has to be, and make it of whatever earlier release is there. So an upgrade
+    runs them once, however many revisions it passes.
+    """
+    if revision == ScriptDirectory.from_config(context.config).get_current_head():
+        for name in sql.INSTALL_FILES:
+            apply(name)
+
+
 def apply(name: str) -> None:
-    """Run `sql/<name>.sql` in the migration under way, or print it in offline mode."""
-    context = op.get_context()
-    if context.as_sql:
-        # printed as it stands: Alembic's own way would double every % and read `:word` as a parameter
-        context.impl.static_output(sql.script(name))
-        return
-    assert context.connection is not None
-    run(context.connection, sql.script(name))
+    """Run `sql/<name>.sql` in the migration under way."""
+    connection = op.get_context().connection
+    assert connection is not None
+    run(connection, sql.script(name))
 
 
 def run(connection: Connection, script: str) -> None:

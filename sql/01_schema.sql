@@ -1,10 +1,17 @@
--- Fired by: `dagstop install` (revision 0001), or its `--sql` script.
+-- Fired by: `dagstop install` or its `--sql` script.
 -- Changes: creates the schema dagstop, the role dagstop_listener if the installer may create
 -- roles, and the settings; all belongs to the owner of Airflow's tables. Run again, it changes
 -- nothing and keeps settings that were edited.
 -- Leaves alone: everything of Airflow's; no table, column or type of it is touched.
 
-create schema if not exists dagstop;
+do $$
+begin
+    -- "if not exists" asks for the right to create one even where there is one
+    if pg_catalog.to_regnamespace('dagstop') is null then
+        create schema dagstop;
+    end if;
+end
+$$;
 comment on schema dagstop is 'The kill switch for Airflow: orders, their targets and their reports.';
 revoke all on schema dagstop from public;
 
@@ -57,6 +64,11 @@ begin
     perform pg_catalog.set_config('role', named, true);
 end
 $$;
+
+create table if not exists dagstop.alembic_version (
+    version_num varchar(32) not null constraint alembic_version_pkc primary key
+);
+comment on table dagstop.alembic_version is 'The revision of schema dagstop; Airflow has a table of its own.';
 
 create table if not exists dagstop.setting (
     name text primary key,

@@ -1,4 +1,4 @@
--- Fired by: `dagstop install` (revision 0001), or its `--sql` script.
+-- Fired by: `dagstop install`, or its `--sql` script.
 -- Changes: creates the tables: orders and what each one stops, the hosts' reports, the listeners,
 -- the faults, the refused writes.
 -- Leaves alone: Airflow's tables. There is no foreign key to them, so Airflow may drop or

@@ -1,5 +1,5 @@
 -- Fired by: `dagstop check`, `status` and `history`, and each heartbeat.
--- Changes: nothing; last in the file, who may call and read what.
+-- Changes: nothing.
 -- Leaves alone: Airflow's tables, which trigger_health does not even lock: it reads the catalogue.
 
 create or replace function dagstop.trigger_health()
@@ -104,23 +104,3 @@ select
 from dagstop.stop_order o
 where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';
-
-revoke all on all tables in schema dagstop from public;
-revoke all on all functions in schema dagstop from public;
-
-do $$
-begin
-    if to_regrole('dagstop_listener') is null then
-        return;
-    end if;
-    grant usage on schema dagstop to dagstop_listener;
-    grant select on all tables in schema dagstop to dagstop_listener;
-    grant execute on function
-        dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
-        dagstop.open_orders(text, bigint[], integer), dagstop.rung_for(text, integer), dagstop.would_be_order(text, text, text),
-        dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
-        dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
-        dagstop.task_hosts(), dagstop.running_in_failed_runs()
-        to dagstop_listener;
-end
-$$;

@@ -1,4 +1,4 @@
--- Fired by: `dagstop install`, at first (revision 0001) and again whenever a trigger is missing,
+-- Fired by: `dagstop install`, at first and again whenever a trigger is missing,
 -- disabled or outdated; or by its `--sql` script. The search_path must find Airflow's tables.
 -- Changes: attaches dagstop's triggers to dag_run and task_instance, and remembers their schema.
 -- Leaves alone: columns, types, rows and every other trigger. The triggers name no column but

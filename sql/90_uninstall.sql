@@ -1,4 +1,4 @@
--- Fired by: `dagstop uninstall` (downgrade of revision 0001), also after an install that broke off.
+-- Fired by: `dagstop uninstall` (the downgrade to nothing), also after an install that broke off.
 -- Changes: drops every function, view and table of schema dagstop, and with the functions the
 -- triggers on Airflow's tables.
 -- Leaves alone: dagstop's own Alembic version table, which Alembic still needs at that moment

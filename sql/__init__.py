@@ -12,6 +12,7 @@ from types import MappingProxyType
 LOCK_FILE = "00_lock"
 INSTALL_FILES = (
     LOCK_FILE,
+    "00_note_grants",
     "01_schema",
     "02_tables",
     "03_common",
@@ -23,10 +24,12 @@ INSTALL_FILES = (
     "09_reports",
     "10_health",
     "11_triggers",
+    "12_grants",
 )
 TRIGGERS_FILE = "11_triggers"
-UNINSTALL_FILE = "90_uninstall"
+UNINSTALL_FILES = (LOCK_FILE, "90_uninstall")
 DROP_SCHEMA_FILE = "91_drop_schema"
+REVISION_FILE = "92_revision"
 
 _BLOCK = re.compile(r"^-- (?P<name>\w+) --$", re.MULTILINE)
 _OBJECT = re.compile(
@@ -53,16 +56,18 @@ def script(name: str) -> str:
 
 @cache
 def queries(name: str = "queries") -> Mapping[str, str]:
-    """The named queries of `<name>.sql`, with psycopg2's named parameters.
+    """The named queries of `<name>.sql`, with psycopg2's named parameters."""
+    return MappingProxyType(named(read(name)))
 
-    Raises ValueError if a name is there twice.
-    """
+
+def named(text: str) -> dict[str, str]:
+    """The named queries of a text. Raises ValueError if a name is there twice."""
     found: dict[str, str] = {}
-    for block, text in _blocks(read(name)):
+    for block, query in _blocks(text):
         if block in found:
-            raise ValueError(f"{name}.sql defines {block} twice")
-        found[block] = text
-    return MappingProxyType(found)
+            raise ValueError(f"query {block} is there twice")
+        found[block] = query
+    return found
 
 
 def objects() -> frozenset[str]:

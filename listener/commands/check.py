@@ -57,13 +57,10 @@ def check(
     """Look whether this install can stop things; exit 0 if so, 1 if not."""
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "check")
-    findings = [
-        *_revision(connection, url),
-        *_round_trip(connection, url),
-        *in_database(connection, url),
-        *_engines(docker_urls),
-        *_rights(),
-    ]
+    findings = list(_revision(connection, url))
+    if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
+        findings += [*_round_trip(connection, url), *in_database(connection, url)]
+    findings += [*_engines(docker_urls), *_rights()]
     connection.close()
     good = all(finding.ok for finding in findings)
     if as_json:
@@ -92,12 +89,10 @@ def _revision(connection: Connection, url: str) -> Iterator[Finding]:
     rows = ask(connection, url, "revision")
     found = rows[0]["version_num"] if rows else "none"
     ok = found == head()
-    yield Finding(
-        "schema",
-        ok,
-        f"revision {found}",
-        "" if ok else f"run `dagstop install` (it brings {head()})",
-    )
+    do = ""
+    if not ok:
+        do = f"run `dagstop install`: this is dagstop {dagstop.__version__}, which brings {head()}"
+    yield Finding("schema", ok, f"revision {found}", do)
 
 
 def _triggers(connection: Connection, url: str) -> Iterator[Finding]:

@@ -11,27 +11,36 @@ from dagstop.outside.database_url import redact
 @click.command()
 @database_option
 @click.option("--sql", "as_sql", is_flag=True, help="Print the script for a DBA; change nothing.")
-def install(database_url: str | None, as_sql: bool) -> None:
-    """Put triggers, tables and functions into Airflow's database.
+@click.option("--heal", is_flag=True, help="Only attach triggers that were lost; never install or upgrade.")
+def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
+    """Put triggers, tables and functions into Airflow's database, or upgrade those of an earlier release.
 
-    All of it lives in a schema of its own, `dagstop`, but for four triggers on dag_run and
+    All of it lives in a schema of its own, `dagstop`, but for its triggers on dag_run and
     task_instance. Run it again at any time: it changes nothing where all is in place, and heals
-    what an upgrade of Airflow has dropped.
+    what an upgrade of Airflow has dropped. The script of --sql is the same for a first install and for
+    an upgrade; orders in flight, settings and grants are kept.
     """
     from dagstop import install as installing
 
+    if as_sql and heal:
+        raise click.UsageError("--sql and --heal exclude each other: the script heals too")
     if as_sql:
         click.echo(installing.install_script())
         return
     url = url_of(database_url)
-    done = installing.install(url)
+    done = installing.heal(url) if heal else installing.install(url)
     where = redact(url)
     if not done.changed:
         click.echo(f"dagstop {done.revision} is already installed in {where}; nothing changed")
         return
-    click.echo(f"dagstop {done.revision} is installed in {where}, Airflow schema {done.airflow_schema}")
     if done.triggers:
-        click.echo(f"attached: {', '.join(done.triggers)}")
+        click.echo(f"attached again in {where}: {', '.join(done.triggers)}")
+        return
+    if done.before not in (None, done.revision):
+        click.echo(f"dagstop is upgraded from {done.before} to {done.revision} in {where}")
+        click.echo("next: upgrade and restart the listeners, one by one; until then the old ones work on")
+        return
+    click.echo(f"dagstop {done.revision} is installed in {where}, Airflow schema {done.airflow_schema}")
     click.echo("next: `dagstop listen` on every host that runs tasks, then `dagstop check`")
 
 

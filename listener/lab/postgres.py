@@ -154,9 +154,9 @@ class Server:
             )
             cursor.execute(pgsql.SQL("drop database if exists {}").format(pgsql.Identifier(name)))
 
-    def dump(self, url: str, *options: str) -> str:
-        """What `pg_dump --schema-only` prints of a database, without what differs by run."""
-        text = self._run("pg_dump", "--schema-only", *options, url)
+    def dump(self, url: str, *options: str, data: bool = False) -> str:
+        """What `pg_dump` prints (of its schema, if not `data`) but for what differs by run."""
+        text = self._run("pg_dump", *([] if data else ["--schema-only"]), *options, url)
         return "\n".join(
             line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
         )

@@ -1,4 +1,4 @@
-"""Install dagstop: its schema, and its triggers on Airflow's tables.
+"""Install dagstop: its schema, and its triggers on Airflow's tables (release 0.1.0).
 
 Revision 0001, after nothing.
 """
@@ -6,24 +6,20 @@ Revision 0001, after nothing.
 from __future__ import annotations
 
 from dagstop import sql
-from dagstop.migrations.apply import apply
+from dagstop.migrations.apply import apply, apply_all_at_head
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-UP = sql.INSTALL_FILES
-DOWN = (sql.LOCK_FILE, sql.UNINSTALL_FILE)
-
 
 def upgrade() -> None:
-    """Run the SQL files of this revision."""
-    for name in UP:
-        apply(name)
+    """Bring the schema to its present state, if no later revision does."""
+    apply_all_at_head(revision)
 
 
 def downgrade() -> None:
-    """Run the SQL files that undo it."""
-    for name in DOWN:
+    """Take everything out, whichever later revisions were there."""
+    for name in sql.UNINSTALL_FILES:
         apply(name)

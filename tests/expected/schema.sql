@@ -1657,6 +1657,13 @@ CREATE TABLE dagstop.alembic_version (
 
 
 --
+-- Name: TABLE alembic_version; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.alembic_version IS 'The revision of schema dagstop; Airflow has a table of its own.';
+
+
+--
 -- Name: fault; Type: TABLE; Schema: dagstop; Owner: -
 --
 

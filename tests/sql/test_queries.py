@@ -13,7 +13,7 @@ ALL = sorted(f.name.removesuffix(".sql") for f in files("dagstop.sql").iterdir()
 
 
 def test_every_file_is_installed_or_named() -> None:
-    others = {sql.UNINSTALL_FILE, sql.DROP_SCHEMA_FILE, "queries", "page", "catalogue"}
+    others = {*sql.UNINSTALL_FILES, sql.DROP_SCHEMA_FILE, sql.REVISION_FILE, "queries", "page", "catalogue"}
     assert set(ALL) == set(sql.INSTALL_FILES) | others
 
 

@@ -1,0 +1,3079 @@
+--
+-- PostgreSQL database dump
+--
+
+
+-- Dumped from database version 15.20 (Debian 15.20-0+deb12u1)
+-- Dumped by pg_dump version 15.20 (Debian 15.20-0+deb12u1)
+
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+
+--
+-- Name: dagstop; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA dagstop;
+
+
+--
+-- Name: SCHEMA dagstop; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA dagstop IS 'The kill switch for Airflow: orders, their targets and their reports.';
+
+
+--
+-- Name: cascade(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+    size constant integer := 1000;
+    part bigint[];
+    held bigint[] := '{}';
+begin
+    if cardinality(order_ids) > size then
+        begin
+            perform dagstop.cascade_mass(order_ids, schema_name);
+            return held;
+        exception
+            when lock_not_available then
+                null;
+        end;
+    end if;
+    for start in 1 .. cardinality(order_ids) by size loop
+        part := order_ids[start : start + size - 1];
+        loop
+            begin
+                perform dagstop.cascade_orders(part, schema_name, true);
+                exit;
+            exception
+                when lock_not_available then
+                    if clock_timestamp() > give_way_at then
+                        held := held || part;
+                        exit;
+                    end if;
+            end;
+            perform pg_sleep(0.01);
+        end loop;
+    end loop;
+    return held;
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs for a second.';
+
+
+--
+-- Name: cascade_mass(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '10ms'
+    AS $$
+begin
+    perform dagstop.cascade_orders(order_ids, schema_name, false);
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) IS 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+
+
+--
+-- Name: cascade_orders(bigint[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    columns text[];
+    key text;
+    mapped boolean;
+    final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+        then array['failed', 'removed']
+        else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
+    ids bigint[];
+    dags text[];
+    runs text[];
+    dates timestamptz[];
+    matching text;
+begin
+    execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
+    -- not before: who had the lock may have been a migration
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
+    mapped := 'map_index' = any (columns);
+    -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
+    -- index lookup and 100,000 runs are one hash join
+    execute format(
+        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(r.%I)
+         from dagstop.stop_order o
+         join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+         where o.id = any ($1)',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into ids, dags, runs, dates using order_ids;
+
+    matching := format(
+        'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+         join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
+    );
+    if lock_first then
+        execute format(
+            'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
+        ) using ids, dags, runs, dates, final;
+    end if;
+    -- both parts see the rows as they were before
+    execute format(
+        $sql$
+        with kept as (
+            insert into dagstop.stop_target
+                (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+            select o.id, t.task_id, %3$s, t.try_number, %4$s, %5$s, t.hostname, t.pid, t.operator, t.state, t.start_date
+            from %2$s
+            where t.state is null or t.state <> all ($5)
+                or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
+        )
+        update %1$I.task_instance t
+        set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s
+        from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
+        where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
+        $sql$,
+        schema_name,
+        matching,
+        case when mapped then 't.map_index' else '-1' end,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null' end,
+        -- as Airflow does it: what was under way ends now, the others keep an end they already have
+        $sql$case when t.end_date is null or t.end_date < t.start_date
+            or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
+            then $6 else t.end_date end$sql$,
+        case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
+        key
+    ) using ids, dags, runs, dates, final, clock_timestamp();
+
+    update dagstop.stop_order o
+    set cascaded = true, logical_date = d.logical_date
+    from unnest(ids, dates) as d (id, logical_date)
+    where o.id = d.id;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+
+
+--
+-- Name: cascade_statement(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.cascade_statement() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    order_ids bigint[];
+    held bigint[];
+begin
+    select array_agg(o.id) into order_ids
+    from dagstop.stop_order o
+    where o.created_at >= now() and o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
+    if order_ids is null then
+        return null;
+    end if;
+    perform dagstop.ring();
+    -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
+    perform set_config('dagstop.cascading', 'on', true);
+    held := dagstop.cascade(order_ids, tg_table_schema);
+    perform set_config('dagstop.cascading', '', true);
+    if held <> '{}' then
+        perform dagstop.fill_dates(held, tg_table_schema);
+        perform dagstop.record_fault(
+            'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
+            jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
+        );
+    end if;
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'cascade_statement', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'orders', order_ids[:100])
+            );
+            perform dagstop.fill_dates(order_ids, tg_table_schema);
+        exception
+            when others then
+                raise warning 'dagstop: cascade_statement failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION cascade_statement(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+
+
+--
+-- Name: close_orders(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.close_orders(order_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+begin
+    update dagstop.stop_order o
+    set closed_at = clock_timestamp()
+    where o.id = any (order_ids) and o.closed_at is null
+        and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+        and not exists (
+            select from dagstop.listener l
+            where l.seen_at > alive
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = l.host and r.outcome is not null
+                )
+        );
+end
+$$;
+
+
+--
+-- Name: FUNCTION close_orders(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which every live listener has a final report, and at least one has.';
+
+
+--
+-- Name: columns_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.columns_of(schema_name text, table_name text) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    found_columns text[];
+begin
+    select array_agg(a.attname::text) into found_columns
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where n.nspname = schema_name and c.relname = table_name and c.relkind in ('r', 'p');
+    if found_columns is null then
+        raise exception 'dagstop.columns_of: no table %.%', schema_name, table_name
+            using errcode = 'undefined_table';
+    end if;
+    return found_columns;
+end
+$$;
+
+
+--
+-- Name: FUNCTION columns_of(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.columns_of(schema_name text, table_name text) IS 'The columns that a table of Airflow''s has now; asked at each call, since Airflow is upgraded underneath.';
+
+
+--
+-- Name: complete_orders(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    still_failed bigint[];
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'row share');
+    execute format(
+        $sql$
+        select array_agg(id) from (
+            select o.id
+            from dagstop.stop_order o
+            join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+            where o.id = any ($1) and r.state = 'failed'
+            for no key update of r skip locked
+        ) as locked
+        $sql$, schema_name
+    ) into still_failed using order_ids;
+    if still_failed is not null then
+        perform set_config('dagstop.cascading', 'on', true);
+        perform dagstop.cascade(still_failed, schema_name);
+        perform set_config('dagstop.cascading', '', true);
+    end if;
+    -- a run that was cleared or deleted since has nothing to fail any more
+    execute format(
+        $sql$
+        update dagstop.stop_order o
+        set cascaded = true
+        where o.id = any ($1) and not o.cascaded
+            and not exists (
+                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = 'failed'
+            )
+        $sql$, schema_name
+    ) using order_ids;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';
+
+
+--
+-- Name: complete_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.complete_pending() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    pending record;
+    one bigint;
+begin
+    for pending in
+        select p.airflow_schema, array_agg(p.id order by p.id) as ids
+        from (
+            select o.airflow_schema, o.id from dagstop.stop_order o
+            where not o.cascaded and o.kind = 'run'
+                and o.created_at > young
+            order by o.id
+            limit 1000
+            for update skip locked
+        ) as p
+        group by p.airflow_schema
+    loop
+        begin
+            perform dagstop.complete_orders(pending.ids, pending.airflow_schema);
+        exception
+            when others then
+                -- one bad order must not hold up the others
+                foreach one in array pending.ids[:100] loop
+                    begin
+                        perform dagstop.complete_orders(array[one], pending.airflow_schema);
+                    exception
+                        when others then
+                            perform dagstop.record_fault(
+                                'complete_pending', sqlstate, sqlerrm, jsonb_build_object('order', one, 'repeats', true)
+                            );
+                    end;
+                end loop;
+        end;
+    end loop;
+    if not found then
+        return 0;
+    end if;
+    return (
+        select count(*) from dagstop.stop_order o where not o.cascaded and o.kind = 'run' and o.created_at > young
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION complete_pending(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows; how many are left still.';
+
+
+--
+-- Name: date_column_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.date_column_of(schema_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if 'logical_date' = any (dagstop.columns_of(schema_name, 'dag_run')) then
+        return 'logical_date';
+    end if;
+    return 'execution_date';
+end
+$$;
+
+
+--
+-- Name: FUNCTION date_column_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run calls the date of a run: logical_date since Airflow 3, execution_date before.';
+
+
+--
+-- Name: fence(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fence() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    ti jsonb := to_jsonb(old);
+    index integer := coalesce((ti ->> 'map_index')::integer, -1);
+    orders bigint[];
+    fencing bigint;
+begin
+    orders := dagstop.orders_of_task(tg_table_schema, ti);
+    if orders = '{}' then
+        return null;
+    end if;
+    if new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+        and current_setting('dagstop.bypass', true) is distinct from 'on'
+    then
+        select o.id into fencing
+        from dagstop.stop_order o
+        join dagstop.stop_target t on t.order_id = o.id
+        where o.id = any (orders)
+            and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
+            and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
+            -- a queued message may arrive long after every process is dead
+            and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+        order by o.id desc
+        limit 1;
+    end if;
+    if fencing is not null then
+        perform dagstop.put_back(tg_table_schema, ti);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
+        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state
+        from dagstop.stop_order o where o.id = fencing;
+        return null;
+    end if;
+    update dagstop.stop_target t
+    set released_at = clock_timestamp()
+    where t.order_id = any (orders) and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null;
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'fence', sqlstate, sqlerrm,
+                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', new.state)
+            );
+        exception
+            when others then
+                raise warning 'dagstop: fence failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION fence(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance failed while its order is open, and notes when it was taken out of failed.';
+
+
+--
+-- Name: fill_dates(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    execute format(
+        'update dagstop.stop_order o set logical_date = r.%I
+         from %I.dag_run r
+         where o.id = any ($1) and r.dag_id = o.dag_id and r.run_id = o.run_id',
+        dagstop.date_column_of(schema_name), schema_name
+    ) using order_ids;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+
+
+--
+-- Name: heartbeat(text, uuid, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) RETURNS TABLE(triggers_ok boolean, faults bigint, pending bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    still_pending bigint;
+begin
+    insert into dagstop.listener as l (host, listener_id, version, detail)
+    values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
+    on conflict on constraint listener_pkey do update set
+        started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
+        listener_id = excluded.listener_id,
+        version = excluded.version,
+        seen_at = clock_timestamp(),
+        detail = excluded.detail;
+    begin
+        still_pending := dagstop.complete_pending();
+        -- an order whose last outstanding host died is closed here
+        perform dagstop.close_orders(array(
+            select o.id from dagstop.stop_order o
+            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
+            order by o.id
+            limit 2000
+            for update skip locked
+        ));
+        perform dagstop.prune();
+    exception
+        when others then
+            perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
+    end;
+    return query select
+        not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
+        (select count(*) from dagstop.fault),
+        coalesce(still_pending, 0);
+end
+$$;
+
+
+--
+-- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place, how many faults are recorded, and how many orders still wait for their cascade.';
+
+
+--
+-- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    picked bigint[] := ids;
+    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
+    schema_name text;
+    numbers bigint[] := '{}';
+    rows jsonb[] := '{}';
+    some_numbers bigint[];
+    some_rows jsonb[];
+    unreadable text[] := '{}';
+begin
+    if picked is null then
+        picked := array(
+            select o.id from dagstop.stop_order o
+            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
+                )
+            order by o.id
+            limit max_orders
+        );
+    end if;
+    if picked = '{}' then
+        return;
+    end if;
+    for schema_name in select distinct o.airflow_schema from dagstop.stop_order o where o.id = any (picked) loop
+        begin
+            select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
+            from (
+                select array_agg(o.id) as numbers, array_agg(o.dag_id) as dags, array_agg(o.run_id) as runs,
+                    array_agg(o.logical_date) as dates, array_agg(o.task_id) as tasks, array_agg(o.map_index) as indexes
+                from dagstop.stop_order o
+                where o.id = any (picked) and o.airflow_schema = schema_name
+            ) as k
+            cross join lateral dagstop.present_rows(schema_name, k.numbers, k.dags, k.runs, k.dates, k.tasks, k.indexes) as p;
+            numbers := numbers || some_numbers;
+            rows := rows || some_rows;
+        exception
+            when others then
+                -- the orders must reach the hosts all the same
+                unreadable := unreadable || schema_name;
+                perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
+        end;
+    end loop;
+    return query
+    select
+        o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
+        o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
+        o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
+        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
+        b.detail
+    from dagstop.stop_order o
+    left join (
+        select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
+        from dagstop.stop_target s
+        where s.order_id = any (picked)
+        group by s.order_id
+    ) as t on t.order_id = o.id
+    left join unnest(numbers, rows) as p (number, present) on p.number = o.id
+    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host and b.outcome is null
+    where o.id = any (picked)
+    order by o.id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is what a listener of that host had signalled before it was cut off.';
+
+
+--
+-- Name: order_run(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_run() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- the date is filled in by the cascade: its column has two names, and this runs once per row
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
+    values ('run', tg_table_schema, new.dag_id, new.run_id, new.end_date is distinct from old.end_date, old.state);
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
+        exception
+            when others then
+                raise warning 'dagstop: order_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION order_run(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop order of a run that turned failed.';
+
+
+--
+-- Name: order_task(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_task() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    before jsonb := to_jsonb(old);
+    run text := before ->> 'run_id';
+    run_date timestamptz := before ->> 'execution_date';
+    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    new_order bigint;
+begin
+    begin
+        perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
+        if before ? 'run_id' then
+            execute format(
+                'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
+                dagstop.date_column_of(tg_table_schema), tg_table_schema
+            ) into run_date using before ->> 'dag_id', run;
+        else
+            execute format(
+                'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
+            ) into run using before ->> 'dag_id', run_date;
+        end if;
+    exception
+        when others then
+            -- an order that lacks its date or run is better than none
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+    end;
+    insert into dagstop.stop_order
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
+    values
+        ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
+         -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
+         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
+         true, before ->> 'state')
+    returning id into new_order;
+    insert into dagstop.stop_target
+        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
+    values
+        (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
+         before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
+         before ->> 'state', (before ->> 'start_date')::timestamptz);
+    perform dagstop.ring();
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'order_task', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+        exception
+            when others then
+                raise warning 'dagstop: order_task failed: %', sqlerrm;
+        end;
+        return null;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION order_task(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly.';
+
+
+--
+-- Name: orders_of_task(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    dag text := task_instance ->> 'dag_id';
+    run text := task_instance ->> 'run_id';
+    run_date timestamptz;
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+begin
+    if not task_instance ? 'run_id' then
+        run_date := task_instance ->> 'execution_date';
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
+            into run using dag, run_date;
+    end if;
+    if run is null then
+        return array(
+            select o.id from dagstop.stop_order o
+            where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
+                and o.created_at > oldest
+        );
+    end if;
+    return array(
+        select o.id from dagstop.stop_order o
+        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name and o.created_at > oldest
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) IS 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
+
+
+--
+-- Name: present_rows(text, bigint[], text[], text[], timestamp with time zone[], text[], integer[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) RETURNS TABLE(number bigint, present jsonb)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    columns text[];
+    index text;
+begin
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    index := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
+    return query execute format(
+        $sql$
+        select k.number, jsonb_agg(jsonb_build_object(
+            'task_id', t.task_id, 'map_index', %3$s, 'try_number', t.try_number, 'job_id', %4$s, 'ti_id', %5$s,
+            'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
+            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, %3$s)
+        from unnest($1, $2, $3, $4, $5, $6) as k (number, dag_id, run_id, execution_date, task_id, map_index)
+        join %1$I.task_instance t on t.dag_id = k.dag_id and t.%2$I = k.%2$I
+        where (k.task_id is null or t.task_id = k.task_id) and (k.map_index is null or %3$s = k.map_index)
+        group by k.number
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end,
+        index,
+        case when 'job_id' = any (columns) then 't.job_id' else 'null::bigint' end,
+        case when 'id' = any (columns) then 't.id::text' else 'null::text' end
+    ) using numbers, dags, runs, dates, tasks, indexes;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) IS 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+
+
+--
+-- Name: prune(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.prune() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    -- never what a host may still carry out, of which a trigger may hold a row
+    oldest timestamptz := clock_timestamp()
+        - greatest(dagstop.seconds_of('keep_seconds', 7776000), dagstop.seconds_of('order_seconds', 86400));
+    ids bigint[] := array(
+        select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
+        for update skip locked
+    );
+begin
+    if ids <> '{}' then
+        delete from dagstop.stop_target t where t.order_id = any (ids);
+        delete from dagstop.refused_write w where w.order_id = any (ids);
+        delete from dagstop.stop_order o where o.id = any (ids);
+    end if;
+    delete from dagstop.fault f where f.at < oldest;
+end
+$$;
+
+
+--
+-- Name: FUNCTION prune(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, at most 500 orders at once.';
+
+
+--
+-- Name: put_back(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    -- keeps dagstop_order silent: it did not turn failed now
+    perform set_config('dagstop.cascading', 'on', true);
+    execute format(
+        'update %I.task_instance t set state = $1 where t.dag_id = $2 and t.task_id = $3 and %s %s',
+        schema_name,
+        case when task_instance ? 'run_id' then 't.run_id = $4' else 't.execution_date = $5' end,
+        case when task_instance ? 'map_index' then 'and t.map_index = $6' end
+    ) using
+        task_instance ->> 'state', task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
+        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+    perform set_config('dagstop.cascading', '', true);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) IS 'Gives a row of task_instance the state back that it had.';
+
+
+--
+-- Name: reach(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.reach(schema_name text, table_name text, mode text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+begin
+    loop
+        begin
+            execute format('lock table %I.%I in %s mode nowait', schema_name, table_name, mode);
+            return;
+        exception
+            when lock_not_available then
+                if clock_timestamp() > give_way_at then
+                    raise;
+                end if;
+        end;
+        perform pg_sleep(0.01);
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+
+
+--
+-- Name: record_fault(text, text, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    -- one statement over 100,000 rows must not write 100,000 equal faults
+    same_at timestamptz := clock_timestamp() - interval '10 minutes';
+    full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
+begin
+    if exists (
+        select from dagstop.fault f
+        where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message
+            and (f.context -> 'txid' = full_context -> 'txid' or f.context ? 'repeats')
+    ) then
+        return;
+    end if;
+    insert into dagstop.fault (place, sqlstate, message, context)
+    values (place, code, message, full_context);
+    raise warning 'dagstop: % failed (%): %', place, code, message
+        using hint = 'The statement went on without it. Run: dagstop check';
+exception
+    when others then
+        raise warning 'dagstop: % failed (%): % (and could not be recorded: %)', place, code, message, sqlerrm;
+end
+$$;
+
+
+--
+-- Name: FUNCTION record_fault(place text, code text, message text, context jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) IS 'Records an error and warns; once per transaction, and a context with "repeats" once per ten minutes.';
+
+
+--
+-- Name: retire(text, uuid); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.retire(host text, listener_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION retire(host text, listener_id uuid); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.retire(host text, listener_id uuid) IS 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';
+
+
+--
+-- Name: ring(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.ring() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- a full queue would fail Airflow's commit, where nothing can catch it
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify('dagstop', '');
+    end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION ring(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction.';
+
+
+--
+-- Name: running_in_failed_runs(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.running_in_failed_runs() RETURNS TABLE(dag_id text, run_id text, tasks bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    return query execute format(
+        $sql$
+        select r.dag_id::text, r.run_id::text, count(*)
+        from %1$I.task_instance t
+        join %1$I.dag_run r on r.dag_id = t.dag_id and r.%2$I = t.%2$I
+        where t.state = 'running' and r.state = 'failed'
+        group by r.dag_id, r.run_id
+        order by r.dag_id, r.run_id
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION running_in_failed_runs(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.running_in_failed_runs() IS 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+
+
+--
+-- Name: seconds_of(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.seconds_of(setting_name text, fallback integer) RETURNS interval
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    value text := dagstop.setting_of(setting_name, fallback::text);
+begin
+    -- a mistyped setting must not switch anything off
+    if value !~ '^[0-9]{1,9}$' then
+        value := fallback::text;
+    end if;
+    return make_interval(secs => value::integer);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION seconds_of(setting_name text, fallback integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS 'A setting in seconds as an interval; the fallback where it is missing or not a whole number.';
+
+
+--
+-- Name: setting_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.setting_of(setting_name text, fallback text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return coalesce((select s.value from dagstop.setting s where s.name = setting_name), fallback);
+end
+$$;
+
+
+--
+-- Name: FUNCTION setting_of(setting_name text, fallback text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or the fallback where there is no such row.';
+
+
+--
+-- Name: stop_again(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.stop_again(of_dag text, of_run text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    new_order bigint;
+begin
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, state_before)
+    values ('run', schema_name, of_dag, of_run, 'failed')
+    returning id into new_order;
+    perform dagstop.ring();
+    perform dagstop.complete_orders(array[new_order], schema_name);
+    return new_order;
+end
+$$;
+
+
+--
+-- Name: FUNCTION stop_again(of_dag text, of_run text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a stop of a run that is failed already (before dagstop came, say), and fails what is unfinished in it.';
+
+
+--
+-- Name: task_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.task_hosts() RETURNS TABLE(hostname text, tasks bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    -- running ones only: that column has an index on every release, the table may be huge
+    return query execute format(
+        $sql$
+        select t.hostname::text, count(*) from %I.task_instance t
+        where t.state = 'running' and coalesce(t.hostname, '') <> ''
+        group by t.hostname
+        $sql$, dagstop.setting_of('airflow_schema', 'public')
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION task_hosts(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.task_hosts() IS 'The hosts on which Airflow says that tasks run now, and how many.';
+
+
+--
+-- Name: task_states(text[], jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) RETURNS TABLE(dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, ti_id text, state text, run_state text, try_number integer, job_id bigint, hostname text, pid integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    columns text[];
+    date_column text;
+    by_run boolean;
+    with_uuid boolean;
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    columns := dagstop.columns_of(schema_name, 'task_instance');
+    date_column := dagstop.date_column_of(schema_name);
+    by_run := 'run_id' = any (columns);
+    with_uuid := 'id' = any (columns);
+    return query execute format(
+        $sql$
+        select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
+            t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
+        from (%2$s) as t
+        left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
+        $sql$,
+        schema_name,
+        case when by_run then format(
+            $sql$
+            select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
+                select i.* from (
+                    select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
+                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
+                    left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
+                ) as k
+                join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
+                %5$s
+            ) as i
+            $sql$,
+            schema_name, date_column,
+            case when 'map_index' = any (columns) then ', i.map_index' else '' end,
+            case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
+            case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
+        ) else format(
+            $sql$
+            select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
+                select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
+                from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
+                left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
+            ) as k
+            join %1$I.task_instance i
+                on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
+            $sql$, schema_name) end,
+        case when by_run then 'run_id' else 'execution_date' end,
+        case when by_run then format('r.%I', date_column) else 't.execution_date' end,
+        case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
+        case when with_uuid then 't.id::text' else 'null::text' end,
+        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
+    ) using
+        -- a name on a command line that only looks like a uuid must not spoil the answer
+        array(
+            select u::uuid from unnest(ti_ids) as u
+            where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+        ),
+        coalesce(keys, '[]');
+end
+$_$;
+
+
+--
+-- Name: FUNCTION task_states(ti_ids text[], keys jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) IS 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';
+
+
+--
+-- Name: trigger_health(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.trigger_health() RETURNS TABLE(table_name text, trigger_name text, status text, comment text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    airflow text := dagstop.setting_of('airflow_schema', 'public');
+    checksum text := dagstop.setting_of('triggers_checksum', '');
+begin
+    return query
+    select
+        e.on_table, e.named,
+        case
+            when t.oid is null then 'missing'
+            when t.tgenabled not in ('O', 'A') then 'disabled'
+            when t.tgfoid is distinct from to_regprocedure(e.calls)::oid
+                or d.description is null or right(d.description, length(checksum) + 1) <> checksum || ']' then 'outdated'
+            else 'installed'
+        end,
+        d.description
+    from (values
+        ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
+        ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
+        ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()')
+    ) as e (on_table, named, calls)
+    left join pg_trigger t
+        on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
+    left join pg_description d on d.objoid = t.oid and d.classoid = 'pg_trigger'::regclass and d.objsubid = 0;
+end
+$$;
+
+
+--
+-- Name: FUNCTION trigger_health(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow''s tables: installed, missing, disabled, or outdated (another definition, or not dagstop''s).';
+
+
+--
+-- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    run_date timestamptz;
+    run_state text;
+    known boolean;
+    rows jsonb;
+begin
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    execute format(
+        'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
+        dagstop.date_column_of(schema_name), schema_name
+    ) into run_date, run_state, known using of_dag, of_run;
+    if known is null then
+        return;
+    end if;
+    select p.present into rows
+    from dagstop.present_rows(schema_name, '{0}', array[of_dag], array[of_run], array[run_date], array[of_task], '{null}') as p;
+    return query select
+        null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
+        null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
+        inet_client_addr(), pg_backend_pid(),
+        case when of_task is null then run_state else rows -> 0 ->> 'state' end, null::timestamptz, clock_timestamp(),
+        extract(epoch from dagstop.seconds_of('settle_seconds', 10))::integer,
+        coalesce((
+            select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
+            from jsonb_array_elements(rows) as r
+        ), '[]'),
+        coalesce(rows, '[]');
+end
+$_$;
+
+
+--
+-- Name: FUNCTION would_be_order(of_dag text, of_run text, of_task text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) IS 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
+
+
+--
+-- Name: write_report(bigint, text, text, timestamp with time zone, timestamp with time zone, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    -- the lock makes two hosts that end at once see each other's report, so that one of them closes
+    perform from dagstop.stop_order o where o.id = write_report.order_id for update;
+    if not found then
+        return;  -- removed in between, nothing to report on
+    end if;
+    insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
+    values (
+        write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
+        write_report.last_death_at, coalesce(write_report.detail, '{}')
+    )
+    on conflict on constraint report_pkey do update set
+        outcome = coalesce(excluded.outcome, r.outcome),  -- what is final stays final
+        first_signal_at = least(r.first_signal_at, excluded.first_signal_at),
+        last_death_at = greatest(r.last_death_at, excluded.last_death_at),
+        reported_at = clock_timestamp(),
+        detail = excluded.detail;
+    if write_report.outcome is not null then
+        perform dagstop.close_orders(array[write_report.order_id]);
+    end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: alembic_version; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+
+--
+-- Name: fault; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.fault (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    place text NOT NULL,
+    sqlstate text NOT NULL,
+    message text NOT NULL,
+    context jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE fault; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.fault IS 'Errors inside dagstop''s triggers and functions, none of which failed Airflow''s statement.';
+
+
+--
+-- Name: COLUMN fault.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.id IS 'Identity.';
+
+
+--
+-- Name: COLUMN fault.at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.at IS 'When.';
+
+
+--
+-- Name: COLUMN fault.place; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.place IS 'Which function.';
+
+
+--
+-- Name: COLUMN fault.sqlstate; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.sqlstate IS 'The SQLSTATE of the error.';
+
+
+--
+-- Name: COLUMN fault.message; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.message IS 'The error''s message.';
+
+
+--
+-- Name: COLUMN fault.context; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.fault.context IS 'What it was about: dag, run, task, transaction, where in the function.';
+
+
+--
+-- Name: fault_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.fault ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.fault_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: refused_write; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.refused_write (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    order_id bigint NOT NULL,
+    dag_id text NOT NULL,
+    run_id text,
+    task_id text NOT NULL,
+    map_index integer NOT NULL,
+    wanted_state text,
+    session_user_name text DEFAULT SESSION_USER NOT NULL,
+    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
+    client_addr inet DEFAULT inet_client_addr()
+);
+
+
+--
+-- Name: TABLE refused_write; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence refused: a dying or late process wanted to revive its task instance.';
+
+
+--
+-- Name: COLUMN refused_write.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.id IS 'Identity.';
+
+
+--
+-- Name: COLUMN refused_write.at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.at IS 'When.';
+
+
+--
+-- Name: COLUMN refused_write.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.order_id IS 'The order whose fence it met.';
+
+
+--
+-- Name: COLUMN refused_write.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.dag_id IS 'The DAG.';
+
+
+--
+-- Name: COLUMN refused_write.run_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.run_id IS 'The run.';
+
+
+--
+-- Name: COLUMN refused_write.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.task_id IS 'The task.';
+
+
+--
+-- Name: COLUMN refused_write.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.map_index IS 'The mapped index, -1 where there is none.';
+
+
+--
+-- Name: COLUMN refused_write.wanted_state; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.wanted_state IS 'The state that was wanted; it stayed failed.';
+
+
+--
+-- Name: COLUMN refused_write.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.session_user_name IS 'Who wanted it.';
+
+
+--
+-- Name: COLUMN refused_write.application_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.application_name IS 'The application_name of that session.';
+
+
+--
+-- Name: COLUMN refused_write.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.client_addr IS 'The address of that session.';
+
+
+--
+-- Name: report; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.report (
+    order_id bigint NOT NULL,
+    host text NOT NULL,
+    outcome text,
+    first_signal_at timestamp with time zone,
+    last_death_at timestamp with time zone,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE report; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.report IS 'What a host did about an order.';
+
+
+--
+-- Name: COLUMN report.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.order_id IS 'The order.';
+
+
+--
+-- Name: COLUMN report.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.host IS 'The host.';
+
+
+--
+-- Name: COLUMN report.outcome; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.outcome IS 'stopped, nothing_found, unkillable, superseded or spared; null while in progress.';
+
+
+--
+-- Name: COLUMN report.first_signal_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.first_signal_at IS 'When the first signal was sent there.';
+
+
+--
+-- Name: COLUMN report.last_death_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.last_death_at IS 'When the last of its processes and containers was seen dead there.';
+
+
+--
+-- Name: COLUMN report.reported_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.reported_at IS 'When this row was last written.';
+
+
+--
+-- Name: COLUMN report.detail; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.detail IS 'Each process and container with its evidence, signals and times.';
+
+
+--
+-- Name: stop_order; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.stop_order (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    airflow_schema text NOT NULL,
+    dag_id text NOT NULL,
+    run_id text,
+    logical_date timestamp with time zone,
+    task_id text,
+    map_index integer,
+    self_reported boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    txid bigint DEFAULT txid_current() NOT NULL,
+    cascaded boolean DEFAULT false NOT NULL,
+    session_user_name text DEFAULT SESSION_USER NOT NULL,
+    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
+    client_addr inet DEFAULT inet_client_addr(),
+    backend_pid integer DEFAULT pg_backend_pid() NOT NULL,
+    state_before text,
+    closed_at timestamp with time zone,
+    CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
+)
+WITH (fillfactor='50');
+
+
+--
+-- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed and must stop.';
+
+
+--
+-- Name: COLUMN stop_order.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.id IS 'Identity; ids commit out of order, so never read "greater than the last seen".';
+
+
+--
+-- Name: COLUMN stop_order.kind; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.kind IS 'run: a DAG run and all that it runs; task: one task instance.';
+
+
+--
+-- Name: COLUMN stop_order.airflow_schema; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.airflow_schema IS 'Schema of the Airflow tables in which it happened.';
+
+
+--
+-- Name: COLUMN stop_order.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.dag_id IS 'The DAG.';
+
+
+--
+-- Name: COLUMN stop_order.run_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.run_id IS 'The run; null for a task instance of Airflow 2.1 or older that has no run.';
+
+
+--
+-- Name: COLUMN stop_order.logical_date; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.logical_date IS 'The run''s execution or logical date; null where it has none.';
+
+
+--
+-- Name: COLUMN stop_order.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.task_id IS 'The task; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.map_index IS 'The mapped index, -1 where there is none; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.self_reported; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.self_reported IS 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
+
+
+--
+-- Name: COLUMN stop_order.created_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.created_at IS 'When it turned failed (wall clock, not start of the transaction).';
+
+
+--
+-- Name: COLUMN stop_order.txid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
+
+
+--
+-- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
+
+
+--
+-- Name: COLUMN stop_order.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.session_user_name IS 'Who logged in to Postgres and failed it.';
+
+
+--
+-- Name: COLUMN stop_order.application_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.application_name IS 'The application_name of that session.';
+
+
+--
+-- Name: COLUMN stop_order.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.client_addr IS 'The address of that session; null through a unix socket.';
+
+
+--
+-- Name: COLUMN stop_order.backend_pid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.backend_pid IS 'The backend of that session.';
+
+
+--
+-- Name: COLUMN stop_order.state_before; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.';
+
+
+--
+-- Name: COLUMN stop_order.closed_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
+
+
+--
+-- Name: stop_target; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.stop_target (
+    order_id bigint NOT NULL,
+    task_id text NOT NULL,
+    map_index integer NOT NULL,
+    try_number integer,
+    job_id bigint,
+    ti_id text,
+    hostname text,
+    pid integer,
+    operator text,
+    state_before text,
+    started_at timestamp with time zone,
+    released_at timestamp with time zone
+);
+
+
+--
+-- Name: TABLE stop_target; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.stop_target IS 'One row per task instance that an order stops: a snapshot from before. No foreign key: checking 100,000 of them costs more than the cascade.';
+
+
+--
+-- Name: COLUMN stop_target.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.order_id IS 'The order.';
+
+
+--
+-- Name: COLUMN stop_target.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.task_id IS 'The task.';
+
+
+--
+-- Name: COLUMN stop_target.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.map_index IS 'The mapped index, -1 where there is none.';
+
+
+--
+-- Name: COLUMN stop_target.try_number; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.try_number IS 'task_instance.try_number as stored.';
+
+
+--
+-- Name: COLUMN stop_target.job_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.job_id IS 'The job that ran it (Airflow 1.10 and 2).';
+
+
+--
+-- Name: COLUMN stop_target.ti_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.ti_id IS 'The uuid of this try (Airflow 3).';
+
+
+--
+-- Name: COLUMN stop_target.hostname; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.hostname IS 'Where Airflow believed it to run: a hint only.';
+
+
+--
+-- Name: COLUMN stop_target.pid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.pid IS 'The process that Airflow recorded: a hint only, pids are reused.';
+
+
+--
+-- Name: COLUMN stop_target.operator; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.operator IS 'The operator''s class name.';
+
+
+--
+-- Name: COLUMN stop_target.state_before; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.state_before IS 'The state it was in; null where it had none.';
+
+
+--
+-- Name: COLUMN stop_target.started_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.started_at IS 'Its start_date.';
+
+
+--
+-- Name: COLUMN stop_target.released_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...): the fence is open again.';
+
+
+--
+-- Name: history; Type: VIEW; Schema: dagstop; Owner: -
+--
+
+CREATE VIEW dagstop.history AS
+ SELECT o.id AS order_id,
+    o.kind,
+    o.dag_id,
+    o.run_id,
+    o.logical_date,
+    o.task_id,
+    o.map_index,
+    o.created_at,
+    o.session_user_name,
+    o.application_name,
+    o.client_addr,
+    o.backend_pid,
+    o.self_reported,
+    o.state_before,
+    o.cascaded,
+    ( SELECT count(*) AS count
+           FROM dagstop.stop_target t
+          WHERE (t.order_id = o.id)) AS targets,
+    ( SELECT count(*) AS count
+           FROM dagstop.refused_write w
+          WHERE (w.order_id = o.id)) AS refused_writes,
+    r.host,
+    r.outcome,
+    r.first_signal_at,
+    r.last_death_at,
+    r.reported_at,
+    r.detail,
+    o.closed_at
+   FROM (dagstop.stop_order o
+     LEFT JOIN dagstop.report r ON ((r.order_id = o.id)));
+
+
+--
+-- Name: VIEW history; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
+
+
+--
+-- Name: listener; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.listener (
+    host text NOT NULL,
+    listener_id uuid NOT NULL,
+    version text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+--
+-- Name: TABLE listener; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.listener IS 'The listeners, one row per host.';
+
+
+--
+-- Name: COLUMN listener.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.host IS 'The host.';
+
+
+--
+-- Name: COLUMN listener.listener_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.listener_id IS 'Identity of the running listener; new at each start.';
+
+
+--
+-- Name: COLUMN listener.version; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.version IS 'Its version of dagstop.';
+
+
+--
+-- Name: COLUMN listener.started_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.started_at IS 'Its first heartbeat.';
+
+
+--
+-- Name: COLUMN listener.seen_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.seen_at IS 'Its last heartbeat.';
+
+
+--
+-- Name: COLUMN listener.detail; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.detail IS 'What it says of itself: rights, Docker, notices.';
+
+
+--
+-- Name: open_order; Type: VIEW; Schema: dagstop; Owner: -
+--
+
+CREATE VIEW dagstop.open_order AS
+ SELECT o.id AS order_id,
+    o.kind,
+    o.dag_id,
+    o.run_id,
+    o.logical_date,
+    o.task_id,
+    o.map_index,
+    o.created_at,
+    o.session_user_name,
+    o.application_name,
+    o.self_reported,
+    o.state_before,
+    o.cascaded,
+    ( SELECT count(*) AS count
+           FROM dagstop.stop_target t
+          WHERE (t.order_id = o.id)) AS targets,
+    ARRAY( SELECT l.host
+           FROM dagstop.listener l
+          WHERE ((l.seen_at > (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60))) AND (NOT (EXISTS ( SELECT
+                   FROM dagstop.report r
+                  WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
+          ORDER BY l.host) AS waiting_for
+   FROM dagstop.stop_order o
+  WHERE ((o.closed_at IS NULL) AND (o.created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
+
+
+--
+-- Name: VIEW open_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report.';
+
+
+--
+-- Name: refused_write_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.refused_write ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.refused_write_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: setting; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.setting (
+    name text NOT NULL,
+    value text NOT NULL,
+    comment text NOT NULL
+);
+
+
+--
+-- Name: TABLE setting; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.setting IS 'What an operator may tune, one row per setting; read at every use.';
+
+
+--
+-- Name: COLUMN setting.name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.name IS 'Which setting.';
+
+
+--
+-- Name: COLUMN setting.value; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.value IS 'Its present value, as text.';
+
+
+--
+-- Name: COLUMN setting.comment; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.setting.comment IS 'What it means, and its unit.';
+
+
+--
+-- Name: stop_order_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.stop_order ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.stop_order_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
+-- Name: alembic_version; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+
+--
+-- Name: dag_run; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.dag_run (
+    id integer NOT NULL,
+    dag_id character varying(250) NOT NULL,
+    queued_at timestamp with time zone,
+    logical_date timestamp with time zone,
+    start_date timestamp with time zone,
+    end_date timestamp with time zone,
+    state character varying(50),
+    run_id character varying(250) NOT NULL,
+    creating_job_id integer,
+    run_type character varying(50) NOT NULL,
+    triggered_by character varying(50),
+    triggering_user_name character varying(512),
+    conf jsonb,
+    data_interval_start timestamp with time zone,
+    data_interval_end timestamp with time zone,
+    run_after timestamp with time zone NOT NULL,
+    last_scheduling_decision timestamp with time zone,
+    log_template_id integer,
+    created_at timestamp with time zone,
+    updated_at timestamp with time zone,
+    clear_number integer DEFAULT 0 NOT NULL,
+    backfill_id integer,
+    bundle_version character varying(250),
+    scheduled_by_job_id integer,
+    context_carrier jsonb,
+    span_status character varying(250) DEFAULT 'not_started'::character varying NOT NULL,
+    created_dag_version_id uuid,
+    partition_key character varying(250),
+    partition_date timestamp with time zone
+);
+
+
+--
+-- Name: dag_run_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+CREATE SEQUENCE public.dag_run_id_seq
+    AS integer
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+
+--
+-- Name: dag_run_id_seq; Type: SEQUENCE OWNED BY; Schema: public; Owner: -
+--
+
+ALTER SEQUENCE public.dag_run_id_seq OWNED BY public.dag_run.id;
+
+
+--
+-- Name: task_instance; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.task_instance (
+    id uuid NOT NULL,
+    task_id character varying(250) NOT NULL,
+    dag_id character varying(250) NOT NULL,
+    run_id character varying(250) NOT NULL,
+    map_index integer DEFAULT '-1'::integer NOT NULL,
+    start_date timestamp with time zone,
+    end_date timestamp with time zone,
+    duration double precision,
+    state character varying(20),
+    try_number integer NOT NULL,
+    max_tries integer DEFAULT '-1'::integer NOT NULL,
+    hostname character varying(1000),
+    unixname character varying(1000),
+    pool character varying(256) NOT NULL,
+    pool_slots integer NOT NULL,
+    queue character varying(256),
+    priority_weight integer,
+    operator character varying(1000),
+    custom_operator_name character varying(1000),
+    queued_dttm timestamp with time zone,
+    scheduled_dttm timestamp with time zone,
+    queued_by_job_id integer,
+    last_heartbeat_at timestamp with time zone,
+    pid integer,
+    executor character varying(1000),
+    executor_config bytea,
+    updated_at timestamp with time zone,
+    rendered_map_index character varying(250),
+    context_carrier jsonb,
+    span_status character varying(250) DEFAULT 'not_started'::character varying NOT NULL,
+    external_executor_id text,
+    trigger_id integer,
+    trigger_timeout timestamp with time zone,
+    next_method character varying(1000),
+    next_kwargs jsonb,
+    task_display_name character varying(2000),
+    dag_version_id uuid,
+    retry_delay_override double precision,
+    retry_reason character varying(500)
+);
+
+
+--
+-- Name: dag_run id; Type: DEFAULT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dag_run ALTER COLUMN id SET DEFAULT nextval('public.dag_run_id_seq'::regclass);
+
+
+--
+-- Data for Name: alembic_version; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.alembic_version (version_num) FROM stdin;
+0001
+\.
+
+
+--
+-- Data for Name: fault; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.fault (id, at, place, sqlstate, message, context) FROM stdin;
+1	2026-11-25 02:59:17.924403+00	fence	42501	of long ago	{}
+\.
+
+
+--
+-- Data for Name: listener; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.listener (host, listener_id, version, started_at, seen_at, detail) FROM stdin;
+host of the dump	30c80c19-0502-44b2-92ca-c4cf368b0510	0.1.0	2026-11-25 02:59:17.813723+00	2026-11-25 02:59:17.813723+00	{}
+\.
+
+
+--
+-- Data for Name: refused_write; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.refused_write (id, at, order_id, dag_id, run_id, task_id, map_index, wanted_state, session_user_name, application_name, client_addr) FROM stdin;
+1	2026-11-25 02:59:17.783011+00	2	dag	open run	open run: b	-1	up_for_retry	postgres		127.0.0.1
+\.
+
+
+--
+-- Data for Name: report; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.report (order_id, host, outcome, first_signal_at, last_death_at, reported_at, detail) FROM stdin;
+3	host of the dump	\N	2026-11-25 02:59:17.881584+00	2026-11-25 02:59:17.881584+00	2026-11-25 02:59:17.884002+00	{"processes": []}
+4	host of the dump	stopped	2026-11-25 02:59:17.898924+00	2026-11-25 02:59:17.898924+00	2026-11-25 02:59:17.901554+00	{"processes": []}
+\.
+
+
+--
+-- Data for Name: setting; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.setting (name, value, comment) FROM stdin;
+cascade	unfinished	Which task instances of a failed run fail with it: unfinished, or all.
+live_seconds	60	A listener not seen for this many seconds counts as dead.
+airflow_schema	public	The schema of Airflow's tables; set by dagstop install.
+triggers_checksum	e347ad8b8214	The triggers that belong here; set by dagstop install.
+settle_seconds	7	Time that a task which failed by itself gets for its callbacks, in seconds.
+order_seconds	999999999	How long a host that was away still carries out an order, in seconds.
+fence_seconds	999999999	How long a stopped task instance is kept from being revived, in seconds.
+keep_seconds	999999999	How long orders and their reports are kept for the history, in seconds.
+\.
+
+
+--
+-- Data for Name: stop_order; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.stop_order (id, kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, created_at, txid, cascaded, session_user_name, application_name, client_addr, backend_pid, state_before, closed_at) FROM stdin;
+1	task	public	dag	open task	2024-01-02 00:00:00+00	open task: a	-1	f	2025-01-01 12:00:00+00	873	t	postgres		127.0.0.1	113	running	\N
+2	run	public	dag	open run	2024-01-01 00:00:00+00	\N	\N	f	2025-01-01 12:00:00+00	875	t	postgres		127.0.0.1	114	running	\N
+3	run	public	dag	begun	2024-01-03 00:00:00+00	\N	\N	f	2025-01-01 12:00:00+00	879	t	postgres		127.0.0.1	115	running	\N
+4	run	public	dag	closed	2024-01-04 00:00:00+00	\N	\N	f	2025-01-01 12:00:00+00	883	t	postgres		127.0.0.1	116	running	2026-11-25 02:59:17.902793+00
+\.
+
+
+--
+-- Data for Name: stop_target; Type: TABLE DATA; Schema: dagstop; Owner: -
+--
+
+COPY dagstop.stop_target (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at, released_at) FROM stdin;
+1	open task: a	-1	1	\N	e1413fb5-cc35-4559-92f3-a2fb6cf67f61	worker	4321	BashOperator	running	2026-11-25 01:59:17.320737+00	\N
+2	open run: a	-1	1	\N	181da7c6-76ab-4390-96a8-66d9bb94fb9d	worker	4321	BashOperator	running	2026-11-25 01:59:17.255871+00	\N
+2	open run: b	-1	1	\N	6df1104f-55c3-4be9-a2cd-839ddc8df1db	worker	4321	BashOperator	running	2026-11-25 01:59:17.287744+00	\N
+3	begun: a	-1	1	\N	55fe18aa-3b59-4d8c-821d-79bd2b072c6f	worker	4321	BashOperator	running	2026-11-25 01:59:17.388938+00	\N
+3	begun: b	-1	1	\N	c10d542b-f88e-4875-8afc-72452f9f1c0b	worker	4321	BashOperator	running	2026-11-25 01:59:17.407049+00	\N
+4	closed: a	-1	1	\N	e07446a4-b388-4204-971f-0f31732cc0f3	worker	4321	BashOperator	running	2026-11-25 01:59:17.451802+00	\N
+4	closed: b	-1	1	\N	27911be5-14eb-4bb2-9029-a70522670e71	worker	4321	BashOperator	running	2026-11-25 01:59:17.484229+00	\N
+\.
+
+
+--
+-- Data for Name: alembic_version; Type: TABLE DATA; Schema: public; Owner: -
+--
+
+COPY public.alembic_version (version_num) FROM stdin;
+d2f4e1b3c5a7
+\.
+
+
+--
+-- Data for Name: dag_run; Type: TABLE DATA; Schema: public; Owner: -
+--
+
+COPY public.dag_run (id, dag_id, queued_at, logical_date, start_date, end_date, state, run_id, creating_job_id, run_type, triggered_by, triggering_user_name, conf, data_interval_start, data_interval_end, run_after, last_scheduling_decision, log_template_id, created_at, updated_at, clear_number, backfill_id, bundle_version, scheduled_by_job_id, context_carrier, span_status, created_dag_version_id, partition_key, partition_date) FROM stdin;
+2	dag	\N	2024-01-02 00:00:00+00	2024-01-01 00:00:00+00	\N	running	open task	\N	manual	\N	\N	\N	\N	\N	2024-01-01 00:00:00+00	\N	\N	\N	\N	0	\N	\N	\N	\N	not_started	\N	\N	\N
+1	dag	\N	2024-01-01 00:00:00+00	2024-01-01 00:00:00+00	\N	failed	open run	\N	manual	\N	\N	\N	\N	\N	2024-01-01 00:00:00+00	\N	\N	\N	\N	0	\N	\N	\N	\N	not_started	\N	\N	\N
+3	dag	\N	2024-01-03 00:00:00+00	2024-01-01 00:00:00+00	\N	failed	begun	\N	manual	\N	\N	\N	\N	\N	2024-01-01 00:00:00+00	\N	\N	\N	\N	0	\N	\N	\N	\N	not_started	\N	\N	\N
+4	dag	\N	2024-01-04 00:00:00+00	2024-01-01 00:00:00+00	\N	failed	closed	\N	manual	\N	\N	\N	\N	\N	2024-01-01 00:00:00+00	\N	\N	\N	\N	0	\N	\N	\N	\N	not_started	\N	\N	\N
+\.
+
+
+--
+-- Data for Name: task_instance; Type: TABLE DATA; Schema: public; Owner: -
+--
+
+COPY public.task_instance (id, task_id, dag_id, run_id, map_index, start_date, end_date, duration, state, try_number, max_tries, hostname, unixname, pool, pool_slots, queue, priority_weight, operator, custom_operator_name, queued_dttm, scheduled_dttm, queued_by_job_id, last_heartbeat_at, pid, executor, executor_config, updated_at, rendered_map_index, context_carrier, span_status, external_executor_id, trigger_id, trigger_timeout, next_method, next_kwargs, task_display_name, dag_version_id, retry_delay_override, retry_reason) FROM stdin;
+5f67b027-8c37-421f-9370-92d8223addf2	open task: b	dag	open task	-1	2026-11-25 01:59:17.352694+00	\N	\N	running	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	\N	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+e1413fb5-cc35-4559-92f3-a2fb6cf67f61	open task: a	dag	open task	-1	2026-11-25 01:59:17.320737+00	\N	\N	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	\N	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+181da7c6-76ab-4390-96a8-66d9bb94fb9d	open run: a	dag	open run	-1	2026-11-25 01:59:17.255871+00	2026-11-25 02:59:17.590588+00	3600.334717	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.590588+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+55fe18aa-3b59-4d8c-821d-79bd2b072c6f	begun: a	dag	begun	-1	2026-11-25 01:59:17.388938+00	2026-11-25 02:59:17.661843+00	3600.272905	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.661843+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+c10d542b-f88e-4875-8afc-72452f9f1c0b	begun: b	dag	begun	-1	2026-11-25 01:59:17.407049+00	2026-11-25 02:59:17.661843+00	3600.254794	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.661843+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+e07446a4-b388-4204-971f-0f31732cc0f3	closed: a	dag	closed	-1	2026-11-25 01:59:17.451802+00	2026-11-25 02:59:17.738687+00	3600.286885	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.738687+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+27911be5-14eb-4bb2-9029-a70522670e71	closed: b	dag	closed	-1	2026-11-25 01:59:17.484229+00	2026-11-25 02:59:17.738687+00	3600.254458	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.738687+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+6df1104f-55c3-4be9-a2cd-839ddc8df1db	open run: b	dag	open run	-1	2026-11-25 01:59:17.287744+00	2026-11-25 02:59:17.590588+00	3600.302844	failed	1	-1	worker	\N	default_pool	1	\N	\N	BashOperator	\N	\N	\N	\N	\N	4321	\N	\N	2026-11-25 02:59:17.590588+00	\N	\N	not_started	\N	\N	\N	\N	\N	\N	\N	\N	\N
+\.
+
+
+--
+-- Name: fault_id_seq; Type: SEQUENCE SET; Schema: dagstop; Owner: -
+--
+
+SELECT pg_catalog.setval('dagstop.fault_id_seq', 1, true);
+
+
+--
+-- Name: refused_write_id_seq; Type: SEQUENCE SET; Schema: dagstop; Owner: -
+--
+
+SELECT pg_catalog.setval('dagstop.refused_write_id_seq', 1, true);
+
+
+--
+-- Name: stop_order_id_seq; Type: SEQUENCE SET; Schema: dagstop; Owner: -
+--
+
+SELECT pg_catalog.setval('dagstop.stop_order_id_seq', 4, true);
+
+
+--
+-- Name: dag_run_id_seq; Type: SEQUENCE SET; Schema: public; Owner: -
+--
+
+SELECT pg_catalog.setval('public.dag_run_id_seq', 4, true);
+
+
+--
+-- Name: alembic_version alembic_version_pkc; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+
+--
+-- Name: fault fault_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.fault
+    ADD CONSTRAINT fault_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: listener listener_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.listener
+    ADD CONSTRAINT listener_pkey PRIMARY KEY (host);
+
+
+--
+-- Name: refused_write refused_write_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.refused_write
+    ADD CONSTRAINT refused_write_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: report report_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.report
+    ADD CONSTRAINT report_pkey PRIMARY KEY (order_id, host);
+
+
+--
+-- Name: setting setting_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.setting
+    ADD CONSTRAINT setting_pkey PRIMARY KEY (name);
+
+
+--
+-- Name: stop_order stop_order_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.stop_order
+    ADD CONSTRAINT stop_order_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: stop_target stop_target_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.stop_target
+    ADD CONSTRAINT stop_target_pkey PRIMARY KEY (order_id, task_id, map_index);
+
+
+--
+-- Name: alembic_version alembic_version_pkc; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+
+--
+-- Name: dag_run dag_run_dag_id_logical_date_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dag_run
+    ADD CONSTRAINT dag_run_dag_id_logical_date_key UNIQUE (dag_id, logical_date);
+
+
+--
+-- Name: dag_run dag_run_dag_id_run_id_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dag_run
+    ADD CONSTRAINT dag_run_dag_id_run_id_key UNIQUE (dag_id, run_id);
+
+
+--
+-- Name: dag_run dag_run_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dag_run
+    ADD CONSTRAINT dag_run_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: task_instance task_instance_composite_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.task_instance
+    ADD CONSTRAINT task_instance_composite_key UNIQUE (dag_id, task_id, run_id, map_index);
+
+
+--
+-- Name: task_instance task_instance_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.task_instance
+    ADD CONSTRAINT task_instance_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: fault_age; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX fault_age ON dagstop.fault USING btree (at);
+
+
+--
+-- Name: INDEX fault_age; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.fault_age IS 'Finds the latest faults.';
+
+
+--
+-- Name: refused_write_order; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX refused_write_order ON dagstop.refused_write USING btree (order_id);
+
+
+--
+-- Name: INDEX refused_write_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.refused_write_order IS 'Finds the refused writes of an order.';
+
+
+--
+-- Name: stop_order_age; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
+
+
+--
+-- Name: INDEX stop_order_age; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young, and those of the transaction under way.';
+
+
+--
+-- Name: stop_order_run; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_run ON dagstop.stop_order USING btree (dag_id, run_id);
+
+
+--
+-- Name: INDEX stop_order_run; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_run IS 'Finds the orders of a run.';
+
+
+--
+-- Name: dag_id_state; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX dag_id_state ON public.dag_run USING btree (dag_id, state);
+
+
+--
+-- Name: idx_dag_run_created_dag_version_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_dag_run_created_dag_version_id ON public.dag_run USING btree (created_dag_version_id);
+
+
+--
+-- Name: idx_dag_run_dag_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_dag_run_dag_id ON public.dag_run USING btree (dag_id);
+
+
+--
+-- Name: idx_dag_run_queued_dags; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_dag_run_queued_dags ON public.dag_run USING btree (state, dag_id) WHERE ((state)::text = 'queued'::text);
+
+
+--
+-- Name: idx_dag_run_run_after; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_dag_run_run_after ON public.dag_run USING btree (run_after);
+
+
+--
+-- Name: idx_dag_run_running_dags; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_dag_run_running_dags ON public.dag_run USING btree (state, dag_id) WHERE ((state)::text = 'running'::text);
+
+
+--
+-- Name: ti_dag_run; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_dag_run ON public.task_instance USING btree (dag_id, run_id);
+
+
+--
+-- Name: ti_dag_state; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_dag_state ON public.task_instance USING btree (dag_id, state);
+
+
+--
+-- Name: ti_dag_version_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_dag_version_id ON public.task_instance USING btree (dag_version_id);
+
+
+--
+-- Name: ti_heartbeat; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_heartbeat ON public.task_instance USING btree (last_heartbeat_at);
+
+
+--
+-- Name: ti_pool; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_pool ON public.task_instance USING btree (pool, state, priority_weight);
+
+
+--
+-- Name: ti_state; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_state ON public.task_instance USING btree (state);
+
+
+--
+-- Name: ti_state_lkp; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_state_lkp ON public.task_instance USING btree (dag_id, task_id, run_id, state);
+
+
+--
+-- Name: ti_trigger_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ti_trigger_id ON public.task_instance USING btree (trigger_id);
+
+
+--
+-- Name: dag_run dagstop_cascade; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER dagstop_cascade AFTER UPDATE OF state ON public.dag_run FOR EACH STATEMENT EXECUTE FUNCTION dagstop.cascade_statement();
+
+
+--
+-- Name: TRIGGER dagstop_cascade ON dag_run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_cascade ON public.dag_run IS 'Fails the unfinished task instances of runs that turned failed. [dagstop e347ad8b8214]';
+
+
+--
+-- Name: task_instance dagstop_fence; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER dagstop_fence AFTER UPDATE OF state ON public.task_instance FOR EACH ROW WHEN ((((old.state)::text = 'failed'::text) AND ((new.state)::text IS DISTINCT FROM 'failed'::text))) EXECUTE FUNCTION dagstop.fence();
+
+
+--
+-- Name: TRIGGER dagstop_fence ON task_instance; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_fence ON public.task_instance IS 'Keeps a stopped task instance failed while its order is open. [dagstop e347ad8b8214]';
+
+
+--
+-- Name: dag_run dagstop_order; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER dagstop_order AFTER UPDATE OF state ON public.dag_run FOR EACH ROW WHEN ((((old.state)::text IS DISTINCT FROM (new.state)::text) AND ((new.state)::text = 'failed'::text))) EXECUTE FUNCTION dagstop.order_run();
+
+
+--
+-- Name: TRIGGER dagstop_order ON dag_run; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_order ON public.dag_run IS 'Writes a stop order when a run turns failed. [dagstop e347ad8b8214]';
+
+
+--
+-- Name: task_instance dagstop_order; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER dagstop_order AFTER UPDATE OF state ON public.task_instance FOR EACH ROW WHEN ((((old.state)::text IS DISTINCT FROM (new.state)::text) AND ((new.state)::text = 'failed'::text) AND (current_setting('dagstop.cascading'::text, true) IS DISTINCT FROM 'on'::text))) EXECUTE FUNCTION dagstop.order_task();
+
+
+--
+-- Name: TRIGGER dagstop_order ON task_instance; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_order ON public.task_instance IS 'Writes a stop order when a task instance is failed directly. [dagstop e347ad8b8214]';
+
+
+--
+-- Name: report report_order_id_fkey; Type: FK CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.report
+    ADD CONSTRAINT report_order_id_fkey FOREIGN KEY (order_id) REFERENCES dagstop.stop_order(id) ON DELETE CASCADE;
+
+
+--
+-- Name: task_instance task_instance_dag_run_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.task_instance
+    ADD CONSTRAINT task_instance_dag_run_fkey FOREIGN KEY (dag_id, run_id) REFERENCES public.dag_run(dag_id, run_id) ON DELETE CASCADE;
+
+
+--
+-- Name: SCHEMA dagstop; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
+GRANT USAGE ON SCHEMA dagstop TO dagstop_auditor;
+
+
+--
+-- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_statement(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_statement() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION close_orders(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.close_orders(order_ids bigint[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION columns_of(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.columns_of(schema_name text, table_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION complete_pending(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.complete_pending() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION date_column_of(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.date_column_of(schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fence(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fence() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) TO dagstop_listener;
+GRANT ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) TO dagstop_auditor;
+
+
+--
+-- Name: FUNCTION order_run(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_run() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION order_task(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_task() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION prune(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION record_fault(place text, code text, message text, context jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION retire(host text, listener_id uuid); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION ring(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION running_in_failed_runs(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.running_in_failed_runs() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.running_in_failed_runs() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION seconds_of(setting_name text, fallback integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION setting_of(setting_name text, fallback text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION stop_again(of_dag text, of_run text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.stop_again(of_dag text, of_run text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION task_hosts(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.task_hosts() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.task_hosts() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION task_states(ti_ids text[], keys jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION trigger_health(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.trigger_health() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.trigger_health() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION would_be_order(of_dag text, of_run text, of_task text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) TO dagstop_listener;
+
+
+--
+-- Name: TABLE alembic_version; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.alembic_version TO dagstop_listener;
+
+
+--
+-- Name: TABLE fault; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.fault TO dagstop_listener;
+GRANT SELECT ON TABLE dagstop.fault TO dagstop_auditor;
+
+
+--
+-- Name: TABLE refused_write; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.refused_write TO dagstop_listener;
+
+
+--
+-- Name: TABLE report; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.report TO dagstop_listener;
+
+
+--
+-- Name: TABLE stop_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.stop_order TO dagstop_listener;
+
+
+--
+-- Name: TABLE stop_target; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.stop_target TO dagstop_listener;
+
+
+--
+-- Name: TABLE history; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.history TO dagstop_listener;
+GRANT SELECT ON TABLE dagstop.history TO dagstop_auditor;
+
+
+--
+-- Name: TABLE listener; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.listener TO dagstop_listener;
+
+
+--
+-- Name: TABLE open_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.open_order TO dagstop_listener;
+
+
+--
+-- Name: TABLE setting; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.setting TO dagstop_listener;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+

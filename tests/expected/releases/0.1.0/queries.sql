@@ -1,0 +1,147 @@
+-- What the listener and the commands ask of the database: one block per query, named in its first line.
+-- Parameters are psycopg2's, by name.
+
+-- open_orders --
+select * from dagstop.open_orders(%(host)s, %(ids)s::bigint[], %(max_orders)s::integer);
+
+-- would_be_order --
+select * from dagstop.would_be_order(%(dag_id)s, %(run_id)s, %(task_id)s);
+
+-- task_states --
+select * from dagstop.task_states(%(ti_ids)s::text[], %(keys)s::jsonb);
+
+-- write_report --
+select dagstop.write_report(
+    %(order_id)s, %(host)s, %(outcome)s, %(first_signal_at)s::timestamptz, %(last_death_at)s::timestamptz, %(detail)s::jsonb
+);
+
+-- heartbeat --
+select * from dagstop.heartbeat(%(host)s, %(listener_id)s::uuid, %(version)s, %(detail)s::jsonb);
+
+-- retire --
+select dagstop.retire(%(host)s, %(listener_id)s::uuid);
+
+-- trigger_health --
+select * from dagstop.trigger_health();
+
+-- owners --
+-- security definer functions act with the rights of their owner
+select pg_get_userbyid(p.proowner) as definer, pg_get_userbyid(c.relowner) as owner
+from pg_proc p
+cross join pg_class c
+where p.oid = to_regprocedure('dagstop.cascade_statement()')::oid
+    and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')))::oid;
+
+-- listeners --
+select *, seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) as live, clock_timestamp() as db_now
+from dagstop.listener
+order by host;
+
+-- status --
+select *, clock_timestamp() as db_now from dagstop.open_order order by order_id limit %(limit)s;
+
+-- history --
+select *
+from dagstop.history
+where (%(dag_id)s::text is null or dag_id = %(dag_id)s) and (%(run_id)s::text is null or run_id = %(run_id)s)
+order by order_id desc, host
+limit %(limit)s;
+
+-- settings --
+select name, value, comment from dagstop.setting order by name;
+
+-- revision --
+select version_num from dagstop.alembic_version;
+
+-- task_hosts --
+select hostname, tasks from dagstop.task_hosts() order by hostname;
+
+-- running_in_failed_runs --
+select * from dagstop.running_in_failed_runs();
+
+-- recent_faults --
+-- having given way to a lock of Airflow's is no trouble once the next heartbeat made it good
+select * from dagstop.fault
+where at > clock_timestamp() - interval '1 day'
+    and (sqlstate <> '55P03' or exists (select from dagstop.stop_order where kind = 'run' and not cascaded))
+order by id desc
+limit 100;
+
+-- fail_run --
+with changed as (
+    update {airflow}.dag_run
+    set state = 'failed', end_date = coalesce(end_date, now())
+    where dag_id = %(dag_id)s and run_id = %(run_id)s and state is distinct from 'failed'
+    returning 1
+)
+select
+    exists (select from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s) as found,
+    (select count(*) from changed) as changed;
+
+-- stop_again --
+select dagstop.stop_again(%(dag_id)s, %(run_id)s);
+
+-- keyed_by_run --
+-- task_instance has the run_id since Airflow 2.2, before that the execution_date
+select exists (
+    select from pg_attribute
+    where attrelid = format('%%I.task_instance', %(schema)s::text)::regclass::oid and attname = 'run_id' and not attisdropped
+) as keyed_by_run;
+
+-- fail_task --
+with changed as (
+    update {airflow}.task_instance
+    set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
+    where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
+        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    returning 1
+)
+select
+    exists (
+        select from {airflow}.task_instance
+        where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
+    ) as found,
+    (select count(*) from changed) as changed;
+
+-- fail_task_by_date --
+with run as (
+    select execution_date from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s
+), changed as (
+    update {airflow}.task_instance
+    set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
+    where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
+        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    returning 1
+)
+select
+    exists (
+        select from {airflow}.task_instance
+        where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
+    ) as found,
+    (select count(*) from changed) as changed;
+
+-- orders_of --
+-- the latest order of a run, or the latest one of each task instance of a task
+select distinct on (o.task_id, o.map_index) o.id, o.created_at, o.closed_at
+from dagstop.stop_order o
+where o.dag_id = %(dag_id)s and o.run_id = %(run_id)s and o.task_id is not distinct from %(task_id)s::text
+order by o.task_id, o.map_index, o.id desc;
+
+-- progress --
+select
+    o.id, o.dag_id, o.run_id, o.task_id, o.closed_at,
+    coalesce(w.waiting_for, '{}') as waiting_for,
+    coalesce((
+        select jsonb_agg(jsonb_build_object(
+            'host', r.host, 'outcome', r.outcome,
+            'processes', jsonb_array_length(coalesce(r.detail -> 'processes', '[]')),
+            'containers', jsonb_array_length(coalesce(r.detail -> 'containers', '[]')),
+            'problem', r.detail ->> 'problem',
+            'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
+        from dagstop.report r
+        where r.order_id = o.id
+    ), '[]') as reports
+from dagstop.stop_order o
+left join dagstop.open_order w on w.order_id = o.id
+where o.id = any (%(ids)s::bigint[])
+order by o.id;
