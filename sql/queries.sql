@@ -143,7 +143,29 @@ select
             'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
         from dagstop.report r
         where r.order_id = o.id
-    ), '[]') as reports
+    ), '[]') as reports,
+    -- a host on which nobody looked: no listener of that name lives, none had reported before it died
+    array(
+        select distinct t.hostname
+        from dagstop.stop_target t
+        where t.order_id = o.id and t.state_before in ('running', 'restarting', 'shutdown')
+            and coalesce(t.hostname, '') not in ('', 'localhost')
+            and not exists (
+                select from dagstop.listener l
+                where (l.host = t.hostname or coalesce(l.detail -> 'host_names' ? t.hostname, false))
+                    and (
+                        l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60)
+                        or exists (
+                            select from dagstop.report r
+                            where r.order_id = o.id and r.host = l.host and r.outcome is not null
+                        )
+                    )
+            )
+            and not exists (
+                select from dagstop.report r where r.order_id = o.id and r.host = t.hostname and r.outcome is not null
+            )
+        order by t.hostname
+    ) as unheard
 from dagstop.stop_order o
 left join dagstop.open_order w on w.order_id = o.id
 where o.id = any (%(ids)s::bigint[])

@@ -111,6 +111,11 @@ def _wait(
             if row["closed_at"] is None:
                 missing = shown(", ".join(row["waiting_for"])) or "no listener is alive"
                 click.echo(f"order {row['id']} is still open, waiting for: {missing}")
+            if row["unheard"]:
+                where = shown(", ".join(row["unheard"]))
+                click.echo(
+                    f"order {row['id']} had tasks on hosts without a listener, where nobody looked: {where}"
+                )
     return rows
 
 
@@ -122,4 +127,7 @@ def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
 
 
 def _left(row: dict[str, Any]) -> bool:
-    return any(report["outcome"] in {"unkillable", None} for report in row["reports"])
+    """Whether something is not seen dead; `unheard` is known only where it was waited for."""
+    return bool(row.get("unheard")) or any(
+        report["outcome"] in {"unkillable", None} for report in row["reports"]
+    )

