@@ -81,6 +81,7 @@ def test_stop_wait_tells_what_was_seen_dead(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:
     airflow_db.add_running("run")
+    airflow_db.rows("update task_instance set hostname = 'host-1'")
     tasks.bash("sleep 7301", tasks.environment("dag", "run"))
     wait_for("sleep 7301")
     with Listener(airflow_db.url, tmp_path):
@@ -95,6 +96,7 @@ def test_a_run_that_is_failed_already_is_stopped_again(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:
     airflow_db.add_running("run")
+    airflow_db.rows("update task_instance set hostname = 'host-1'")
     airflow_db.rows("alter table dag_run disable trigger user")  # as before dagstop came
     airflow_db.set_run("failed")
     airflow_db.rows("alter table dag_run enable trigger user")
@@ -119,6 +121,7 @@ def test_a_run_that_is_failed_already_is_stopped_again(
 @pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 def test_stop_of_one_task(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     airflow_db.add_running("run", ("a", "b"))
+    airflow_db.rows("update task_instance set hostname = 'host-1'")
     tasks.bash("sleep 7302", tasks.environment("dag", "run", "a"))
     wait_for("sleep 7302")
     with Listener(airflow_db.url, tmp_path):
