@@ -23,7 +23,8 @@ from dagstop.commands.common import (
     url_of,
 )
 from dagstop.commands.looking import containers_of, look
-from dagstop.evidence.containers import Container
+from dagstop.evidence.cidfiles import CidFiles
+from dagstop.evidence.containers import Container, read_client
 from dagstop.evidence.surroundings import all_homes
 from dagstop.evidence.watch import Watch
 from dagstop.model import Label, Process, Role
@@ -31,6 +32,7 @@ from dagstop.outside.procfs import ProcFS
 from dagstop.report import command
 
 _POLICY = "not attributable: install the cluster policy (`dagstop policy`), then new ones will be"
+_NO_TAGS = "not attributable: nobody's task, or one's that ran without the cluster policy (`dagstop policy`)"
 
 
 @click.command()
@@ -55,9 +57,11 @@ def ps(
     for process in watch.labelled():
         if process.role is not Role.SERVICE and process.state != "Z":
             _add_process(tasks, process, proc)
+    through = _through_clients(watch, containers)
     for container in containers:
-        if container.label is not None:
-            entry = tasks.setdefault(_key(container.label), _entry(container.label))
+        label = container.label or through.get(container.id)
+        if label is not None:
+            entry = tasks.setdefault(_key(label), _entry(label))
             entry["containers"].append({"id": container.id[:12], "name": container.name})
     rows = list(tasks.values())
     ours = all_homes(airflow_homes)
@@ -67,7 +71,7 @@ def ps(
     own = [row for row in rows if not row["foreign"]]
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
-    strangers = _strangers(watch, containers)
+    strangers = _strangers(watch, [c for c in containers if c.label is None and c.id not in through])
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
         return
@@ -178,12 +182,28 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _strangers(watch: Watch, containers: Sequence[Container]) -> list[dict[str, str]]:
-    """What Airflow surely started, but nobody can say for which task."""
+def _through_clients(watch: Watch, containers: Sequence[Container]) -> dict[str, Label]:
+    """By container id: the task whose `docker run` names it."""
+    found: dict[str, Label] = {}
+    files = CidFiles()
+    for process in watch.labelled():
+        client = read_client(process)
+        if client is not None and process.label is not None:
+            cid = files.of(client)
+            named = [c for c in containers if (c.id == cid if cid else c.name == client.name)]
+            found |= {c.id: process.label for c in named}
+    return found
+
+
+def _strangers(watch: Watch, untied: Sequence[Container]) -> list[dict[str, str]]:
+    """What Airflow started, or may have started, but nobody can say for which task."""
     found = [
-        {"what": f"container {c.name} ({c.image})", "why": _POLICY}
-        for c in containers
-        if c.label is None and "AIRFLOW_TMP_DIR" in c.tags
+        # DockerOperator's own variable tells that it is a task's
+        {
+            "what": f"container {c.name} ({c.image})",
+            "why": _POLICY if "AIRFLOW_TMP_DIR" in c.tags else _NO_TAGS,
+        }
+        for c in untied
     ]
     for process in watch.processes.values():
         if process.label is None and process.sid == process.pid and process.role is Role.OTHER:

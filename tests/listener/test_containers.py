@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.counted import CountedSocket
-from tests.support.listener import CLEAN, Listener, show
+from tests.support.listener import CLEAN, Listener, dagstop, show
 from tests.support.tasks import Tasks, wait_for
 
 pytestmark = [one_server, shape_2]
@@ -60,6 +61,12 @@ def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
     client.close()
 
 
+def ps(db: AirflowDatabase, home: Path, engine: Engine) -> dict[str, Any]:
+    where = ("--database-url", db.url, "--airflow-home", str(home), "--docker-url", engine.url)
+    said: dict[str, Any] = json.loads(dagstop("ps", "--json", *where).stdout)
+    return said
+
+
 def running(container: Container) -> bool:
     try:
         container.reload()
@@ -98,6 +105,20 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     assert [item["why"] for item in report["detail"]["spared"]] == ["its AIRFLOW_HOME is /srv/other"]
 
 
+def test_ps_names_containers_that_nothing_ties_to_a_task(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    tied = run(["sleep", "600"])
+    operators = run(["sleep", "600"], tags=False, labels={"AIRFLOW_TMP_DIR": "/tmp"})
+    anybody = run(["sleep", "600"], tags=False)
+    said = ps(airflow_db, tmp_path, docker_engine)
+    assert [row["containers"][0]["name"] for row in said["tasks"]] == [tied.name]
+    why = {item["what"].split()[1]: item["why"] for item in said["not_attributable"]}
+    assert why.keys() == {operators.name, anybody.name}
+    assert all("not attributable" in words and "`dagstop policy`" in words for words in why.values())
+    assert "new ones will be" in why[operators.name] and "nobody's task" in why[anybody.name]
+
+
 def test_an_engine_that_is_away_is_waited_for(
     airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run, tasks: Tasks
 ) -> None:
@@ -129,6 +150,8 @@ def test_the_container_of_a_docker_run_in_bash_dies_with_it(
     tasks.bash(command, tasks.environment("dag", "run", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path)))
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         wait_for("sh -c sleep 600; : --name nobody")
+        (row,) = ps(airflow_db, tmp_path, docker_engine)["tasks"]
+        assert row["task_id"] == "t" and row["containers"][0]["id"] == cidfile.read_text()[:12]
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
