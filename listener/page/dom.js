@@ -45,7 +45,7 @@ const UNITS = [[86400, "d"], [3600, "h"], [60, "min"]];
 
 export function span(seconds) {
   const s = Math.max(0, seconds);
-  if (s < 0.0995) return `${Math.round(s * 10000) / 10} ms`.replace(/(\d\d)\.\d/, "$1");
+  if (s < 0.00995) return `${Math.round(s * 10000) / 10} ms`;
   if (s < 0.9995) return `${Math.round(s * 1000)} ms`;
   if (s < 9.95) return `${s.toFixed(1)} s`;
   for (const [size, unit] of UNITS) if (s >= 2 * size) return `${Math.floor(s / size)} ${unit}`;
