@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dagstop.begun import Begun
 from dagstop.config import ListenerConfig
 from dagstop.evidence import memory
 from dagstop.evidence.surroundings import trusted_uids
@@ -41,7 +42,8 @@ class Daemon:
         self._proc = proc or ProcFS()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
-        self._swept = False
+        self._swept = False  # all that was open here at some moment since the start is known
+        self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
@@ -67,7 +69,14 @@ class Daemon:
             details=self._details,
             on_ring=self._containers.warm_up,
         )
-        self._stopping = Stopping(config, self._proc, self._watch, self._pool, self._containers, self.link)
+        self._begun = Begun(self._state_dir)
+        self._stopping = Stopping(
+            config, self._proc, self._watch, self._pool, self._containers, self.link, self._begun
+        )
+
+    def stand_by(self) -> None:
+        """Connect and LISTEN ahead of `run`, while another listener of this host still works."""
+        self.link.start()
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; with `once`, until every open order is dealt with."""
@@ -76,9 +85,10 @@ class Daemon:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
             self._watch.restore(memory.load(self._state_dir, self._proc.boot_id()))
+            self._begun.load(self._proc.boot_id())
         self._watch.look()
         sys.setswitchinterval(SWITCH)
-        self.link.start()
+        self.link.begin()
         self._notify("READY=1")
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
@@ -132,6 +142,7 @@ class Daemon:
         self._watch.tick()
         self._containers.learn_clients(self._watch.labelled())
         self._stopping.late_starters()
+        self._stopping.settle(complete=self._swept)
         self._watched = len(self._watch.labelled())
         if self._watch.changed and not self._stopping.under_way:
             self._save()
@@ -157,9 +168,11 @@ class Daemon:
             return
         try:
             memory.save(self._state_dir, self._proc.boot_id(), self._watch.labelled())
-            self._watch.changed = False
+            self._watch.changed = self._unsaved = False
         except OSError as exc:
-            log.warning(event("memory not saved", where=self._state_dir, why=exc))
+            if not self._unsaved:  # it is tried again with each look
+                log.warning(event("memory not saved", where=self._state_dir, why=exc))
+            self._unsaved = True
 
     def _notify(self, state: str) -> None:
         """sd_notify(3): one datagram to the socket that systemd named."""

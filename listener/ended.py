@@ -7,23 +7,29 @@ database refuses its state (the fence), and the process is stopped by the order 
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
+from dagstop.evidence.index import Index, names_of
 from dagstop.evidence.watch import Watch
-from dagstop.model import Identity, Role, StopOrder
+from dagstop.model import Identity, Process, Role, StopOrder
 from dagstop.outside.procfs import ProcFS
-from dagstop.report import Findings
 
 LINGER = 600.0
 """Seconds for which late starters are looked for; as long as the fence stands (fence_seconds)."""
 
 
+MOST = 5000
+"""How many ended orders are remembered; beyond that the oldest are forgotten first."""
+
+
 @dataclass(slots=True)
 class _Ended:
-    order: StopOrder
-    findings: Findings
+    """No more than it takes to find late starters: there may be thousands."""
+
+    names: tuple[Hashable, ...]  # under which an index has what may be the order's
     at: float  # monotonic seconds
-    looked_at: set[Identity]
+    looked_at: set[Identity] | None
 
 
 class EndedOrders:
@@ -34,10 +40,19 @@ class EndedOrders:
         self._watch = watch
         self._orders: dict[int, _Ended] = {}
         self._reopening: set[int] = set()
+        self._searched: Index[Process] | None = None  # the index in which they were looked for last
 
-    def remember(self, order: StopOrder, findings: Findings, looked_at: set[Identity]) -> None:
+    def remember(self, order: StopOrder, looked_at: set[Identity]) -> None:
         assert order.id is not None
-        self._orders[order.id] = _Ended(order, findings, time.monotonic(), looked_at)
+        self._orders.pop(order.id, None)
+        self._orders[order.id] = _Ended(names_of(order), time.monotonic(), looked_at or None)
+        if len(self._orders) > MOST:
+            del self._orders[next(iter(self._orders))]
+        self._searched = None
+
+    def __contains__(self, order_id: int | None) -> bool:
+        """True for an order that was ended here lately: it is taken up again for a late starter."""
+        return order_id in self._orders
 
     def may_begin(self, order_id: int) -> bool:
         """False for an order that was ended here and has no late starter."""
@@ -46,27 +61,24 @@ class EndedOrders:
         self._reopening.discard(order_id)
         return True
 
-    def findings_of(self, order_id: int) -> Findings | None:
-        ended = self._orders.get(order_id)
-        return ended.findings if ended is not None else None
-
     def reopen(self) -> set[int]:
         """The orders that a process started after their end may belong to; each process once."""
         moment = time.monotonic()
         for number in [n for n, ended in self._orders.items() if ended.at < moment - LINGER]:
             del self._orders[number]
-        if not self._orders:
-            return set()
         index = self._watch.index()
+        if not self._orders or index is self._searched:
+            return set(self._reopening)
+        self._searched = index
         for number, ended in self._orders.items():
-            for process in index.of(ended.order):
+            for process in index.named(ended.names):
                 age = self._proc.age(process.identity.start)
                 started_after = age < moment - ended.at + 1.0
                 if (
                     started_after
                     and process.role is not Role.SUPERVISOR
-                    and process.identity not in ended.looked_at
+                    and process.identity not in (ended.looked_at or ())
                 ):
-                    ended.looked_at.add(process.identity)
+                    ended.looked_at = {*(ended.looked_at or ()), process.identity}
                     self._reopening.add(number)
         return set(self._reopening)

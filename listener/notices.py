@@ -27,7 +27,7 @@ import dagstop
 from dagstop.logs import event, log
 from dagstop.model import StopOrder
 from dagstop.orders import read_order
-from dagstop.outside.database import connect, query, query_many
+from dagstop.outside.database import connect, query, query_many, round_trip
 from dagstop.outside.database_errors import one_line
 
 HEARTBEAT = 10.0
@@ -36,16 +36,20 @@ HURRIED_HEARTBEAT = 0.5
 """Seconds until the next heartbeat where an order waits for one: it fails the run's task instances."""
 POLL = 1.0
 """Seconds between two looks for open orders where LISTEN does not fire (a pooler in transaction mode)."""
-SLOWEST_RETRY = 30.0
+SLOWEST_RETRY = 5.0
+"""Seconds between two attempts to connect at most: what fails in between lives on so long."""
 FULL_SWEEP = 2000
+"""Orders read at once, besides those under way."""
+MORE = 0.5
+"""Seconds until the rest is read, where there are more."""
 
 
 @dataclass(slots=True)
 class News:
-    """What the database said: orders, and its clock less this host's clock in seconds."""
+    """What the database said: orders, and how far its clock is ahead of this host's."""
 
     orders: list[StopOrder]
-    clock_offset: float
+    clock_ahead: tuple[float, float]  # at least and at most so many seconds
     sweep: bool  # all that is open for this host, not just what was asked for by id
 
 
@@ -69,6 +73,8 @@ class Link:
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
     _pending: bool = False  # some order waits for a heartbeat to fail its task instances
+    _more: bool = False  # the last sweep was cut short: there may be more open orders
+    _begun: bool = False  # False: stand by, connected, for another listener of this host works still
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -76,7 +82,15 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
 
     def start(self) -> None:
+        """Connect and LISTEN; orders are read only from `begin` on."""
         self._thread.start()
+
+    def begin(self) -> None:
+        """Read the orders, and from then on serve."""
+        self._begun = True
+        if not self._thread.is_alive():
+            self.start()
+        self._wake()
 
     def tell(self, report: dict[str, Any]) -> None:
         """Send a report (arguments of dagstop.write_report), now or once connected again."""
@@ -95,6 +109,11 @@ class Link:
     @property
     def flushed(self) -> bool:
         return not self._reports
+
+    @property
+    def unsent(self) -> set[int]:
+        """The orders on which a report is still to be written."""
+        return {report["order_id"] for report in tuple(self._reports)}
 
     def stop(self, timeout: float = 3.0) -> None:
         """End the thread; what is still to be reported is reported first if the database is there."""
@@ -116,6 +135,7 @@ class Link:
                 connection = connect(self.url, f"dagstop listen {self.host}")
                 self._listen(connection)
                 attempt = 0
+                self._stand_by(connection)
                 self._serve(connection)
             except psycopg2.Error as exc:
                 attempt += 1
@@ -155,7 +175,15 @@ class Link:
             log.warning(event("polling", why=why, every=f"{POLL}s"))
         log.info(event("connected", mode=self.state, host=self.host))
 
+    def _stand_by(self, connection: Connection) -> None:
+        while not (self._begun or self._stopping):
+            select.select([connection.fileno(), self._wake_read], [], [])
+            self._drain()
+            connection.poll()  # raises if the line is cut
+            connection.notifies.clear()
+
     def _serve(self, connection: Connection) -> None:
+        self._send(connection)  # first, or the sweep would bring orders that are done
         self._sweep(connection)
         self._beat(connection)
         now = time.monotonic()
@@ -180,6 +208,8 @@ class Link:
             elif rung or time.monotonic() >= next_poll:
                 self._fetch(connection, "rung_orders", sweep=False)
                 next_poll = time.monotonic() + POLL if self.state == "polling" else next_poll
+            if self._more:
+                next_sweep = min(next_sweep, time.monotonic() + MORE)
             if self._pending:
                 next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
                 self._pending = False
@@ -213,13 +243,16 @@ class Link:
 
     def _fetch(self, connection: Connection, name: str, *, sweep: bool, **which: Any) -> None:
         most = FULL_SWEEP + self._busy
+        before = datetime.now().astimezone()
         rows = query(connection, name, host=self.host, max_orders=most, **which)
-        here = datetime.now().astimezone()
-        offset = (rows[0]["db_now"] - here).total_seconds() if rows else 0.0
+        after = datetime.now().astimezone()
+        there = rows[0]["db_now"] if rows else before
+        ahead = ((there - after).total_seconds(), (there - before).total_seconds())
+        self._more = len(rows) >= most
         self._pending = self._pending or not all(row["cascaded"] for row in rows)
         orders = [order for row in rows if (order := _readable(row)) is not None]
         if orders or sweep:
-            self.news.append(News(orders, offset, sweep))
+            self.news.append(News(orders, ahead, sweep and not self._more))
             self.wake_main()
 
     def _beat(self, connection: Connection) -> None:
@@ -262,23 +295,3 @@ def _remedy(exc: psycopg2.Error) -> dict[str, str]:
     if isinstance(exc, errors.InsufficientPrivilege):
         return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
     return {}
-
-
-def round_trip(connection: Connection, url: str, channel: str, patience: float = 2.0) -> float | None:
-    """Seconds that a NOTIFY took to reach `connection`, which listens to `channel`; None if it never came.
-
-    It is sent from a second session: a pooler in transaction mode would hand the first one its own.
-    """
-    sender = connect(url, "dagstop round trip")
-    try:
-        begun = time.monotonic()
-        with sender.cursor() as cursor:
-            cursor.execute("select pg_notify(%s, '')", (channel,))
-    finally:
-        sender.close()
-    while (left := begun + patience - time.monotonic()) > 0:
-        connection.poll()
-        if any(notice.channel == channel for notice in connection.notifies):
-            return time.monotonic() - begun
-        select.select([connection], [], [], left)
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -52,7 +52,13 @@ class Findings:
 
     def merged(self, earlier: Findings) -> Findings:
         """These findings after those of an earlier hunt for the same order."""
-        processes = {(item["pid"], item["start"]): item for item in earlier.processes}
+        # what lives and is spared now is said by its sparing
+        spared = {item.get("pid") for item in self.spared}
+        processes = {
+            (item["pid"], item["start"]): item
+            for item in earlier.processes
+            if item["died_at"] is not None or item["pid"] not in spared
+        }
         processes |= {(item["pid"], item["start"]): item for item in self.processes}
         containers = {item["id"]: item for item in (*earlier.containers, *self.containers)}
         return Findings(
@@ -65,22 +71,41 @@ class Findings:
             last_death_at=self.last_death_at or earlier.last_death_at,
         )
 
+    def see(self, lives: Callable[[Identity], bool], seen_at: datetime) -> None:
+        """Hold the processes that were not seen dead against the host; seen_at on the database's clock."""
+        for item in self.processes:
+            if item["died_at"] is None and not lives(_identity(item)):
+                item.pop("alive", None)
+                item |= {"died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
+                self.last_death_at = seen_at
 
-def resumed(order: StopOrder, lives: Callable[[Identity], bool], seen_at: datetime) -> Findings | None:
-    """What a listener had done about the order here before it was cut off, as far as it is seen now.
+    def sent(self) -> dict[Identity, list[tuple[str, datetime]]]:
+        """The signals that each process got, on the database's clock."""
+        return {
+            _identity(item): [(name, datetime.fromisoformat(at)) for name, at in item["signals"]]
+            for item in self.processes
+        }
 
-    seen_at: now, on the database's clock: when it was seen that a process it had signalled is gone.
+
+def resumed(
+    order: StopOrder, noted: Iterable[dict[str, Any]], host_names: Collection[str]
+) -> Findings | None:
+    """What a listener had done about the order here, by its report and by what it `noted`; None if nothing.
+
+    noted: the processes that it wrote down before their first signals (begun.py).
     """
-    if not order.begun or not order.begun.get("processes"):
+    begun = order.begun or {}
+    items = {(item["pid"], item["start"]): item for item in noted}
+    items |= {(item["pid"], item["start"]): item for item in begun.get("processes", ())}
+    if not items and not begun.get("containers"):
         return None
-    found = Findings()
-    for item in order.begun["processes"]:
-        gone = not lives(Identity(int(item["pid"]), int(item["start"])))
-        if gone and item["died_at"] is None:
-            item = {**item, "died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
-        found.processes.append(item)
-    moments = [moment for item in found.processes for _, moment in item["signals"]]
-    deaths = [item["died_at"] for item in found.processes if item["died_at"] is not None]
+    found = Findings([dict(item) for item in items.values()], list(begun.get("containers", ())))
+    tasks = [item.get("task", {}) for item in found.processes]
+    labels = [Label(task_id=task.get("task_id"), ti_id=task.get("ti_id")) for task in tasks]
+    found.not_found = begun["not_found"] if "not_found" in begun else not_found(order, labels, host_names)
+    ended = [*found.processes, *found.containers]
+    moments = [moment for item in ended for _, moment in item["signals"]]
+    deaths = [item["died_at"] for item in ended if item["died_at"] is not None]
     found.first_signal_at = min(map(datetime.fromisoformat, moments), default=None)
     found.last_death_at = max(map(datetime.fromisoformat, deaths), default=None)
     return found
@@ -123,6 +148,10 @@ def findings(
     return result
 
 
+def _identity(item: Mapping[str, Any]) -> Identity:
+    return Identity(int(item["pid"]), int(item["start"]))
+
+
 def not_found(order: StopOrder, seen: Sequence[Label], host_names: Collection[str]) -> list[str]:
     """The tasks that ran on this host by Airflow's word, and of which nothing was found.
 
@@ -148,14 +177,28 @@ def _why(verdict: Verdict) -> dict[str, Any]:
     return {"why": shown(verdict.reason), "evidence": [shown(word) for word in verdict.evidence]}
 
 
-def _signals(signals: list[tuple[str, datetime]], at: ToDbClock) -> list[list[str]]:
+def signals_at(signals: list[tuple[str, datetime]], at: ToDbClock) -> list[list[str]]:
+    """Signals as a report holds them: names and moments on the database's clock."""
     return [[name, at(moment).isoformat()] for name, moment in signals]
 
 
 def _process(
     quarry: Quarry, verdict: Verdict, pool: Quarries, at: ToDbClock, started_at: datetime
 ) -> dict[str, Any]:
-    process, label = quarry.process, quarry.process.label
+    facts = {
+        **process_facts(quarry.process, verdict, started_at),
+        "signals": signals_at(quarry.signals, at),
+        "died_at": at(quarry.died_at).isoformat() if quarry.died_at is not None else None,
+    }
+    if quarry.alive:
+        state = pool.state(quarry)
+        words = {"D": "in uninterruptible sleep (state D)", "t": "held by a debugger (state t)"}
+        facts["alive"] = quarry.refused or words.get(state, f"still there in state {state}")
+    return facts
+
+
+def process_facts(process: Process, verdict: Verdict, started_at: datetime) -> dict[str, Any]:
+    """Who a process is and why it is to die; started_at on the database's clock."""
     facts: dict[str, Any] = {
         "pid": process.pid,
         "start": process.identity.start,
@@ -163,17 +206,11 @@ def _process(
         "command": command(process),
         "session": process.sid,
         "role": process.role.value,
-        "signals": _signals(quarry.signals, at),
-        "died_at": at(quarry.died_at).isoformat() if quarry.died_at is not None else None,
         **_why(verdict),
     }
-    if label is not None:
-        known = {name: shown(value) for name, value in label.facts().items() if name != "database"}
-        facts["task"] = known
-    if quarry.alive:
-        state = pool.state(quarry)
-        words = {"D": "in uninterruptible sleep (state D)", "t": "held by a debugger (state t)"}
-        facts["alive"] = quarry.refused or words.get(state, f"still there in state {state}")
+    if process.label is not None:
+        named = process.label.facts().items()
+        facts["task"] = {name: shown(value) for name, value in named if name != "database"}
     return facts
 
 
@@ -182,7 +219,7 @@ def _container(end: ContainerEnd, at: ToDbClock) -> dict[str, Any]:
         "id": end.container.id[:12],
         "name": shown(end.container.name),
         "image": shown(end.container.image),
-        "signals": _signals(end.signals, at),
+        "signals": signals_at(end.signals, at),
         "died_at": at(end.died_at).isoformat() if end.died_at is not None else None,
         **_why(end.verdict),
     }

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg2.extras
 
+from dagstop.begun import Begun
 from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import Client, Container, read_client
+from dagstop.evidence.containers import read_client
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
-from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
-from dagstop.kill.quarry import Quarries
+from dagstop.kill.quarry import Quarries, Sent
 from dagstop.logs import event, log
 from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import ProcFS
-from dagstop.report import Findings, findings, is_superseded, resumed, summary
+from dagstop.report import Findings, findings, is_superseded, process_facts, resumed, signals_at, summary
 from dagstop.tally import Tally
+from dagstop.work import Work
 
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
@@ -31,24 +32,6 @@ RECENT = 1.0
 """Seconds that a listing of the engine's containers may be old for the first pass, never for the last."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
-
-
-@dataclass(slots=True)
-class Work:
-    """One order under way: its processes' hunt, and how far its containers are."""
-
-    hunt: Hunt
-    asked_engine: bool = False  # a pass over the engines is under way
-    containers_clean: bool = False  # the last pass, begun after the last process died, found none
-    ends: dict[str, ContainerEnd] = field(default_factory=dict)
-    spared: dict[str, tuple[Container, Verdict]] = field(default_factory=dict)
-    clients: dict[int, Client] = field(default_factory=dict)
-    problem: str | None = None
-    refreshed: float = field(default_factory=time.monotonic)
-    next_look: float = 0.0
-    next_glance: float = float("inf")  # its last process died: did it leave something behind?
-    told: bool = False  # its first signals are on the way to the database
-    earlier: Findings | None = None
 
 
 class Stopping:
@@ -62,6 +45,7 @@ class Stopping:
         pool: Quarries,
         containers: ContainerHunts,
         link: Link,
+        begun: Begun,
     ) -> None:
         self._config = config
         self._host_names = config.host_names
@@ -70,6 +54,7 @@ class Stopping:
         self._pool = pool
         self._containers = containers
         self._link = link
+        self._begun = begun
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
@@ -79,6 +64,10 @@ class Stopping:
     def under_way(self) -> int:
         return len(self._works)
 
+    def settle(self, *, complete: bool) -> None:
+        """Forget what was noted for orders that are reported on; `complete`: all open ones are known here."""
+        self._begun.settle(self._works.keys() | self._link.unsent, complete=complete)
+
     def next_at(self) -> float:
         """When (monotonic seconds) `step` is due if nothing happens before."""
         return min((min(w.next_look, w.next_glance) for w in self._works.values()), default=float("inf"))
@@ -86,7 +75,7 @@ class Stopping:
     def take(self, news: News) -> None:
         """Begin the orders that are new; bring those under way up to date."""
         if news.orders:
-            self._clock.offset = news.clock_offset
+            self._clock.bound(*news.clock_ahead)
         fresh = [order for order in news.orders if self._take_order(order)]
         if fresh:
             self._begin([self._works[order.id or 0] for order in fresh])
@@ -116,12 +105,19 @@ class Stopping:
             return False
         if not self._ended.may_begin(order.id):
             return False  # its report is still on the way
-        work = Work(Hunt(order, self._config.grace))
-        work.earlier = self._ended.findings_of(order.id) or resumed(
-            order, self._clock.lives, self._clock.now()
-        )
+        work = Work(Hunt(order, self._config.grace, note=partial(self._note, order.id)))
+        work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
+        if work.earlier is not None:
+            for identity, sent in work.earlier.sent().items():
+                work.hunt.earlier[identity] = [(name, self._clock.from_db(at)) for name, at in sent]
         self._works[order.id] = work
         return True
+
+    def _note(self, order_id: int, process: Process, verdict: Verdict, sent: list[Sent]) -> None:
+        if not self._config.dry_run:
+            facts = process_facts(process, verdict, self._clock.started_at(process))
+            signals = signals_at(sent, self._clock.to_db)
+            self._begun.note(order_id, {**facts, "signals": signals, "died_at": None})
 
     def _begin(self, works: list[Work]) -> None:
         """Signal what is known to be the run's, then what is new; a look at everything follows."""
@@ -255,7 +251,7 @@ class Stopping:
             for process, _ in work.hunt.spared.values()
             if process.role is not Role.SUPERVISOR and self._clock.started_at(process) <= order.db_now
         }
-        self._ended.remember(order, result, {*work.hunt.quarries, *judged})
+        self._ended.remember(order, {*work.hunt.quarries, *judged})
 
     def _findings(self, work: Work) -> Findings:
         inits = {container.pid for container, _ in work.spared.values()}
@@ -272,7 +268,10 @@ class Stopping:
             self._clock.started_at,
             self._host_names,
         )
-        return result if work.earlier is None else result.merged(work.earlier)
+        if work.earlier is None:
+            return result
+        work.earlier.see(self._clock.lives, self._clock.now())
+        return result.merged(work.earlier)
 
     def _send(self, work: Work, final: Findings | None) -> None:
         """Write a report: final with its outcome, or in progress without one."""
@@ -283,7 +282,7 @@ class Stopping:
             log.info(summary(order, result, f"would be {outcome}" if self._config.dry_run else f"{outcome}"))
         if self._config.dry_run:
             return
-        if outcome is not None and self._ended.findings_of(order.id or 0) is None:
+        if outcome is not None and order.id not in self._ended:
             self.tally.done(outcome, order.created_at, result.first_signal_at, result.last_death_at)
         self._link.tell(
             {

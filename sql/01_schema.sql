@@ -86,5 +86,5 @@ insert into dagstop.setting (name, value, comment) values
     ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
     ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),
     ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
-    ('keep_seconds', '7776000', 'How long orders and their reports are kept for the history, in seconds.')
+    ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.')
 on conflict (name) do nothing;

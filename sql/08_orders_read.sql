@@ -112,12 +112,12 @@ begin
         group by s.order_id
     ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
-    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host and b.outcome is null
+    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host
     where o.id = any (picked)
     order by o.id;
 end
 $$;
-comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is what a listener of that host had signalled before it was cut off.';
+comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again.';
 
 create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
 language sql stable security definer

@@ -147,7 +147,7 @@ as $$
 declare
     -- never what a host may still carry out, of which a trigger may hold a row
     oldest timestamptz := clock_timestamp()
-        - greatest(dagstop.seconds_of('keep_seconds', 7776000), dagstop.seconds_of('order_seconds', 86400));
+        - greatest(dagstop.seconds_of('keep_seconds', 2592000), dagstop.seconds_of('order_seconds', 86400));
     ids bigint[] := array(
         select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
         for update skip locked
@@ -158,11 +158,11 @@ begin
         delete from dagstop.refused_write w where w.order_id = any (ids);
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
-    delete from dagstop.fault f where f.at < oldest;
+    delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
     delete from dagstop.host_role h where h.seen_on < oldest;
 end
 $$;
-comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders at once.';
+comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders and 500 faults at once.';
 
 create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
 returns table (triggers_ok boolean, faults bigint, pending bigint)

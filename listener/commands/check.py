@@ -25,7 +25,7 @@ from dagstop.commands.common import (
     url_of,
 )
 from dagstop.config import DEFAULT_DOCKER
-from dagstop.notices import round_trip
+from dagstop.outside.database import round_trip
 from dagstop.outside.database_errors import one_line
 from dagstop.outside.engine import Engine, EngineUnreachable
 

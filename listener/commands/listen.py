@@ -7,7 +7,7 @@ import logging
 import os
 import pwd
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -104,8 +104,8 @@ def listen(
     if once:
         open_database(config.database_url, "listen").close()  # else it would wait for the database
     _many_descriptors()
-    lock = _alone(config)
     daemon = Daemon(config)
+    lock = _alone(config, daemon.stand_by)
     page = _page(config, daemon.link.listener_id, address, token) if address and not once else None
     daemon.run()
     if page is not None:
@@ -158,8 +158,8 @@ def _many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _alone(config: ListenerConfig) -> int | None:
-    """Wait until no other listener of this host name works with this state directory."""
+def _alone(config: ListenerConfig, stand_by: Callable[[], None]) -> int | None:
+    """Wait until no other listener works with this state directory; `stand_by` is called if it does."""
     if config.state_dir is None:
         return None
     path = os.path.join(config.state_dir, "listener.lock")
@@ -170,5 +170,6 @@ def _alone(config: ListenerConfig) -> int | None:
         why = "another listener has this state directory"
         do = "wait for its end, or give the listener of another database a --state-dir of its own"
         log.warning(event("waiting", why=why, lock=path, do=do))
+        stand_by()
         fcntl.flock(lock, fcntl.LOCK_EX)
     return lock

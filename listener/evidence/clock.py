@@ -9,14 +9,21 @@ from dagstop.outside.procfs import ProcFS
 
 
 class Clock:
-    """Moves moments to the database's clock, by the offset that was seen with the last orders."""
+    """Moves moments to the database's clock, by an offset that agrees with each exchange of messages."""
 
     def __init__(self, proc: ProcFS) -> None:
         self._proc = proc
         self.offset = 0.0  # seconds that the database is ahead of this host
 
+    def bound(self, least: float, most: float) -> None:
+        """The database is ahead by at least and at most so many seconds; what agrees with that stays."""
+        self.offset = min(max(self.offset, least), most)
+
     def to_db(self, moment: datetime) -> datetime:
         return moment + timedelta(seconds=self.offset)
+
+    def from_db(self, moment: datetime) -> datetime:
+        return moment - timedelta(seconds=self.offset)
 
     def now(self) -> datetime:
         """The present moment on the database's clock."""

@@ -24,16 +24,25 @@ class Index(Generic[Thing]):
 
     def of(self, order: StopOrder) -> Iterator[Thing]:
         """Everything that may concern the order, each once; `judge` decides."""
+        return self.named(names_of(order))
+
+    def named(self, names: Iterable[Hashable]) -> Iterator[Thing]:
+        """Everything under one of these names (`names_of` an order), each once."""
         seen: set[int] = set()
-        keys = _keys(order.label())
-        if (date := parse_date(order.run_id)) is not None:
-            keys.append(("date", order.dag_id, date))  # a run_id that a title shows as a date
-        keys += [("ti", row.ti_id) for row in (*order.targets, *order.present) if row.ti_id]
-        for key in dict.fromkeys(keys):
+        for key in names:
             for thing in self._things.get(key, ()):
                 if id(thing) not in seen:
                     seen.add(id(thing))
                     yield thing
+
+
+def names_of(order: StopOrder) -> tuple[Hashable, ...]:
+    """The names under which an index has what may concern the order."""
+    keys = _keys(order.label())
+    if (date := parse_date(order.run_id)) is not None:
+        keys.append(("date", order.dag_id, date))  # a run_id that a title shows as a date
+    keys += [("ti", row.ti_id) for row in (*order.targets, *order.present) if row.ti_id]
+    return tuple(dict.fromkeys(keys))
 
 
 def _keys(label: Label) -> list[Hashable]:

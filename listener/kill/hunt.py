@@ -13,7 +13,7 @@ from datetime import datetime
 
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
-from dagstop.kill.quarry import Quarries, Quarry
+from dagstop.kill.quarry import Quarries, Quarry, Sent, now
 from dagstop.model import Decision, Identity, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
@@ -23,6 +23,10 @@ CALM = 0.05
 not to be recognised before its exec is through."""
 GIVE_UP = 20.0
 """Seconds after SIGKILL until a process that is still there is reported unkillable."""
+
+
+def _no_note(process: Process, verdict: Verdict, sent: list[Sent]) -> None:
+    """Nobody wants to know."""
 
 
 def _order_of_signals(process: Process) -> tuple[bool, bool, int]:
@@ -44,7 +48,8 @@ class Hunt:
     quarries: dict[Identity, Quarry] = field(default_factory=dict)
     verdicts: dict[Identity, Verdict] = field(default_factory=dict)
     spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
-    earlier: dict[Identity, dict[str, object]] = field(default_factory=dict)
+    earlier: dict[Identity, list[Sent]] = field(default_factory=dict)  # signals of a listener before this one
+    note: Callable[[Process, Verdict, list[Sent]], None] = _no_note  # called before each first signal
     first_signal: float | None = None  # monotonic seconds
     waiting_until: float | None = None  # something settles, or a runner is cleaning up
     clean: bool = False  # the last look found nothing that is still to die
@@ -89,6 +94,8 @@ class Hunt:
             left = True
             if self._may_wait(process, verdict):
                 continue
+            if process.identity not in self.quarries:
+                self._first(process, quarry, verdict)
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool, at_once=verdict.at_once)
@@ -139,6 +146,16 @@ class Hunt:
     def _calm_at(self) -> float:
         deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
         return max(deaths) + CALM if deaths else 0.0
+
+    def _first(self, process: Process, quarry: Quarry, verdict: Verdict) -> None:
+        """Go on where a listener before this one was cut off; a second SIGTERM would end a clean-up."""
+        sent = self.earlier.get(process.identity)
+        if sent and not quarry.signals:
+            quarry.resume(sent)
+        if quarry.signals:
+            self.note(process, verdict, quarry.signals)
+        else:
+            quarry.before_first = lambda name: self.note(process, verdict, [(name, now())])
 
     def _signal(self, quarry: Quarry, pool: Quarries, *, at_once: bool) -> None:
         late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace

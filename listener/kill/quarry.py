@@ -11,11 +11,15 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from dagstop.model import Identity, Process
 from dagstop.outside.procfs import ProcFS
+
+Sent = tuple[str, datetime]
+"""The name of a signal, and when it was sent by the host's clock."""
 
 
 def now() -> datetime:
@@ -29,12 +33,13 @@ class Quarry:
 
     process: Process
     pidfd: int | None
-    signals: list[tuple[str, datetime]] = field(default_factory=list)
+    signals: list[Sent] = field(default_factory=list)
     first_signal: float | None = None  # monotonic seconds
     killed: float | None = None  # when SIGKILL was sent, monotonic seconds
     died_at: datetime | None = None
     died: float | None = None  # the same moment in monotonic seconds
     refused: str | None = None  # why a signal could not be sent; an outcome of its own
+    before_first: Callable[[str], None] | None = None  # told the first signal's name before it is sent
 
     @property
     def identity(self) -> Identity:
@@ -43,6 +48,14 @@ class Quarry:
     @property
     def alive(self) -> bool:
         return self.died_at is None
+
+    def resume(self, sent: list[Sent]) -> None:
+        """Take over what a listener before this one had sent; the grace period goes on from there."""
+        moment, clock = time.monotonic(), now()
+        self.signals = list(sent)
+        self.first_signal = moment - max(0.0, (clock - min(at for _, at in sent)).total_seconds())
+        if kills := [at for name, at in sent if name == "SIGKILL"]:
+            self.killed = moment - max(0.0, (clock - min(kills)).total_seconds())
 
 
 class Quarries:
@@ -83,14 +96,16 @@ class Quarries:
                 quarry.killed = time.monotonic()
                 self._send(quarry, signal.SIGKILL)
             return
-        if quarry.signals:
-            return  # a handler that cleans up may well ignore a second SIGTERM: it has its grace
+        if quarry.signals:  # a handler that cleans up may well ignore a second SIGTERM: it has its grace
+            if quarry.killed is None and quarry.process.state == "T":
+                self._send(quarry, signal.SIGCONT)  # stopped since
+            return
         masks = self._proc.signal_masks(quarry.process.pid)
         if masks is not None and masks.ignores_sigterm:
             self.stop(quarry, hard=True)
             return
         self._send(quarry, signal.SIGTERM)
-        if quarry.process.state in {"T", "t"}:  # a stopped process sees SIGTERM only then
+        if masks is not None and masks.stopped:  # a stopped process sees SIGTERM only then
             self._send(quarry, signal.SIGCONT)
 
     def _send(self, quarry: Quarry, number: signal.Signals) -> None:
@@ -98,6 +113,9 @@ class Quarries:
         if self._dry_run:
             quarry.died_at = now()
             return
+        if quarry.before_first is not None:
+            quarry.before_first(number.name)
+            quarry.before_first = None
         try:
             if quarry.pidfd is not None:
                 signal.pidfd_send_signal(quarry.pidfd, number)

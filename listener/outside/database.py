@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,3 +74,23 @@ def query_many(connection: Connection, name: str, rows: list[dict[str, Any]]) ->
     """A named query once for each row, a hundred to a round trip."""
     with connection.cursor() as cursor:
         psycopg2.extras.execute_batch(cursor, sql.queries()[name], rows, page_size=100)
+
+
+def round_trip(connection: Connection, url: str, channel: str, patience: float = 2.0) -> float | None:
+    """Seconds that a NOTIFY took to reach `connection`, which listens to `channel`; None if it never came.
+
+    It is sent from a second session: a pooler in transaction mode would hand the first one its own.
+    """
+    sender = connect(url, "dagstop round trip")
+    try:
+        begun = time.monotonic()
+        with sender.cursor() as cursor:
+            cursor.execute("select pg_notify(%s, '')", (channel,))
+    finally:
+        sender.close()
+    while (left := begun + patience - time.monotonic()) > 0:
+        connection.poll()
+        if any(notice.channel == channel for notice in connection.notifies):
+            return time.monotonic() - begun
+        select.select([connection], [], [], left)
+    return None

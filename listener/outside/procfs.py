@@ -30,10 +30,11 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class SignalMasks:
-    """Whether SIGTERM does anything to a process (SigIgn, SigCgt of /proc/PID/status)."""
+    """Whether SIGTERM does anything to a process (SigIgn, SigCgt and State of /proc/PID/status)."""
 
     ignores_sigterm: bool
     handles_sigterm: bool
+    stopped: bool = False  # by a signal or a debugger: it sees SIGTERM only once it goes on
 
 
 def parse_stat(data: bytes) -> Stat | None:
@@ -54,19 +55,22 @@ def parse_stat(data: bytes) -> Stat | None:
 
 
 def parse_signal_masks(data: bytes) -> SignalMasks | None:
-    """Parse SigIgn and SigCgt (hexadecimal masks) of /proc/PID/status."""
+    """Parse SigIgn and SigCgt (hexadecimal masks) and State of /proc/PID/status."""
     ignored = caught = None
+    stopped = False
     for line in data.split(b"\n"):
         try:
             if line.startswith(b"SigIgn:"):
                 ignored = int(line[7:], 16)
             elif line.startswith(b"SigCgt:"):
                 caught = int(line[7:], 16)
+            elif line.startswith(b"State:"):
+                stopped = line[6:].strip()[:1] in (b"T", b"t")
         except ValueError:
             return None
     if ignored is None or caught is None:
         return None
-    return SignalMasks(bool(ignored & SIGTERM_BIT), bool(caught & SIGTERM_BIT))
+    return SignalMasks(bool(ignored & SIGTERM_BIT), bool(caught & SIGTERM_BIT), stopped)
 
 
 def parse_environ(data: bytes) -> dict[str, str]:

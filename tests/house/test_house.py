@@ -26,9 +26,11 @@ MAY_IMPORT = {
     "notices": BASE | {"orders"},
     "report": BASE | {"evidence", "kill"},
     "tally": {"model"},
-    "ended": BASE | {"evidence", "report"},
-    "stopping": BASE | {"evidence", "kill", "notices", "report", "ended", "tally"},
-    "daemon": BASE | {"evidence", "kill", "notices", "stopping"},
+    "ended": BASE | {"evidence"},
+    "begun": BASE,
+    "work": BASE | {"evidence", "kill", "report"},
+    "stopping": BASE | {"evidence", "kill", "notices", "report", "work", "ended", "begun", "tally"},
+    "daemon": BASE | {"evidence", "kill", "notices", "stopping", "begun"},
     "page": BASE | {"commands", "tally"},  # a process of its own
 }
 

@@ -13,7 +13,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagstop.notices import HEARTBEAT, round_trip
+from dagstop.notices import HEARTBEAT
+from dagstop.outside.database import round_trip
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener

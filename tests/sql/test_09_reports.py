@@ -71,7 +71,7 @@ def test_old_rows_are_removed(airflow_db: AirflowDatabase) -> None:
     order = failed_run(airflow_db)
     airflow_db.set_task("a", "running")
     report(airflow_db, order, "one", "stopped")
-    airflow_db.rows("update dagstop.stop_order set created_at = now() - interval '91 days'")
+    airflow_db.rows("update dagstop.stop_order set created_at = now() - interval '31 days'")
     airflow_db.rows(BEAT, ("one",))
     for table in ("stop_order", "stop_target", "report", "refused_write"):
         assert airflow_db.one(f"select count(*) from dagstop.{table}") == 0, table
