@@ -7,7 +7,7 @@ ALONE := $(BIN)/python -m dagstop.lab.namespace
 SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench matrix lint format release-dump clean
+.PHONY: help demo test e2e bench chaos matrix lint format release-dump clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead 
 
 bench: $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(VENV)/.installed ## What happens when things break; as root (ARGS="--small Docker" for a part)
+	$(ALONE) unshare --net $(BIN)/python -m tests.chaos $(ARGS)
 
 matrix: $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/test_never_breaks.py $(ARGS)

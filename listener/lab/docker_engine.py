@@ -172,10 +172,12 @@ class Engine:
                 subprocess.run(["umount", "--lazy", point], check=False)
 
     def _remove_control_groups(self) -> None:
-        for top in Path("/sys/fs/cgroup").glob(f"**/{self.folder.name}"):
-            for folder in sorted(top.glob("**/"), reverse=True):
+        root = Path("/sys/fs/cgroup")
+        for top in (root / self.folder.name, *root.glob(f"*/{self.folder.name}")):
+            # bottom-up; others' groups come and go in between, and so do these
+            for folder, _, _ in os.walk(top, topdown=False):
                 try:
-                    folder.rmdir()
+                    os.rmdir(folder)
                 except OSError:
                     pass
 

@@ -453,18 +453,22 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 CREATE FUNCTION dagstop.fence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
     ti jsonb := to_jsonb(old);
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
     orders bigint[];
     fencing bigint;
+    done boolean;
 begin
     orders := dagstop.orders_of_task(tg_table_schema, ti);
     if orders = '{}' then
         return null;
     end if;
-    if new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+    if (
+            new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+            or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
+        )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
     then
         select o.id into fencing
@@ -475,14 +479,22 @@ begin
             and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
             -- a queued message may arrive long after every process is dead
             and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+            -- a success of what began after the order is another try's
+            and (
+                new.state <> 'success' or t.state_before in ('queued', 'scheduled')
+                or t.started_at is not distinct from (ti ->> 'start_date')::timestamptz
+            )
         order by o.id desc
         limit 1;
     end if;
     if fencing is not null then
-        perform dagstop.put_back(tg_table_schema, ti);
-        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state)
-        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state
+        done := dagstop.set_again(tg_table_schema, ti, $set$state = 'failed'$set$);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
+        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
         from dagstop.stop_order o where o.id = fencing;
+        if not done then
+            perform dagstop.ring();
+        end if;
         return null;
     end if;
     update dagstop.stop_target t
@@ -502,7 +514,7 @@ exception
         end;
         return null;
 end
-$$;
+$_$;
 
 
 --
@@ -550,6 +562,7 @@ CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, det
 declare
     still_pending bigint;
 begin
+    perform dagstop.speak_for(heartbeat.host);
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
     on conflict on constraint listener_pkey do update set
@@ -559,11 +572,11 @@ begin
         seen_at = clock_timestamp(),
         detail = excluded.detail;
     begin
-        still_pending := dagstop.complete_pending();
+        still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
         -- an order whose last outstanding host died is closed here
         perform dagstop.close_orders(array(
             select o.id from dagstop.stop_order o
-            where o.closed_at is null and o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
             order by o.id
             limit 2000
@@ -590,6 +603,39 @@ COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text,
 
 
 --
+-- Name: is_late_success(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.is_late_success(before jsonb, after jsonb) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- a task's own process sets end and duration and keeps the start, in every release that lets it write
+    if after ->> 'end_date' is null or before -> 'end_date' = after -> 'end_date'
+        or before -> 'duration' = after -> 'duration' or before -> 'start_date' is distinct from after -> 'start_date'
+        or (after ->> 'end_date')::timestamptz = now()  -- typed in psql
+    then
+        return false;
+    end if;
+    return case
+        when before ? 'id' then false  -- 3.x: its API server refuses a success of what does not run
+        when before ? 'map_index' then before ->> 'end_date' is not null  -- 2.3 to 2.11: people keep an end that is there
+        when before ? 'queued_by_job_id' then false  -- 2.0 to 2.2: people write the very same
+        else true  -- 1.10: people set the state alone, or the start too
+    end;
+end
+$$;
+
+
+--
+-- Name: FUNCTION is_late_success(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) IS 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
+
+
+--
 -- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -611,7 +657,8 @@ begin
     if picked is null then
         picked := array(
             select o.id from dagstop.stop_order o
-            where o.created_at > clock_timestamp() - dagstop.seconds_of('order_seconds', 86400)
+            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and not exists (
                     select from dagstop.report r
                     where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
@@ -645,7 +692,9 @@ begin
     return query
     select
         o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
-        o.created_at, o.txid, o.cascaded, o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
+        o.created_at, o.txid,
+        o.cascaded and not exists (select from dagstop.refused_write w where w.order_id = o.id and w.pending),
+        o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
         b.detail
@@ -753,6 +802,20 @@ begin
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
     perform dagstop.ring();
+    if before ? 'map_index' and not before ? 'id' and new.end_date is null then
+        begin
+            -- without an end, a success that the dying process writes looks like a person's (is_late_success)
+            perform dagstop.set_again(
+                tg_table_schema, before,
+                'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'
+            );
+        exception
+            when others then
+                perform dagstop.record_fault(
+                    'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+                );
+        end;
+    end if;
     return null;
 exception
     when others or assert_failure then
@@ -885,6 +948,7 @@ begin
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
     delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
+    delete from dagstop.host_role h where h.seen_on < oldest;
 end
 $$;
 
@@ -897,34 +961,55 @@ COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds,
 
 
 --
--- Name: put_back(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: put_back_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) RETURNS void
+CREATE FUNCTION dagstop.put_back_pending() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+    young constant timestamptz := clock_timestamp() - interval '1 minute';
+    refused record;
+    present jsonb;
 begin
-    -- keeps dagstop_order silent: it did not turn failed now
-    perform set_config('dagstop.cascading', 'on', true);
-    execute format(
-        'update %I.task_instance t set state = $1 where t.dag_id = $2 and t.task_id = $3 and %s %s',
-        schema_name,
-        case when task_instance ? 'run_id' then 't.run_id = $4' else 't.execution_date = $5' end,
-        case when task_instance ? 'map_index' then 'and t.map_index = $6' end
-    ) using
-        task_instance ->> 'state', task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
-        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
-    perform set_config('dagstop.cascading', '', true);
+    -- of releases whose rows refer to their run: those have run_id
+    for refused in
+        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state
+        from dagstop.refused_write w
+        join dagstop.stop_order o on o.id = w.order_id
+        where w.pending and w.at > young
+        order by w.id
+        limit 1000
+        for update of w skip locked
+    loop
+        perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
+        execute format(
+            $sql$
+            select to_jsonb(t) from %I.task_instance t
+            where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+                and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+            for no key update of t skip locked
+            $sql$, refused.airflow_schema
+        ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+        continue when present is null;  -- somebody has it: later
+        -- what was cleared or set since is not ours to put back
+        if present ->> 'state' is distinct from refused.wanted_state
+            or dagstop.set_again(refused.airflow_schema, present, $set$state = 'failed'$set$)
+        then
+            update dagstop.refused_write w set pending = false where w.id = refused.id;
+        end if;
+    end loop;
+    return (select count(*) from dagstop.refused_write w where w.pending and w.at > young);
 end
 $_$;
 
 
 --
--- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION put_back_pending(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) IS 'Gives a row of task_instance the state back that it had.';
+COMMENT ON FUNCTION dagstop.put_back_pending() IS 'Puts back what the fence had to let stand, since another session had the run; how many are left still.';
 
 
 --
@@ -959,6 +1044,46 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+
+
+--
+-- Name: reach_references(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    reference record;
+begin
+    for reference in
+        select
+            c.confrelid::regclass as referenced,
+            string_agg(format('r.%I = %L', theirs.attname, task_instance ->> ours.attname::text), ' and ') as matching
+        from pg_constraint c
+        cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
+        join pg_attribute ours on ours.attrelid = c.conrelid and ours.attnum = k.our_key
+        join pg_attribute theirs on theirs.attrelid = c.confrelid and theirs.attnum = k.their_key
+        where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+        group by c.oid, c.confrelid
+        having bool_and(task_instance ->> ours.attname::text is not null)
+        order by c.confrelid
+    loop
+        execute format('lock table %s in row share mode nowait', reference.referenced);
+        execute format(
+            'select from %s r where %s for key share of r nowait', reference.referenced, reference.matching
+        );
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) IS 'Takes the locks that Postgres'' check of the foreign keys of a row of task_instance will take (a row written twice by one transaction is checked each time), or raises lock_not_available: the check itself would wait, for a scheduler that has the run and may want this row.';
 
 
 --
@@ -1009,6 +1134,7 @@ CREATE FUNCTION dagstop.retire(host text, listener_id uuid) RETURNS void
     AS $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(retire.host);
     delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
 end
 $$;
@@ -1043,6 +1169,34 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction.';
+
+
+--
+-- Name: rung_for(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.rung_for(host text, max_orders integer) RETURNS bigint[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array(
+        select o.id from dagstop.stop_order o
+        where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
+            )
+        order by o.id
+        limit max_orders
+    )
+$$;
+
+
+--
+-- Name: FUNCTION rung_for(host text, max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.rung_for(host text, max_orders integer) IS 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
 
 
 --
@@ -1109,6 +1263,56 @@ COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS '
 
 
 --
+-- Name: set_again(text, jsonb, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    give_way_at timestamptz;
+begin
+    loop
+        begin
+            perform dagstop.reach_references(schema_name, task_instance);
+            exit;
+        exception
+            when lock_not_available then
+                -- a second for all rows of a transaction: it may fail a thousand
+                give_way_at := nullif(current_setting('dagstop.give_way_at', true), '');
+        end;
+        if give_way_at is null then
+            perform set_config('dagstop.give_way_at', (clock_timestamp() + interval '1 second')::text, true);
+        elsif clock_timestamp() > give_way_at then
+            return false;
+        end if;
+        perform pg_sleep(0.01);
+    end loop;
+    -- keeps dagstop_order silent: it did not turn failed now
+    perform set_config('dagstop.cascading', 'on', true);
+    execute format(
+        'update %I.task_instance t set %s where t.dag_id = $1 and t.task_id = $2 and %s %s',
+        schema_name, assignments,
+        case when task_instance ? 'run_id' then 't.run_id = $3' else 't.execution_date = $4' end,
+        case when task_instance ? 'map_index' then 'and t.map_index = $5' end
+    ) using
+        task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
+        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+    perform set_config('dagstop.cascading', '', true);
+    return true;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated; false if it gave way after a second, since another session has what the row refers to.';
+
+
+--
 -- Name: setting_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1127,6 +1331,49 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or the fallback where there is no such row.';
+
+
+--
+-- Name: speak_for(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.speak_for(host text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    holder oid;
+begin
+    insert into dagstop.host_role (host)
+    select speak_for.host
+    where not exists (select from dagstop.host_role h where h.host = speak_for.host)
+    on conflict do nothing;
+    update dagstop.host_role h
+    set seen_on = current_date
+    where h.host = speak_for.host and h.seen_on < current_date and h.role_name = session_user;
+    select r.oid into holder
+    from dagstop.host_role h
+    join pg_roles r on r.rolname = h.role_name
+    where h.host = speak_for.host;
+    -- a role that is gone holds nothing; the owner may write the tables themselves anyhow
+    if holder is null or pg_has_role(session_user, holder, 'member') or pg_has_role(
+        session_user, (select c.relowner from pg_class c where c.oid = 'dagstop.host_role'::regclass), 'member'
+    ) then
+        return;
+    end if;
+    raise exception 'dagstop.speak_for: host % belongs to the listener of role %', quote_literal(host), pg_get_userbyid(holder)
+        using errcode = 'insufficient_privilege',
+            hint = format('log in as that role, or delete from dagstop.host_role where host = %L', speak_for.host);
+end
+$$;
+
+
+--
+-- Name: FUNCTION speak_for(host text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.speak_for(host text) IS 'Raises unless the session''s login role may speak for a host: the first that did, its members, and the owner of dagstop.';
 
 
 --
@@ -1365,6 +1612,7 @@ CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, f
     AS $$
 #variable_conflict use_column
 begin
+    perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
     perform from dagstop.stop_order o where o.id = write_report.order_id for update;
     if not found then
@@ -1507,7 +1755,8 @@ CREATE TABLE dagstop.refused_write (
     wanted_state text,
     session_user_name text DEFAULT SESSION_USER NOT NULL,
     application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
-    client_addr inet DEFAULT inet_client_addr()
+    client_addr inet DEFAULT inet_client_addr(),
+    pending boolean DEFAULT false NOT NULL
 );
 
 
@@ -1515,7 +1764,7 @@ CREATE TABLE dagstop.refused_write (
 -- Name: TABLE refused_write; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence refused: a dying or late process wanted to revive its task instance.';
+COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence refused: a dying or late process wanted to revive its task instance, or to call it a success.';
 
 
 --
@@ -1593,6 +1842,13 @@ COMMENT ON COLUMN dagstop.refused_write.application_name IS 'The application_nam
 --
 
 COMMENT ON COLUMN dagstop.refused_write.client_addr IS 'The address of that session.';
+
+
+--
+-- Name: COLUMN refused_write.pending; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.pending IS 'It stands still, since another session had the run; the next heartbeat puts it back.';
 
 
 --
@@ -1983,6 +2239,45 @@ COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed,
 
 
 --
+-- Name: host_role; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.host_role (
+    host text NOT NULL,
+    role_name text DEFAULT SESSION_USER NOT NULL,
+    seen_on date DEFAULT CURRENT_DATE NOT NULL
+);
+
+
+--
+-- Name: TABLE host_role; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.host_role IS 'Which login role speaks for a host: the first that did. Delete a row to let another role have the name.';
+
+
+--
+-- Name: COLUMN host_role.host; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.host IS 'The host.';
+
+
+--
+-- Name: COLUMN host_role.role_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.role_name IS 'The login role of its listener.';
+
+
+--
+-- Name: COLUMN host_role.seen_on; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.host_role.seen_on IS 'The last day on which it spoke.';
+
+
+--
 -- Name: listener; Type: TABLE; Schema: dagstop; Owner: -
 --
 
@@ -2068,12 +2363,12 @@ CREATE VIEW dagstop.open_order AS
           WHERE (t.order_id = o.id)) AS targets,
     ARRAY( SELECT l.host
            FROM dagstop.listener l
-          WHERE ((l.seen_at > (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60))) AND (NOT (EXISTS ( SELECT
+          WHERE ((l.seen_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60)))) AND (NOT (EXISTS ( SELECT
                    FROM dagstop.report r
                   WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
           ORDER BY l.host) AS waiting_for
    FROM dagstop.stop_order o
-  WHERE ((closed_at IS NULL) AND (created_at > (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400))));
+  WHERE ((closed_at IS NULL) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
 
 
 --
@@ -2167,6 +2462,14 @@ ALTER TABLE ONLY dagstop.fault
 
 
 --
+-- Name: host_role host_role_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.host_role
+    ADD CONSTRAINT host_role_pkey PRIMARY KEY (host);
+
+
+--
 -- Name: listener listener_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
 --
 
@@ -2243,6 +2546,20 @@ COMMENT ON INDEX dagstop.refused_write_order IS 'Finds the refused writes of an 
 
 
 --
+-- Name: refused_write_pending; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX refused_write_pending ON dagstop.refused_write USING btree (id) WHERE pending;
+
+
+--
+-- Name: INDEX refused_write_pending; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.refused_write_pending IS 'Finds what is still to be put back.';
+
+
+--
 -- Name: stop_order_age; Type: INDEX; Schema: dagstop; Owner: -
 --
 
@@ -2254,6 +2571,20 @@ CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
 --
 
 COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young, and those of the transaction under way.';
+
+
+--
+-- Name: stop_order_open; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_open ON dagstop.stop_order USING btree (id) WHERE (closed_at IS NULL);
+
+
+--
+-- Name: INDEX stop_order_open; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_open IS 'Finds the few orders that are open among all of a day.';
 
 
 --
@@ -2371,6 +2702,13 @@ GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version tex
 
 
 --
+-- Name: FUNCTION is_late_success(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2414,10 +2752,10 @@ REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION put_back(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION put_back_pending(); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.put_back_pending() FROM PUBLIC;
 
 
 --
@@ -2425,6 +2763,13 @@ REVOKE ALL ON FUNCTION dagstop.put_back(schema_name text, task_instance jsonb) F
 --
 
 REVOKE ALL ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) FROM PUBLIC;
 
 
 --
@@ -2450,6 +2795,14 @@ REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION rung_for(host text, max_orders integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.rung_for(host text, max_orders integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.rung_for(host text, max_orders integer) TO dagstop_listener;
+
+
+--
 -- Name: FUNCTION running_in_failed_runs(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2466,11 +2819,25 @@ GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO
 
 
 --
+-- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION setting_of(setting_name text, fallback text); Type: ACL; Schema: dagstop; Owner: -
 --
 
 REVOKE ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.setting_of(setting_name text, fallback text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION speak_for(host text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.speak_for(host text) FROM PUBLIC;
 
 
 --
@@ -2567,6 +2934,13 @@ GRANT SELECT ON TABLE dagstop.stop_target TO dagstop_listener;
 --
 
 GRANT SELECT ON TABLE dagstop.history TO dagstop_listener;
+
+
+--
+-- Name: TABLE host_role; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.host_role TO dagstop_listener;
 
 
 --
