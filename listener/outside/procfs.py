@@ -11,6 +11,8 @@ import re
 import time
 from dataclasses import dataclass
 
+from dagstop.outside import foreign_memory
+
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _MOST = 1 << 20  # bytes read of one file; an environment larger than this is cut
 
@@ -100,6 +102,7 @@ class ProcFS:
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
+        self._by_memory = root == "/proc" and foreign_memory.needed(self.read(os.getpid(), "status") or b"")
 
     def pids(self) -> list[int]:
         return [int(name) for name in os.listdir(self.root) if name.isdigit()]
@@ -133,7 +136,11 @@ class ProcFS:
         return parse_argv(self.read(pid, "cmdline") or b"")
 
     def environ(self, pid: int) -> dict[str, str]:
-        return parse_environ(self.read(pid, "environ") or b"")
+        data = self.read(pid, "environ")
+        if data is None and self._by_memory:
+            where, length = foreign_memory.environment_span(self.read(pid, "stat") or b"", _MOST)
+            data = foreign_memory.read(pid, where, length) if length else None
+        return parse_environ(data or b"")
 
     def signal_masks(self, pid: int) -> SignalMasks | None:
         data = self.read(pid, "status")

@@ -10,6 +10,7 @@ import resource
 from dagstop.errors import DagstopError
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 NOBODY = 65534
 
 
@@ -44,6 +45,9 @@ def drop() -> None:
                 "give the listener CAP_SETUID and CAP_SETGID, as `dagstop systemd` does"
             ) from exc
     libc = ctypes.CDLL(None, use_errno=True)
+    # a listener that is not root may have been given some, which its children inherit
+    if libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()) != 0:
+        raise DagstopError(f"capset: {os.strerror(ctypes.get_errno())}")
     for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 0)):
         if libc.prctl(option, value, 0, 0, 0) != 0:
             raise DagstopError(f"prctl {option}: {os.strerror(ctypes.get_errno())}")

@@ -28,7 +28,7 @@ signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 socket.sethostname(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "none", "/srv"], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-os.mkdir({HOME!r})
+os.makedirs({HOME!r} + "/tmp")
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
 while True:
