@@ -12,7 +12,6 @@ from dagstop.begun import Begun
 from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import read_client
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
@@ -167,10 +166,8 @@ class Stopping:
                 work.hunt.clean = False
 
     def _judge_one(self, work: Work, candidates: list[Process], around: Surroundings, looked: float) -> None:
-        for process in candidates:
-            client = read_client(process)
-            if client is not None:
-                work.clients[process.pid] = client
+        for client in self._containers.clients_to_stop(candidates):
+            work.clients[client.process.pid] = client
         work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
 
     def _reap(self) -> None:

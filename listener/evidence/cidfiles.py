@@ -22,8 +22,11 @@ class CidFiles:
         self._known: dict[Identity, str] = {}
         self._thread = threading.Thread()
 
-    def learn(self, clients: Sequence[Client]) -> None:
-        """Read those still unknown, in a thread, since their file system may hang: one thread at a time."""
+    def learn(self, clients: Sequence[Client], wait: float = 0.0) -> None:
+        """Read those still unknown, in a thread, since their file system may hang: one thread at a time.
+
+        Returns after `wait` seconds at the latest.
+        """
         new = [c for c in clients if c.cidfile is not None and c.process.identity not in self._known]
         if not new or self._thread.is_alive():
             return
@@ -37,6 +40,8 @@ class CidFiles:
 
         self._thread = threading.Thread(target=read, name="cidfiles", daemon=True)
         self._thread.start()
+        if wait:
+            self._thread.join(wait)
 
     def of(self, client: Client) -> str:
         """The container id, read now unless it is known; empty if there is none."""

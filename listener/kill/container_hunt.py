@@ -96,6 +96,15 @@ class ContainerHunts:
         """Note which containers the docker clients among the tasks' processes have started."""
         self._cidfiles.learn([client for process in processes if (client := read_client(process))])
 
+    def clients_to_stop(self, processes: Iterable[Process]) -> list[Client]:
+        """The docker clients among processes that are to die, with a moment to note what they started:
+
+        the signals that follow may be the end of their `--cidfile`.
+        """
+        clients = [client for process in processes if (client := read_client(process))]
+        self._cidfiles.learn(clients, wait=0.05)
+        return clients
+
     def look(
         self,
         quests: Sequence[Quest],

@@ -166,6 +166,25 @@ def test_the_container_of_a_docker_run_in_bash_dies_with_it(
     assert cidfile.read_text() not in listed
 
 
+def test_a_cidfile_that_the_dying_task_removes_is_read_before(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    """By a listener that comes only then, too."""
+    airflow_db.add_running("run")
+    folder = tmp_path / "airflowtmp"
+    folder.mkdir()
+    client = f"docker run --network none --cidfile {folder}/cid {IMAGE} sleep 7261"
+    command = f"{client} & trap 'rm -r {folder}; exit' TERM; wait"
+    tasks.bash(command, tasks.environment("dag", "run", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path)))
+    wait_for("sleep 7261")
+    airflow_db.set_run("failed")
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        (report,) = listener.wait_for_reports(1)
+    assert not folder.exists()
+    assert len(report["detail"]["containers"]) == 1, show(report)
+    wait_for("sleep 7261", 0)
+
+
 @pytest.mark.parametrize("settles", [False, True], ids=["in its grace", "settling"])
 def test_the_engine_is_not_asked_without_a_pause_while_a_process_has_its_time(
     airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks, settles: bool
