@@ -62,6 +62,17 @@ end
 $$;
 comment on function dagstop.is_late_success(jsonb, jsonb) is 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
 
+create or replace function dagstop.may_be_late(before jsonb, after jsonb) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
+    -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
+    select not before ? 'queued_by_job_id' and after ->> 'state' not in ('scheduled', 'queued')
+        and before - 'state' is distinct from after - 'state'
+$$;
+comment on function dagstop.may_be_late(jsonb, jsonb) is 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
+
 create or replace function dagstop.put_back_pending() returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -130,8 +141,7 @@ begin
         where o.id = any (orders)
             and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
             and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
-            -- a queued message may arrive long after every process is dead
-            and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+            and (o.closed_at is null or (t.state_before in ('queued', 'scheduled') and dagstop.may_be_late(ti, to_jsonb(new))))
             -- a success of what began after the order is another try's
             and (
                 new.state <> 'success' or t.state_before in ('queued', 'scheduled')

@@ -477,8 +477,7 @@ begin
         where o.id = any (orders)
             and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
             and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
-            -- a queued message may arrive long after every process is dead
-            and (o.closed_at is null or t.state_before in ('queued', 'scheduled'))
+            and (o.closed_at is null or (t.state_before in ('queued', 'scheduled') and dagstop.may_be_late(ti, to_jsonb(new))))
             -- a success of what began after the order is another try's
             and (
                 new.state <> 'success' or t.state_before in ('queued', 'scheduled')
@@ -633,6 +632,28 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) IS 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
+
+
+--
+-- Name: may_be_late(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.may_be_late(before jsonb, after jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
+    -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
+    select not before ? 'queued_by_job_id' and after ->> 'state' not in ('scheduled', 'queued')
+        and before - 'state' is distinct from after - 'state'
+$$;
+
+
+--
+-- Name: FUNCTION may_be_late(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
 
 
 --
@@ -2706,6 +2727,13 @@ GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version tex
 --
 
 REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION may_be_late(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) FROM PUBLIC;
 
 
 --
