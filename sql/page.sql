@@ -68,11 +68,12 @@ cross join lateral (
 order by o.id desc;
 
 -- page_open --
--- the newest of the open orders, and for which of the live hosts each waits
-select order_id as id, waiting_for, clock_timestamp() - created_at as age
+-- the newest of the open orders, and for which of the live hosts each waits; those are chosen first, since
+-- the view would work out for all what they wait for
+select order_id as id, waiting_for
 from dagstop.open_order
-order by order_id desc
-limit 100;
+where order_id = any (array(select id from dagstop.stop_order where closed_at is null order by id desc limit 40))
+order by order_id desc;
 
 -- page_order --
 select o.*, host(o.client_addr) as client_addr, w.waiting_for
@@ -103,7 +104,11 @@ limit 200;
 -- page_numbers --
 -- the last day at a glance; all of it by the index on the orders' age
 with recent as (
-    select * from dagstop.stop_order where created_at > clock_timestamp() - interval '1 day'
+    select * from dagstop.stop_order where created_at > (select clock_timestamp() - interval '1 day')
+), still_open as (
+    -- as in dagstop.open_order, which would work out for each what it waits for
+    select created_at from dagstop.stop_order
+    where closed_at is null and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
 ), took as (
     select extract(epoch from max(r.last_death_at) - o.created_at)::float8 as seconds
     from recent o
@@ -118,9 +123,9 @@ select
     (select count(*) from recent o join dagstop.refused_write w on w.order_id = o.id) as refused_writes,
     (select percentile_cont(0.5) within group (order by seconds) from took) as median_seconds,
     (select max(seconds) from took) as slowest_seconds,
-    (select count(*) from dagstop.fault where at > clock_timestamp() - interval '1 day') as faults,
-    (select count(*) from dagstop.open_order) as open_orders,
-    (select extract(epoch from clock_timestamp() - min(created_at))::float8 from dagstop.open_order) as oldest_open_seconds;
+    (select count(*) from dagstop.fault where at > (select clock_timestamp() - interval '1 day')) as faults,
+    (select count(*) from still_open) as open_orders,
+    (select extract(epoch from clock_timestamp() - min(created_at))::float8 from still_open) as oldest_open_seconds;
 
 -- page_now --
 select clock_timestamp() as db_now;

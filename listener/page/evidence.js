@@ -43,15 +43,15 @@ function hostReport(order, report) {
     problem ? el("p", { className: "bad" }, name(problem)) : "",
     living.length && report.outcome ? [el("h5", null, "Could not be killed"), living.map((item) => killed(order, item))] : "",
     spared.length ? [el("h5", null, "Spared"), spared.map(sparedItem)] : "",
-    ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome)),
+    ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome), report.outcome !== null),
     missing.length ? el("p", { className: "under" }, "Ran here, says Airflow, and nothing of it was found: ",
       missing.map((task, i) => [i ? ", " : "", name(task)])) : "");
 }
 
-function ended(order, items) {
+function ended(order, items, over) {
   if (!items.length) return "";
   const few = items.slice(0, 200);
-  return [el("h5", null, "Stopped"), few.map((item) => killed(order, item)),
+  return [el("h5", null, over ? "Stopped" : "Being stopped"), few.map((item) => killed(order, item, over)),
     items.length > few.length ? el("p", { className: "under" }, `and ${items.length - few.length} more; all are in the JSON`) : ""];
 }
 
@@ -61,13 +61,14 @@ function what(item) {
     el("code", null, name(item.command ?? `${item.name ?? item.container ?? ""} ${item.image ? `(${item.image})` : ""}`))];
 }
 
-function killed(order, item) {
+function killed(order, item, over = true) {
   const dead = item.died_at !== null;
-  return el("div", { className: `item ${dead ? "good" : "bad"}` },
+  const mood = dead ? "good" : over ? "bad" : "open";
+  return el("div", { className: `item ${mood}` },
     el("p", { className: "what" }, what(item)),
     el("p", { className: "fate" },
       item.signals.map(([signal, at]) => [el("span", { className: "signal" }, shown(signal)), " ", after(order, at), " → "]),
-      dead ? el("strong", null, "dead ", after(order, item.died_at)) : el("strong", null, `alive: ${shown(item.alive ?? "under way")}`),
+      dead ? el("strong", null, "dead ", after(order, item.died_at)) : el("strong", null, `alive: ${shown(item.alive ?? "being stopped")}`),
       item.noticed ? ` (${shown(item.noticed)})` : ""),
     why(item));
 }

@@ -22,6 +22,10 @@ YOUNG = 1.0
 """Seconds for which an answer is given again; the page asks every two."""
 YOUNG_CHECKS = 5.0
 """The same for what a check looks at, and the numbers of the day: they cost the database more."""
+REST = 20
+OLDEST = 30.0
+"""An answer is also given again for as long as it took, times REST, but not for more than OLDEST seconds: however
+much there is to read and however many look, the database works for the page a twentieth of the time."""
 PATIENCE = 5.0
 """Seconds that a request waits for the database."""
 HANGS = 30.0
@@ -75,9 +79,9 @@ class Source:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._lock = threading.Lock()
         self._pending: Future[Snapshot] | None = None
-        self._asked_at = 0.0
+        self._good_until = 0.0
         self._checks: Snapshot | None = None
-        self._checked_at = 0.0
+        self._checks_good_until = 0.0
         self.failed_since: float | None = None
         """Since when (monotonic seconds) no connection could be made."""
 
@@ -94,9 +98,8 @@ class Source:
     def snapshot(self) -> Snapshot:
         """What is so now. Raises DagstopError in one line."""
         with self._lock:
-            if self._pending is None or (self._pending.done() and time.monotonic() - self._asked_at > YOUNG):
+            if self._pending is None or (self._pending.done() and time.monotonic() > self._good_until):
                 self._pending = self._worker.submit(self._try, self._look)
-                self._asked_at = time.monotonic()
             pending = self._pending
         return _result(pending)
 
@@ -139,9 +142,17 @@ class Source:
         return ask(self._connected(), self._url, name, file=file, **values)
 
     def _look(self) -> Snapshot:
-        if self._checks is None or time.monotonic() - self._checked_at > YOUNG_CHECKS:
+        began = time.monotonic()
+        try:
+            return self._look_now()
+        finally:
+            self._good_until = _good_until(began, YOUNG)
+
+    def _look_now(self) -> Snapshot:
+        began = time.monotonic()
+        if self._checks is None or began > self._checks_good_until:
             self._checks = self._look_closely()
-            self._checked_at = time.monotonic()
+            self._checks_good_until = _good_until(began, YOUNG_CHECKS)
         checks = self._checks
         return Snapshot(
             now=self._ask("page_now")[0]["db_now"],
@@ -181,6 +192,11 @@ class Source:
             "targets": self._ask("page_targets", id=number),
             "refused": self._ask("page_refused", id=number),
         }
+
+
+def _good_until(began: float, young: float) -> float:
+    ended = time.monotonic()
+    return ended + max(young, min(OLDEST, REST * (ended - began)))
 
 
 def hanging(listener: dict[str, Any]) -> str:

@@ -110,7 +110,8 @@ function drawTiles(numbers) {
 
 function drawOpen(open, count) {
   byId("open").hidden = open.size === 0;
-  byId("open-title").textContent = Number(count) > open.size ? `Open orders, the newest ${open.size} of ${Number(count).toLocaleString("en")}` : "Open orders";
+  const more = Number(count) > open.size && Number(count) > 40;
+  byId("open-title").textContent = more ? `Open orders, the newest ${open.size} of ${Number(count).toLocaleString("en")}` : "Open orders";
   reconcile(byId("open-list"), [...open.values()].map((order) => card({ ...order, open: true })));
 }
 

@@ -170,7 +170,7 @@ def busy_day(db: AirflowDatabase) -> None:
         closed=False,
         targets=12,
     )
-    report(db, one, "worker-1", None, signal=0.0019, death=0.04, processes=4, alive="under way")
+    report(db, one, "worker-1", None, signal=0.0019, death=0.04, processes=4, alive="still there in state S")
     report(db, one, "worker-2", "stopped", signal=0.0024, death=0.052, processes=2)
 
 
