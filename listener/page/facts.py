@@ -24,7 +24,7 @@ YOUNG_CHECKS = 5.0
 """The same for what a check looks at, and the numbers of the day: they cost the database more."""
 REST = 20
 OLDEST = 30.0
-"""An answer is also given again for as long as it took, times REST, but not for more than OLDEST seconds: however
+"""An answer is also given again for as long as it took, times REST, but for OLDEST seconds at most: however
 much there is to read and however many look, the database works for the page a twentieth of the time."""
 PATIENCE = 5.0
 """Seconds that a request waits for the database."""
