@@ -67,6 +67,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    told jsonb;
 begin
     perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
@@ -74,6 +76,9 @@ begin
     if not found then
         return;  -- removed in between, nothing to report on
     end if;
+    select jsonb_build_array(r.outcome, r.detail -> 'processes', r.detail -> 'containers') into told
+    from dagstop.report r
+    where r.order_id = write_report.order_id and r.host = write_report.host and r.outcome is not null;
     insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
     values (
         write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
@@ -87,6 +92,9 @@ begin
         detail = excluded.detail;
     if write_report.outcome is not null then
         perform dagstop.close_orders(array[write_report.order_id]);
+        if told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers') then
+            perform dagstop.audit(write_report.order_id, write_report.host);
+        end if;
     end if;
 end
 $$;

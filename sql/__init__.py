@@ -21,6 +21,7 @@ INSTALL_FILES = (
     "06_fence",
     "07_notify",
     "08_orders_read",
+    "09_audit",
     "09_reports",
     "10_health",
     "11_triggers",

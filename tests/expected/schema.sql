@@ -31,6 +31,269 @@ COMMENT ON SCHEMA dagstop IS 'The kill switch for Airflow: orders, their targets
 
 
 --
+-- Name: audit(bigint, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.audit(order_id bigint, report_host text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    told dagstop.stop_order;
+    final dagstop.report;
+    target dagstop.stop_target;
+    columns text[];
+begin
+    select * into final from dagstop.report r
+    where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
+    select * into told from dagstop.stop_order o where o.id = final.order_id;
+    if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
+        or dagstop.setting_of('airflow_log', 'on') = 'off'
+    then
+        return;
+    end if;
+    select * into target from dagstop.stop_target t
+    where t.order_id = told.id and t.task_id = told.task_id and t.map_index = told.map_index;
+    perform dagstop.reach(told.airflow_schema, 'log', 'row exclusive');
+    columns := dagstop.columns_of(told.airflow_schema, 'log');
+    execute format(
+        'insert into %I.log (dttm, event, owner, extra, dag_id, task_id %s)
+         values (clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
+        told.airflow_schema,
+        concat(
+            case when 'execution_date' = any (columns) then ', execution_date' end,
+            case when 'logical_date' = any (columns) then ', logical_date' end,
+            case when 'run_id' = any (columns) then ', run_id' end,
+            case when 'map_index' = any (columns) then ', map_index' end,
+            case when 'try_number' = any (columns) then ', try_number' end
+        ),
+        concat(
+            case when 'execution_date' = any (columns) or 'logical_date' = any (columns) then ', $5' end,
+            case when 'run_id' = any (columns) then ', $6' end,
+            case when 'map_index' = any (columns) then ', $7' end,
+            case when 'try_number' = any (columns) then ', $8' end
+        )
+    ) using
+        left(told.session_user_name, 500), dagstop.audit_text(told, report_host, final.outcome, final.detail),
+        told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+exception
+    when others then
+        perform dagstop.record_fault('audit', sqlstate, sqlerrm, jsonb_build_object('order', order_id, 'repeats', true));
+end
+$_$;
+
+
+--
+-- Name: FUNCTION audit(order_id bigint, report_host text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.audit(order_id bigint, report_host text) IS 'Writes a host''s final report on an order into Airflow''s audit log, in the shape that table log has at that moment.';
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: stop_order; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.stop_order (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    airflow_schema text NOT NULL,
+    dag_id text NOT NULL,
+    run_id text,
+    logical_date timestamp with time zone,
+    task_id text,
+    map_index integer,
+    self_reported boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    txid bigint DEFAULT txid_current() NOT NULL,
+    cascaded boolean DEFAULT false NOT NULL,
+    session_user_name text DEFAULT SESSION_USER NOT NULL,
+    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
+    client_addr inet DEFAULT inet_client_addr(),
+    backend_pid integer DEFAULT pg_backend_pid() NOT NULL,
+    state_before text,
+    closed_at timestamp with time zone,
+    CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
+)
+WITH (fillfactor='50');
+
+
+--
+-- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed and must stop.';
+
+
+--
+-- Name: COLUMN stop_order.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.id IS 'Identity; ids commit out of order, so never read "greater than the last seen".';
+
+
+--
+-- Name: COLUMN stop_order.kind; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.kind IS 'run: a DAG run and all that it runs; task: one task instance.';
+
+
+--
+-- Name: COLUMN stop_order.airflow_schema; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.airflow_schema IS 'Schema of the Airflow tables in which it happened.';
+
+
+--
+-- Name: COLUMN stop_order.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.dag_id IS 'The DAG.';
+
+
+--
+-- Name: COLUMN stop_order.run_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.run_id IS 'The run; null for a task instance of Airflow 2.1 or older that has no run.';
+
+
+--
+-- Name: COLUMN stop_order.logical_date; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.logical_date IS 'The run''s execution or logical date; null where it has none.';
+
+
+--
+-- Name: COLUMN stop_order.task_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.task_id IS 'The task; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.map_index; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.map_index IS 'The mapped index, -1 where there is none; null for a run.';
+
+
+--
+-- Name: COLUMN stop_order.self_reported; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.self_reported IS 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
+
+
+--
+-- Name: COLUMN stop_order.created_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.created_at IS 'When it turned failed (wall clock, not start of the transaction).';
+
+
+--
+-- Name: COLUMN stop_order.txid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
+
+
+--
+-- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
+
+
+--
+-- Name: COLUMN stop_order.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.session_user_name IS 'Who logged in to Postgres and failed it.';
+
+
+--
+-- Name: COLUMN stop_order.application_name; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.application_name IS 'The application_name of that session.';
+
+
+--
+-- Name: COLUMN stop_order.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.client_addr IS 'The address of that session; null through a unix socket.';
+
+
+--
+-- Name: COLUMN stop_order.backend_pid; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.backend_pid IS 'The backend of that session.';
+
+
+--
+-- Name: COLUMN stop_order.state_before; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.';
+
+
+--
+-- Name: COLUMN stop_order.closed_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
+
+
+--
+-- Name: audit_text(dagstop.stop_order, text, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select regexp_replace(
+        format(
+            '%s by dagstop: %s marked failed by %s from %s%s at %s UTC; on %s %s, %s%s',
+            case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
+            case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
+            for_order.session_user_name,
+            coalesce(nullif(for_order.application_name, ''), 'an unnamed program'),
+            coalesce(' at ' || host(for_order.client_addr), ''),
+            to_char(for_order.created_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+            report_host,
+            (select format('%s process%s', n, case when n = 1 then '' else 'es' end)
+             from jsonb_array_length(coalesce(detail -> 'processes', '[]')) as n),
+            (select format('%s container%s', n, case when n = 1 then '' else 's' end)
+             from jsonb_array_length(coalesce(detail -> 'containers', '[]')) as n),
+            (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
+             from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s
+             having count(*) > 0)
+        ),
+        '[[:cntrl:]]', '?', 'g'
+    )
+$$;
+
+
+--
+-- Name: FUNCTION audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb) IS 'What Airflow''s audit log is told of a host''s final report, in one line.';
+
+
+--
 -- Name: cascade(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1632,6 +1895,8 @@ CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, f
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
+declare
+    told jsonb;
 begin
     perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
@@ -1639,6 +1904,9 @@ begin
     if not found then
         return;  -- removed in between, nothing to report on
     end if;
+    select jsonb_build_array(r.outcome, r.detail -> 'processes', r.detail -> 'containers') into told
+    from dagstop.report r
+    where r.order_id = write_report.order_id and r.host = write_report.host and r.outcome is not null;
     insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
     values (
         write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
@@ -1652,6 +1920,9 @@ begin
         detail = excluded.detail;
     if write_report.outcome is not null then
         perform dagstop.close_orders(array[write_report.order_id]);
+        if told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers') then
+            perform dagstop.audit(write_report.order_id, write_report.host);
+        end if;
     end if;
 end
 $$;
@@ -1663,10 +1934,6 @@ $$;
 
 COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
 
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
 
 --
 -- Name: alembic_version; Type: TABLE; Schema: dagstop; Owner: -
@@ -1941,167 +2208,6 @@ COMMENT ON COLUMN dagstop.report.reported_at IS 'When this row was last written.
 --
 
 COMMENT ON COLUMN dagstop.report.detail IS 'Each process and container with its evidence, signals and times.';
-
-
---
--- Name: stop_order; Type: TABLE; Schema: dagstop; Owner: -
---
-
-CREATE TABLE dagstop.stop_order (
-    id bigint NOT NULL,
-    kind text NOT NULL,
-    airflow_schema text NOT NULL,
-    dag_id text NOT NULL,
-    run_id text,
-    logical_date timestamp with time zone,
-    task_id text,
-    map_index integer,
-    self_reported boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    txid bigint DEFAULT txid_current() NOT NULL,
-    cascaded boolean DEFAULT false NOT NULL,
-    session_user_name text DEFAULT SESSION_USER NOT NULL,
-    application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
-    client_addr inet DEFAULT inet_client_addr(),
-    backend_pid integer DEFAULT pg_backend_pid() NOT NULL,
-    state_before text,
-    closed_at timestamp with time zone,
-    CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
-)
-WITH (fillfactor='50');
-
-
---
--- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed and must stop.';
-
-
---
--- Name: COLUMN stop_order.id; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.id IS 'Identity; ids commit out of order, so never read "greater than the last seen".';
-
-
---
--- Name: COLUMN stop_order.kind; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.kind IS 'run: a DAG run and all that it runs; task: one task instance.';
-
-
---
--- Name: COLUMN stop_order.airflow_schema; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.airflow_schema IS 'Schema of the Airflow tables in which it happened.';
-
-
---
--- Name: COLUMN stop_order.dag_id; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.dag_id IS 'The DAG.';
-
-
---
--- Name: COLUMN stop_order.run_id; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.run_id IS 'The run; null for a task instance of Airflow 2.1 or older that has no run.';
-
-
---
--- Name: COLUMN stop_order.logical_date; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.logical_date IS 'The run''s execution or logical date; null where it has none.';
-
-
---
--- Name: COLUMN stop_order.task_id; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.task_id IS 'The task; null for a run.';
-
-
---
--- Name: COLUMN stop_order.map_index; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.map_index IS 'The mapped index, -1 where there is none; null for a run.';
-
-
---
--- Name: COLUMN stop_order.self_reported; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.self_reported IS 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
-
-
---
--- Name: COLUMN stop_order.created_at; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.created_at IS 'When it turned failed (wall clock, not start of the transaction).';
-
-
---
--- Name: COLUMN stop_order.txid; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
-
-
---
--- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
-
-
---
--- Name: COLUMN stop_order.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.session_user_name IS 'Who logged in to Postgres and failed it.';
-
-
---
--- Name: COLUMN stop_order.application_name; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.application_name IS 'The application_name of that session.';
-
-
---
--- Name: COLUMN stop_order.client_addr; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.client_addr IS 'The address of that session; null through a unix socket.';
-
-
---
--- Name: COLUMN stop_order.backend_pid; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.backend_pid IS 'The backend of that session.';
-
-
---
--- Name: COLUMN stop_order.state_before; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.';
-
-
---
--- Name: COLUMN stop_order.closed_at; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
 
 
 --
@@ -2638,6 +2744,27 @@ GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
 
 
 --
+-- Name: FUNCTION audit(order_id bigint, report_host text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.audit(order_id bigint, report_host text) FROM PUBLIC;
+
+
+--
+-- Name: TABLE stop_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.stop_order TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2941,13 +3068,6 @@ GRANT SELECT ON TABLE dagstop.refused_write TO dagstop_listener;
 --
 
 GRANT SELECT ON TABLE dagstop.report TO dagstop_listener;
-
-
---
--- Name: TABLE stop_order; Type: ACL; Schema: dagstop; Owner: -
---
-
-GRANT SELECT ON TABLE dagstop.stop_order TO dagstop_listener;
 
 
 --

@@ -1,0 +1,83 @@
+-- Fired by: dagstop.write_report, when a host's final report says that something was stopped, could not be
+-- stopped or was spared, and again if a later one says more.
+-- Changes: writes a row into Airflow's own table log, which its web interface shows as the audit log; not
+-- where the setting airflow_log is off.
+-- Leaves alone: the report, which is written whatever becomes of this; all other rows of log. It waits for
+-- nobody: a table that a migration holds for a second gets no row, and dagstop.fault one.
+
+create or replace function dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select regexp_replace(
+        format(
+            '%s by dagstop: %s marked failed by %s from %s%s at %s UTC; on %s %s, %s%s',
+            case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
+            case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
+            for_order.session_user_name,
+            coalesce(nullif(for_order.application_name, ''), 'an unnamed program'),
+            coalesce(' at ' || host(for_order.client_addr), ''),
+            to_char(for_order.created_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+            report_host,
+            (select format('%s process%s', n, case when n = 1 then '' else 'es' end)
+             from jsonb_array_length(coalesce(detail -> 'processes', '[]')) as n),
+            (select format('%s container%s', n, case when n = 1 then '' else 's' end)
+             from jsonb_array_length(coalesce(detail -> 'containers', '[]')) as n),
+            (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
+             from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s
+             having count(*) > 0)
+        ),
+        '[[:cntrl:]]', '?', 'g'
+    )
+$$;
+comment on function dagstop.audit_text(dagstop.stop_order, text, text, jsonb) is 'What Airflow''s audit log is told of a host''s final report, in one line.';
+
+create or replace function dagstop.audit(order_id bigint, report_host text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    told dagstop.stop_order;
+    final dagstop.report;
+    target dagstop.stop_target;
+    columns text[];
+begin
+    select * into final from dagstop.report r
+    where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
+    select * into told from dagstop.stop_order o where o.id = final.order_id;
+    if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
+        or dagstop.setting_of('airflow_log', 'on') = 'off'
+    then
+        return;
+    end if;
+    select * into target from dagstop.stop_target t
+    where t.order_id = told.id and t.task_id = told.task_id and t.map_index = told.map_index;
+    perform dagstop.reach(told.airflow_schema, 'log', 'row exclusive');
+    columns := dagstop.columns_of(told.airflow_schema, 'log');
+    execute format(
+        'insert into %I.log (dttm, event, owner, extra, dag_id, task_id %s)
+         values (clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
+        told.airflow_schema,
+        concat(
+            case when 'execution_date' = any (columns) then ', execution_date' end,
+            case when 'logical_date' = any (columns) then ', logical_date' end,
+            case when 'run_id' = any (columns) then ', run_id' end,
+            case when 'map_index' = any (columns) then ', map_index' end,
+            case when 'try_number' = any (columns) then ', try_number' end
+        ),
+        concat(
+            case when 'execution_date' = any (columns) or 'logical_date' = any (columns) then ', $5' end,
+            case when 'run_id' = any (columns) then ', $6' end,
+            case when 'map_index' = any (columns) then ', $7' end,
+            case when 'try_number' = any (columns) then ', $8' end
+        )
+    ) using
+        left(told.session_user_name, 500), dagstop.audit_text(told, report_host, final.outcome, final.detail),
+        told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+exception
+    when others then
+        perform dagstop.record_fault('audit', sqlstate, sqlerrm, jsonb_build_object('order', order_id, 'repeats', true));
+end
+$$;
+comment on function dagstop.audit(bigint, text) is 'Writes a host''s final report on an order into Airflow''s audit log, in the shape that table log has at that moment.';

@@ -1,0 +1,102 @@
+"""09_audit.sql: what an Airflow user finds of a stop in Airflow's own audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from psycopg2.extras import Json
+
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+
+# table log as each release makes it
+_COLUMNS = {
+    "1.10.0": "event varchar(30), execution_date timestamptz",
+    "2.11.2": "event varchar(60), execution_date timestamptz, run_id varchar(250), map_index integer,"
+    " owner_display_name varchar(500), try_number integer",
+    "3.3.2": "event varchar(60) not null, logical_date timestamptz, run_id varchar(250), map_index integer,"
+    " owner_display_name varchar(500), try_number integer",
+}
+_PROCESS = {"pid": 1, "died_at": "2024-01-01T00:00:00Z"}
+
+
+@pytest.fixture
+def logged_db(airflow_db: AirflowDatabase, shape: str) -> AirflowDatabase:
+    airflow_db.rows(
+        "create table log (id serial primary key, dttm timestamptz, dag_id varchar(250), task_id varchar(250),"
+        f" owner varchar(500), extra text, {_COLUMNS[shape]})"
+    )
+    airflow_db.add_running()
+    return airflow_db
+
+
+def report(db: AirflowDatabase, outcome: str | None, host: str = "h", **detail: Any) -> None:
+    order = db.one("select max(id) from dagstop.stop_order")
+    db.rows("select dagstop.write_report(%s, %s, %s, null, null, %s)", (order, host, outcome, Json(detail)))
+
+
+def test_a_stopped_run(logged_db: AirflowDatabase, shape: str) -> None:
+    logged_db.set_run("failed")
+    report(logged_db, None, processes=[_PROCESS])
+    assert logged_db.rows("select from log") == []  # nothing is final yet
+    report(logged_db, "stopped", processes=[_PROCESS] * 3, containers=[{}])
+    date = "logical_date" if shape == "3.3.2" else "execution_date"
+    ((event, dag, task, when, owner, extra),) = logged_db.rows(
+        f"select event, dag_id, task_id, {date}, owner, extra from log"
+    )
+    assert (event, dag, task, when) == ("dagstop", "dag", None, FIRST_DATE)
+    assert owner == logged_db.one("select session_user")
+    assert extra.startswith(f"stopped by dagstop: DAG run marked failed by {owner} from ")
+    assert extra.endswith(" UTC; on h 3 processes, 1 container")
+    if shape != "1.10.0":
+        assert logged_db.one("select run_id from log") == "run"
+    assert logged_db.faults() == []
+
+
+def test_a_task_and_what_was_spared(logged_db: AirflowDatabase, shape: str) -> None:
+    logged_db.set_task("a", "failed")
+    spared = [{"why": "another\x1b[31m\nAirflow's"}, {"why": "another\x1b[31m\nAirflow's"}]
+    report(logged_db, "spared", spared=spared)
+    ((task, extra),) = logged_db.rows("select task_id, extra from log")
+    assert task == "a"
+    assert extra.startswith("spared by dagstop: task instance marked failed by ")
+    assert extra.endswith("on h 0 processes, 0 containers, 2 spared (another?[31m?Airflow's)")
+    if shape != "1.10.0":
+        assert logged_db.rows("select map_index, try_number from log") == [(-1, 1)]
+
+
+def test_each_host_once_and_again_when_there_is_more(logged_db: AirflowDatabase) -> None:
+    logged_db.set_run("failed")
+    for host, count in (("h", 1), ("h", 1), ("other", 1), ("h", 2)):
+        report(logged_db, "stopped", host, processes=[_PROCESS] * count)
+    report(logged_db, "nothing_found", "third")
+    ends = [extra[extra.index("; on ") :] for (extra,) in logged_db.rows("select extra from log order by id")]
+    assert ends == [
+        "; on h 1 process, 0 containers",
+        "; on other 1 process, 0 containers",
+        "; on h 2 processes, 0 containers",
+    ]
+
+
+def test_no_log_table_or_not_wanted(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    report(airflow_db, "stopped", processes=[_PROCESS])
+    airflow_db.rows("create table log (id serial, event varchar(30))")  # nor a shape that nobody knows
+    report(airflow_db, "stopped", "other", processes=[_PROCESS])
+    assert [place for place, _ in airflow_db.faults()] == ["audit"]
+    airflow_db.rows("insert into dagstop.setting (name, value, comment) values ('airflow_log', 'off', '')")
+    airflow_db.rows("delete from dagstop.fault")
+    report(airflow_db, "stopped", "third", processes=[_PROCESS])
+    assert airflow_db.faults() == []
+    assert airflow_db.one("select count(*) from dagstop.report where outcome = 'stopped'") == 3
+
+
+def test_a_report_is_written_though_a_migration_holds_the_table(logged_db: AirflowDatabase) -> None:
+    logged_db.set_run("failed")
+    with logged_db.transaction() as cursor:
+        cursor.execute("lock table log in access exclusive mode")
+        report(logged_db, "stopped", processes=[_PROCESS])
+    assert logged_db.rows("select from log") == []
+    assert logged_db.one("select outcome from dagstop.report") == "stopped"
+    assert [place for place, _ in logged_db.faults()] == ["audit"]
