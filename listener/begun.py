@@ -1,4 +1,4 @@
-"""Which processes this listener was about to signal, written to a local file before each first signal.
+"""What this listener was about to signal: written to a local file before each first signal.
 
 A listener killed between a signal and its report leaves the next one nothing to see; from this file
 that one knows whom the signal was for, and reports as gone what it sees gone. One JSON line for each
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat as modes
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Begun:
         self._rewrite_at = MOST_BYTES  # grows with what is under way
         self._failing = False
         self._found: dict[int, list[dict[str, Any]]] = {}
+        self._lock = threading.Lock()  # containers are ended in threads of their own
 
     def load(self, boot_id: str) -> None:
         """Read what an earlier listener left on this boot; go on in the same file."""
@@ -53,9 +55,10 @@ class Begun:
             log.warning(event("begun ignored", file=self._path, why=exc))
 
     def note(self, order_id: int, facts: dict[str, Any]) -> None:
-        """One process that is about to get its first signal under this order."""
+        """One process or container that is about to get its first signal under this order."""
         if self._file is not None:
-            self._append(json.dumps([self._boot, order_id, facts]))
+            with self._lock:
+                self._append(json.dumps([self._boot, order_id, facts]))
 
     def of(self, order_id: int) -> list[dict[str, Any]]:
         """What an earlier listener was about to signal for this order."""
@@ -65,17 +68,18 @@ class Begun:
         """Forget the orders that are not `unfinished`; `complete`: no other order may be open here."""
         if self._file is None or not self._size:
             return
-        if complete and not unfinished:
-            self._found.clear()
-            self._empty()
-        elif self._size > self._rewrite_at:
-            keep = set(unfinished) if complete else {*unfinished, *self._found}
-            kept = _read(os.pread(self._file, self._size, 0), self._boot)
-            self._empty()
-            for order_id in kept.keys() & keep:
-                for facts in kept[order_id]:
-                    self.note(order_id, facts)
-            self._rewrite_at = max(MOST_BYTES, 2 * self._size)
+        with self._lock:
+            if complete and not unfinished:
+                self._found.clear()
+                self._empty()
+            elif self._size > self._rewrite_at:
+                keep = set(unfinished) if complete else {*unfinished, *self._found}
+                kept = _read(os.pread(self._file, self._size, 0), self._boot)
+                self._empty()
+                for order_id in kept.keys() & keep:
+                    for facts in kept[order_id]:
+                        self._append(json.dumps([self._boot, order_id, facts]))
+                self._rewrite_at = max(MOST_BYTES, 2 * self._size)
 
     def _append(self, text: str) -> None:
         assert self._file is not None
@@ -105,7 +109,8 @@ def _read(data: bytes, boot_id: str) -> dict[int, list[dict[str, Any]]]:
     for line in data.splitlines():
         try:
             boot, order_id, facts = json.loads(line)
-            if boot == boot_id and {"pid", "start", "signals"} <= facts.keys():
+            named = {"pid", "start"} <= facts.keys() or "id" in facts
+            if boot == boot_id and named and {"signals", "died_at"} <= facts.keys():
                 found.setdefault(int(order_id), []).append(facts)
         except (ValueError, TypeError, AttributeError, RecursionError):
             continue  # cut off by a full disk or a crash

@@ -60,7 +60,15 @@ class Findings:
             if item["died_at"] is not None or item["pid"] not in spared
         }
         processes |= {(item["pid"], item["start"]): item for item in self.processes}
-        containers = {item["id"]: item for item in (*earlier.containers, *self.containers)}
+        named = {item.get("container") for item in self.spared}
+        containers = {
+            item["id"]: item
+            for item in earlier.containers
+            if item["died_at"] is not None or item["name"] not in named
+        }
+        for item in self.containers:
+            before = containers.get(item["id"], {"signals": []})
+            containers[item["id"]] = {**item, "signals": [*before["signals"], *item["signals"]]}
         return Findings(
             processes=list(processes.values()),
             containers=list(containers.values()),
@@ -79,6 +87,13 @@ class Findings:
                 item |= {"died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
                 self.last_death_at = seen_at
 
+    def see_container_gone(self, ident: str, seen_at: datetime) -> None:
+        """A container, by the id of a report, was seen not to run any more; on the database's clock."""
+        for item in self.containers:
+            if item["id"] == ident and item["died_at"] is None:
+                item |= {"died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
+                self.last_death_at = seen_at
+
     def sent(self) -> dict[Identity, list[tuple[str, datetime]]]:
         """The signals that each process got, on the database's clock."""
         return {
@@ -92,14 +107,15 @@ def resumed(
 ) -> Findings | None:
     """What a listener had done about the order here, by its report and by what it `noted`; None if nothing.
 
-    noted: the processes that it wrote down before their first signals (begun.py).
+    noted: the processes and containers that it wrote down before their first signals (begun.py).
     """
     begun = order.begun or {}
-    items = {(item["pid"], item["start"]): item for item in noted}
-    items |= {(item["pid"], item["start"]): item for item in begun.get("processes", ())}
-    if not items and not begun.get("containers"):
+    known = [*noted, *begun.get("processes", ()), *begun.get("containers", ())]
+    processes = {(item["pid"], item["start"]): dict(item) for item in known if "pid" in item}
+    containers = {item["id"]: dict(item) for item in known if "pid" not in item}
+    if not known:
         return None
-    found = Findings([dict(item) for item in items.values()], list(begun.get("containers", ())))
+    found = Findings(list(processes.values()), list(containers.values()))
     tasks = [item.get("task", {}) for item in found.processes]
     labels = [Label(task_id=task.get("task_id"), ti_id=task.get("ti_id")) for task in tasks]
     found.not_found = begun["not_found"] if "not_found" in begun else not_found(order, labels, host_names)
@@ -215,17 +231,26 @@ def process_facts(process: Process, verdict: Verdict, started_at: datetime) -> d
 
 
 def _container(end: ContainerEnd, at: ToDbClock) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "id": end.container.id[:12],
-        "name": shown(end.container.name),
-        "image": shown(end.container.image),
+    facts = {
+        **container_facts(end.container, end.verdict),
         "signals": signals_at(end.signals, at),
         "died_at": at(end.died_at).isoformat() if end.died_at is not None else None,
-        **_why(end.verdict),
     }
     if end.died_at is None:
-        facts["alive"] = end.refused or "still running after SIGKILL"
+        facts["alive"] = end.refused or end.problem or "still running after SIGKILL"
+    if end.noticed is not None:
+        facts["noticed"] = end.noticed
     return facts
+
+
+def container_facts(container: Container, verdict: Verdict) -> dict[str, Any]:
+    """Which container it is and why it is to end."""
+    return {
+        "id": container.id[:12],
+        "name": shown(container.name),
+        "image": shown(container.image),
+        **_why(verdict),
+    }
 
 
 def is_superseded(hunt: Hunt) -> bool:

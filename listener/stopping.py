@@ -16,14 +16,14 @@ from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
 from dagstop.kill.hunt import Hunt
-from dagstop.kill.quarry import Quarries, Sent
+from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
-from dagstop.model import Process, Role, StopOrder, Verdict
+from dagstop.model import Process, Role, StopOrder
 from dagstop.notices import Link, News
 from dagstop.outside.procfs import ProcFS
-from dagstop.report import Findings, findings, is_superseded, process_facts, resumed, signals_at, summary
+from dagstop.report import Findings, findings, is_superseded, resumed, summary
 from dagstop.tally import Tally
-from dagstop.work import Work
+from dagstop.work import Notes, Work
 
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
@@ -57,6 +57,8 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
+        self._notes = Notes(begun, self._clock)
+        containers.note = self._notes.container
         self.tally = Tally()
 
     @property
@@ -104,19 +106,13 @@ class Stopping:
             return False
         if not self._ended.may_begin(order.id):
             return False  # its report is still on the way
-        work = Work(Hunt(order, self._config.grace, note=partial(self._note, order.id)))
+        work = Work(Hunt(order, self._config.grace, note=partial(self._notes.process, order.id)))
         work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
         if work.earlier is not None:
             for identity, sent in work.earlier.sent().items():
                 work.hunt.earlier[identity] = [(name, self._clock.from_db(at)) for name, at in sent]
         self._works[order.id] = work
         return True
-
-    def _note(self, order_id: int, process: Process, verdict: Verdict, sent: list[Sent]) -> None:
-        if not self._config.dry_run:
-            facts = process_facts(process, verdict, self._clock.started_at(process))
-            signals = signals_at(sent, self._clock.to_db)
-            self._begun.note(order_id, {**facts, "signals": signals, "died_at": None})
 
     def _begin(self, works: list[Work]) -> None:
         """Signal what is known to be the run's, then what is new; a look at everything follows."""
@@ -199,7 +195,7 @@ class Stopping:
                 self._send(work, None)  # so that it is known if this listener is cut off
 
     def _ask_engines(self, works: list[Work], around: Surroundings, since: float = float("inf")) -> None:
-        if not self._containers.any_engine:
+        if not self._containers.any_engine and not any(work.known() for work in works):
             for work in works:
                 work.containers_clean = True
             return
@@ -210,7 +206,7 @@ class Stopping:
             work.asked_engine = True
             # only a pass that begins when no process is left can be the last one
             work.containers_clean = not work.hunt.alive() and work.hunt.clean and work.hunt.looked > 0
-        quests = [Quest(work.hunt.order, tuple(work.clients.values())) for work in asking]
+        quests = [Quest(work.hunt.order, tuple(work.clients.values()), work.known()) for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay, since=since)
 
@@ -222,9 +218,7 @@ class Stopping:
             work.problem = found.problem
             self._send(work, None)
         work.problem = found.problem
-        for end in found.ends:
-            work.ends[end.container.id] = end
-        work.spared = {container.id: (container, verdict) for container, verdict in found.spared}
+        work.take(found, self._clock.to_db)
         living = any(end.died_at is None for end in found.ends)
         if found.problem is not None or (found.ends and not living and not self._config.dry_run):
             work.containers_clean = False

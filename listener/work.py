@@ -5,11 +5,33 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from dagstop.begun import Begun
+from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import Client, Container
+from dagstop.kill.container_hunt import Found
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
-from dagstop.model import Verdict
-from dagstop.report import Findings
+from dagstop.kill.quarry import Sent, now
+from dagstop.model import Process, Verdict
+from dagstop.report import Findings, ToDbClock, container_facts, process_facts, signals_at
+
+
+class Notes:
+    """Writes down who is about to be signalled, as a report would put it."""
+
+    def __init__(self, begun: Begun, clock: Clock) -> None:
+        self._begun = begun
+        self._clock = clock
+
+    def process(self, order_id: int, process: Process, verdict: Verdict, sent: list[Sent]) -> None:
+        facts = process_facts(process, verdict, self._clock.started_at(process))
+        signals = signals_at(sent, self._clock.to_db)
+        self._begun.note(order_id, {**facts, "signals": signals, "died_at": None})
+
+    def container(self, order_id: int, container: Container, verdict: Verdict, name: str) -> None:
+        signals = signals_at([(name, now())], self._clock.to_db)
+        facts = container_facts(container, verdict)
+        self._begun.note(order_id, {**facts, "signals": signals, "died_at": None})
 
 
 @dataclass(slots=True)
@@ -27,4 +49,23 @@ class Work:
     next_look: float = 0.0
     next_glance: float = float("inf")  # its last process died: did it leave something behind?
     told: bool = False  # its first signals are on the way to the database
-    earlier: Findings | None = None
+    earlier: Findings | None = None  # what an earlier listener did, or this one before a late starter
+
+    def known(self) -> tuple[str, ...]:
+        """Containers that were signalled and neither seen dead nor given up."""
+        ends = [i for i, end in self.ends.items() if end.problem is not None and end.died_at is None]
+        before = self.earlier.containers if self.earlier is not None else []
+        return (*ends, *(item["id"] for item in before if item["died_at"] is None and "alive" not in item))
+
+    def take(self, found: Found, to_db: ToDbClock) -> None:
+        """What a pass over the engines found for the order."""
+        for end in found.ends:
+            if (before := self.ends.get(end.container.id)) is not None:
+                end.signals[:0] = before.signals  # the engine died amid it
+            self.ends[end.container.id] = end
+        for ident, moment in found.gone.items():
+            if (gone := self.ends.get(ident)) is not None:
+                gone.died_at, gone.noticed = moment, "gone when the engine was back"
+            if self.earlier is not None:
+                self.earlier.see_container_gone(ident, to_db(moment))
+        self.spared = {container.id: (container, verdict) for container, verdict in found.spared}

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from dagstop.evidence.cidfiles import CidFiles
 from dagstop.evidence.containers import Client, Container, judge_container, read_client
@@ -36,6 +37,7 @@ class Quest:
 
     order: StopOrder
     clients: tuple[Client, ...] = ()
+    known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
 
 
 @dataclass(slots=True)
@@ -46,6 +48,10 @@ class Found:
     ends: list[ContainerEnd] = field(default_factory=list)
     spared: list[tuple[Container, Verdict]] = field(default_factory=list)
     problem: str | None = None  # an engine that did not answer: to be tried again
+    running: set[str] = field(default_factory=set)  # of the known ones
+    gone: dict[str, datetime] = field(
+        default_factory=dict
+    )  # those of the known ones that do not run any more
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class ContainerHunts:
     grace: float
     wake_main: Callable[[], None]
     dry_run: bool = False
+    note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
     results: deque[Found] = field(default_factory=deque)
     _seen: bool = False  # an engine was there since the listener started
     _learning: threading.Thread = field(default_factory=threading.Thread)
@@ -133,14 +140,25 @@ class ContainerHunts:
         found = {id(quest): Found(quest.order.id or 0) for quest in quests}
         pending: list[tuple[Found, Future[ContainerEnd]]] = []
         try:
+            begun = now()
+            if any(quest.known for quest in quests) and not self.any_engine and self._shims():
+                raise EngineUnreachable("no Docker engine is there, and containers run")
             for engine in self.engines:
                 if engine.exists or self._seen:
                     pending += self._engine(engine, quests, found, around, to_db_clock, since)
             for result, future in pending:
                 try:
-                    result.ends.append(future.result())
+                    result.ends.append(end := future.result())
+                    result.problem = end.problem or result.problem
                 except EngineUnreachable as exc:
                     result.problem = str(exc)
+            for quest in quests:
+                result = found[id(quest)]
+                if result.problem is None:
+                    result.gone = dict.fromkeys(set(quest.known) - result.running, begun)
+        except EngineUnreachable as exc:
+            for result in found.values():
+                result.problem = str(exc)
         except Exception as exc:
             # one order's trouble must not leave the others without an answer
             log.exception(event("container pass failed"))
@@ -176,17 +194,25 @@ class ContainerHunts:
                 named = _named(engine, client, self.proc, self._cidfiles.of(client))
                 if named is not None:
                     candidates[named.id] = (named, client)
+            known = [container for container in containers if container.id.startswith(quest.known or ("?",))]
+            result.running |= {ident for ident in quest.known for c in known if c.id.startswith(ident)}
+            candidates = {c.id: (c, None) for c in known} | candidates
             for container, through in candidates.values():
                 created = to_db_clock(container.created_at)
                 verdict = judge_container(quest.order, container, through, created, around)
+                if verdict.decision is Decision.FOREIGN and container in known:
+                    verdict = Verdict(Decision.KILL, "it was signalled under this order before")
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
                 elif verdict.decision is Decision.KILL:
-                    pending.append((result, self._end(engine, container, verdict)))
+                    pending.append((result, self._end(engine, quest.order, container, verdict)))
         return pending
 
-    def _end(self, engine: Engine, container: Container, verdict: Verdict) -> Future[ContainerEnd]:
+    def _end(
+        self, engine: Engine, order: StopOrder, container: Container, verdict: Verdict
+    ) -> Future[ContainerEnd]:
         future: Future[ContainerEnd] = Future()
+        note = partial(self.note, order.id or 0, container, verdict)
 
         def end() -> None:
             try:
@@ -194,7 +220,9 @@ class ContainerHunts:
                     future.set_result(
                         ContainerEnd(container, verdict, died_at=now())
                         if self.dry_run
-                        else end_container(engine, container, verdict, self.proc, grace=self.grace)
+                        else end_container(
+                            engine, container, verdict, self.proc, grace=self.grace, before_first=note
+                        )
                     )
             except BaseException as exc:
                 future.set_exception(exc)

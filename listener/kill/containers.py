@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +20,7 @@ from datetime import datetime
 from dagstop.evidence.containers import Container
 from dagstop.kill.quarry import now
 from dagstop.model import Verdict
-from dagstop.outside.engine import ContainerRefused, Engine
+from dagstop.outside.engine import ContainerRefused, Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
 
@@ -32,6 +33,8 @@ class ContainerEnd:
     signals: list[tuple[str, datetime]] = field(default_factory=list)
     died_at: datetime | None = None
     refused: str | None = None
+    problem: str | None = None  # the engine died amid it: to be looked at again
+    noticed: str | None = None  # if it was found gone later
 
 
 def end_container(
@@ -42,10 +45,12 @@ def end_container(
     *,
     grace: float,
     patience: float = 20.0,
+    before_first: Callable[[str], None] = lambda name: None,
 ) -> ContainerEnd:
     """Block until the container is seen dead, or until `patience` seconds after SIGKILL.
 
-    Raises EngineUnreachable if the engine dies on the way: then it is to be tried again.
+    before_first: told the first signal's name before it is sent. Raises EngineUnreachable if the engine
+    dies before that; afterwards `problem` says so. Either way it is to be tried again.
     """
     end = ContainerEnd(container, verdict)
     start = _start(proc, container)
@@ -56,15 +61,22 @@ def end_container(
         masks = proc.signal_masks(container.pid) if start is not None else None
         polite = masks is None or masks.handles_sigterm
         if polite:
+            before_first("SIGTERM")
             _signal(engine, end, signal.SIGTERM, init)
             _thaw(engine, container)
             _wait(engine, end, proc, start, grace)
         if end.died_at is None:
+            if not end.signals:
+                before_first("SIGKILL")
             _signal(engine, end, signal.SIGKILL, init)
             _thaw(engine, container)
             _wait(engine, end, proc, start, patience)
     except ContainerRefused as exc:
         end.refused = str(exc)
+    except EngineUnreachable as exc:
+        if not end.signals:
+            raise
+        end.problem = str(exc)
     finally:
         if init is not None:
             os.close(init)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "tally": {"model"},
     "ended": BASE | {"evidence"},
     "begun": BASE,
-    "work": BASE | {"evidence", "kill", "report"},
+    "work": BASE | {"evidence", "kill", "report", "begun"},
     "stopping": BASE | {"evidence", "kill", "notices", "report", "work", "ended", "begun", "tally"},
     "daemon": BASE | {"evidence", "kill", "notices", "stopping", "begun"},
     "page": BASE | {"commands", "tally"},  # a process of its own
