@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import datetime
 
 from dagstop.evidence.index import Index, names_of
 from dagstop.evidence.watch import Watch
@@ -27,6 +28,7 @@ MOST = 5000
 class _Ended:
     """No more than it takes to find late starters: there may be thousands."""
 
+    created_at: datetime
     names: tuple[Hashable, ...]  # under which an index has what may be the order's
     at: float  # monotonic seconds
     looked_at: set[Identity] | None
@@ -45,7 +47,9 @@ class EndedOrders:
     def remember(self, order: StopOrder, looked_at: set[Identity]) -> None:
         assert order.id is not None
         self._orders.pop(order.id, None)
-        self._orders[order.id] = _Ended(names_of(order), time.monotonic(), looked_at or None)
+        self._orders[order.id] = _Ended(
+            order.created_at, names_of(order), time.monotonic(), looked_at or None
+        )
         if len(self._orders) > MOST:
             del self._orders[next(iter(self._orders))]
         self._searched = None
@@ -54,11 +58,15 @@ class EndedOrders:
         """True for an order that was ended here lately: it is taken up again for a late starter."""
         return order_id in self._orders
 
-    def may_begin(self, order_id: int) -> bool:
+    def may_begin(self, order: StopOrder) -> bool:
         """False for an order that was ended here and has no late starter."""
-        if order_id in self._orders and order_id not in self._reopening:
+        assert order.id is not None
+        ended = self._orders.get(order.id)
+        if ended is not None and ended.created_at != order.created_at:
+            del self._orders[order.id]  # dagstop was uninstalled and installed again: ids began anew
+        elif ended is not None and order.id not in self._reopening:
             return False
-        self._reopening.discard(order_id)
+        self._reopening.discard(order.id)
         return True
 
     def reopen(self) -> set[int]:

@@ -76,6 +76,7 @@ class Link:
     _more: bool = False  # the last sweep was cut short: there may be more open orders
     _begun: bool = False  # False: stand by, connected, for another listener of this host works still
     _stopping: bool = False
+    _attempt: int = 0  # how often in a row it did not come as far as a heartbeat
 
     def __post_init__(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -128,22 +129,20 @@ class Link:
             pass  # the pipe is full of reasons to wake up
 
     def _run(self) -> None:
-        attempt = 0
         while not self._stopping:
             connection: Connection | None = None
             try:
                 connection = connect(self.url, f"dagstop listen {self.host}")
                 self._listen(connection)
-                attempt = 0
                 self._stand_by(connection)
                 self._serve(connection)
             except psycopg2.Error as exc:
-                attempt += 1
+                self._attempt += 1
                 self.reconnects += self.state != "connecting"
                 self.state = "connecting"
-                delay = min(SLOWEST_RETRY, 0.1 * 2**attempt) * random.uniform(0.7, 1.0)
+                delay = min(SLOWEST_RETRY, 0.1 * 2 ** min(self._attempt, 10)) * random.uniform(0.7, 1.0)
                 why = one_line(exc, self.url)
-                facts = {"attempt": attempt, "retry_in": f"{delay:.1f}s", **_remedy(exc)}
+                facts = {"attempt": self._attempt, "retry_in": f"{delay:.1f}s", **_remedy(exc)}
                 log.warning(event("database lost", why=why, **facts))
                 self._pause(delay)
             finally:
@@ -186,6 +185,7 @@ class Link:
         self._send(connection)  # first, or the sweep would bring orders that are done
         self._sweep(connection)
         self._beat(connection)
+        self._attempt = 0
         now = time.monotonic()
         # until that heartbeat others may have closed an order without this host: it is swept once more
         next_sweep, next_beat = now, now + HEARTBEAT
@@ -291,7 +291,8 @@ def _readable(row: dict[str, Any]) -> StopOrder | None:
 def _remedy(exc: psycopg2.Error) -> dict[str, str]:
     """What an operator can do about it, where that is plain."""
     if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
-        return {"do": "run `dagstop install`"}
+        # not there (or no more), or of an earlier release than this listener
+        return {"do": "run `dagstop install`, of this release or a later one"}
     if isinstance(exc, errors.InsufficientPrivilege):
         return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
     return {}

@@ -104,7 +104,7 @@ class Stopping:
         if order.id in self._works:
             self._works[order.id].hunt.order = order
             return False
-        if not self._ended.may_begin(order.id):
+        if not self._ended.may_begin(order):
             return False  # its report is still on the way
         work = Work(Hunt(order, self._config.grace, note=partial(self._notes.process, order.id)))
         work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
