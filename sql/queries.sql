@@ -71,14 +71,16 @@ order by id desc
 limit 100;
 
 -- fail_run --
+-- here and below: the columns of Airflow's are compared as text with text, or Postgres would prefer the operator
+-- that a stranger made for their very type in a schema on the path of whoever types `dagstop stop`
 with changed as (
     update {airflow}.dag_run
     set state = 'failed', end_date = coalesce(end_date, now())
-    where dag_id = %(dag_id)s and run_id = %(run_id)s and state is distinct from 'failed'
+    where dag_id::text = %(dag_id)s::text and run_id::text = %(run_id)s::text and state::text is distinct from 'failed'::text
     returning 1
 )
 select
-    exists (select from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s) as found,
+    exists (select from {airflow}.dag_run where dag_id::text = %(dag_id)s::text and run_id::text = %(run_id)s::text) as found,
     (select count(*) from changed) as changed;
 
 -- stop_again --
@@ -95,31 +97,31 @@ select exists (
 with changed as (
     update {airflow}.task_instance
     set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
-    where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
-        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    where dag_id::text = %(dag_id)s::text and run_id::text = %(run_id)s::text and task_id::text = %(task_id)s::text
+        and (state is null or state::text <> all (array['success', 'failed', 'skipped', 'upstream_failed', 'removed']))
     returning 1
 )
 select
     exists (
         select from {airflow}.task_instance
-        where dag_id = %(dag_id)s and run_id = %(run_id)s and task_id = %(task_id)s
+        where dag_id::text = %(dag_id)s::text and run_id::text = %(run_id)s::text and task_id::text = %(task_id)s::text
     ) as found,
     (select count(*) from changed) as changed;
 
 -- fail_task_by_date --
 with run as (
-    select execution_date from {airflow}.dag_run where dag_id = %(dag_id)s and run_id = %(run_id)s
+    select execution_date from {airflow}.dag_run where dag_id::text = %(dag_id)s::text and run_id::text = %(run_id)s::text
 ), changed as (
     update {airflow}.task_instance
     set state = 'failed', end_date = now(), duration = coalesce(extract(epoch from now() - start_date), duration)
-    where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
-        and (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))
+    where dag_id::text = %(dag_id)s::text and execution_date = (select execution_date from run) and task_id::text = %(task_id)s::text
+        and (state is null or state::text <> all (array['success', 'failed', 'skipped', 'upstream_failed', 'removed']))
     returning 1
 )
 select
     exists (
         select from {airflow}.task_instance
-        where dag_id = %(dag_id)s and execution_date = (select execution_date from run) and task_id = %(task_id)s
+        where dag_id::text = %(dag_id)s::text and execution_date = (select execution_date from run) and task_id::text = %(task_id)s::text
     ) as found,
     (select count(*) from changed) as changed;
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import threading
+import time
 from pathlib import Path
 
+from dagstop.lab.postgres import connect
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
@@ -35,10 +40,14 @@ def test_another_users_process_that_names_the_run_is_spared_with_the_reason(
 
 def test_a_recorded_pid_alone_kills_nobody(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     bystander = tasks.start(["sleep", "7811"], {"PATH": os.environ["PATH"]}, session=True)
+    sshd = "import setproctitle, time; setproctitle.setproctitle('sshd: airflow [priv]'); time.sleep(600)"
+    named = tasks.environment("dag", "run", "t6", FILL="x" * 1000)
+    daemon = tasks.start([sys.executable, "-c", sshd], named, session=True)
+    wait_for("sshd: airflow [priv]", timeout=60)
     postgres = airflow_db.one("select pid from pg_stat_activity where backend_type = 'checkpointer'")
     with Listener(airflow_db.url, tmp_path) as listener:
         assert listener.process is not None
-        pids = (1, 2, listener.process.pid, os.getpid(), postgres, bystander.pid, -1, 0)
+        pids = (1, 2, listener.process.pid, os.getpid(), postgres, bystander.pid, daemon.pid, -1, 0)
         airflow_db.add_run()
         for number, pid in enumerate(pids):
             airflow_db.add_task(f"t{number}", pid=pid, hostname="host-1", job_id=number)
@@ -46,6 +55,7 @@ def test_a_recorded_pid_alone_kills_nobody(airflow_db: AirflowDatabase, tmp_path
         (report,) = listener.wait_for_reports(1)
         assert report["detail"]["processes"] == [], show(report)
         assert listener.process.poll() is None and bystander.poll() is None
+        assert daemon.poll() is None
     assert airflow_db.one("select count(*) = 1 from pg_stat_activity where pid = %s", (postgres,))
 
 
@@ -103,3 +113,85 @@ def test_a_hosts_name_is_escaped_too(airflow_db: AirflowDatabase) -> None:
     wait = ("stop", "dag", "run", "--wait", "--timeout", "0.1", "--database-url", airflow_db.url)
     said = dagstop(*wait, check=False).stdout
     assert "done\\x1b[2J: stopped" in said and "late\\x1b[2J" in said and "\x1b" not in said
+
+
+def test_a_host_that_the_database_names_is_escaped_too(airflow_db: AirflowDatabase) -> None:
+    role = "who\x1b[2J"
+    airflow_db.rows(f'drop role if exists "{role}"; create role "{role}" superuser login')
+    try:
+        airflow_db.add_running("run")
+        airflow_db.rows("update task_instance set hostname = %s", ("w\x1b[2J\n",))
+        airflow_db.rows("select dagstop.record_fault('p', 'XX000', %s, '{}')", ("m\x1b[2J\n",))
+        database = ("--database-url", airflow_db.url)
+        said = [dagstop("check", *database, check=False).stdout]
+        assert "host w\\x1b[2J\\n" in said[0] and "m\\x1b[2J\\n" in said[0], said[0]
+        airflow_db.rows(f"set session authorization \"{role}\"; update dag_run set state = 'failed'")
+        said += [dagstop(command, *database).stdout for command in ("status", "history")]
+        said.append(
+            dagstop("stop", "dag", "run", "--wait", "--timeout", "0.1", *database, check=False).stdout
+        )
+        assert "nobody looked: w\\x1b[2J\\n" in said[-1], said[-1]
+        for text in said:
+            assert "\\x1b[2J" in text and "\x1b" not in text, ascii(text)
+    finally:
+        airflow_db.rows(f'drop role "{role}"')
+
+
+def test_names_of_a_megabyte_hold_nothing_up(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    huge = "\x1b[2J" + "x" * 130_000  # the kernel takes no longer words
+    airflow_db.add_running("run")
+    named = tasks.environment("dag", "run", "a")
+    shouting = {**named, "AIRFLOW_CTX_DAG_RUN_ID": huge, **{f"AIRFLOW_CTX_{n}": huge for n in range(6)}}
+    tasks.start(["bash", "-c", "sleep 7841; true", *[huge] * 6], shouting, session=True)
+    tasks.start(["bash", "-c", "sleep 7842; true", "airflow", "tasks", "run", huge], named, session=True)
+    wait_for("sleep 7841"), wait_for("sleep 7842")
+    said = dagstop("ps", "--database-url", airflow_db.url, "--airflow-home", str(tmp_path)).stdout
+    assert len(said) < 20_000 and "\x1b" not in said
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)[:2000]
+        assert find("sleep 7841") and not find("sleep 7842")
+        assert len(json.dumps(report["detail"])) < 50_000
+        assert max(map(len, listener.log().splitlines())) < 5_000
+
+
+def test_a_stranger_who_rings_all_the_time_delays_nothing(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """20,000 notices a second; `FLOOD_SECONDS=60` for a minute of them."""
+    seconds = float(os.environ.get("FLOOD_SECONDS", "4"))
+    airflow_db.rows("drop role if exists r_ringer; create role r_ringer login")
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7851", tasks.environment("dag", "run", "a"))
+    tasks.bash("sleep 7852", tasks.environment("dag", "run2", "a"))
+    wait_for("sleep 7851"), wait_for("sleep 7852")
+    rung = 0
+    stop = threading.Event()
+
+    def ring() -> None:
+        nonlocal rung
+        with connect(airflow_db.user_url("r_ringer")) as connection, connection.cursor() as cursor:
+            begun = time.monotonic()
+            while not stop.is_set():
+                cursor.execute("select count(pg_notify('dagstop', n::text)) from generate_series(1, 1000) n")
+                rung += 1000
+                stop.wait(max(0.0, begun + rung / 20_000 - time.monotonic()))
+
+    ringer = threading.Thread(target=ring)
+    with Listener(airflow_db.url, tmp_path) as listener:
+        ringer.start()
+        try:
+            assert not stop.wait(seconds)
+            airflow_db.set_run("failed")
+            (report,) = listener.wait_for_reports(1, timeout=60)
+        finally:
+            stop.set()
+            ringer.join()
+        assert report["outcome"] == "stopped" and not find("sleep 7851") and find("sleep 7852")
+        assert "lost" not in listener.log() and len(listener.log()) < 20_000
+        assert listener.stop() == 0
+    airflow_db.rows("drop role r_ringer")
+    print(f"{rung} notices in {seconds} s")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import psycopg2
 import pytest
 
 from dagstop.lab.postgres import rows
+from dagstop.outside.database import connect, query
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import dagstop
 
 ROLES = ("r_airflow", "r_dba", "r_listener", "r_stranger")
 SECRETS = (
@@ -183,3 +186,22 @@ def test_a_hosts_name_outlives_no_role_and_no_keeping(db: AirflowDatabase) -> No
     db.rows("update dagstop.host_role set seen_on = current_date - 100")
     rows(db.user_url("r_listener"), BEAT.format("old"))
     assert db.rows("select host, seen_on = current_date from dagstop.host_role") == [("old", True)]
+
+
+@one_server
+@pytest.mark.parametrize("task", [(), ("--task-id", "a")], ids=["run", "task"])
+def test_who_types_stop_calls_no_operator_of_a_strangers(db: AirflowDatabase, task: tuple[str, ...]) -> None:
+    """An operator for exactly varchar in schema public, where before Postgres 15 everybody may make one."""
+    db.rows(
+        "create function same(varchar, varchar) returns boolean language plpgsql as"
+        " $$ begin raise 'hijacked as %', current_user; end $$;"
+        " create operator public.= (leftarg = varchar, rightarg = varchar, function = same);"
+        " create operator public.<> (leftarg = varchar, rightarg = varchar, function = same)"
+    )
+    with pytest.raises(psycopg2.Error, match="hijacked as postgres"):  # it is a trap indeed
+        db.rows("select from dag_run where run_id = 'run'")
+    dagstop("stop", "dag", "run", *task, "--database-url", db.url)
+    assert set(db.rows("select state::text from task_instance")) == {("failed",)}
+    with contextlib.closing(connect(db.url, "test")) as connection:
+        for name in ("task_hosts", "running_in_failed_runs", "listeners", "recent_faults"):
+            query(connection, name)
