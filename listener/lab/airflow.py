@@ -187,6 +187,10 @@ class Airflow(Records):
         """Clear the task instance as the web UI does, so that it and its run run again."""
         self.web.clear_task(dag_id, run_id, task_id, self._date_text(dag_id, run_id))
 
+    def retry_task_by_ui(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Set the task instance to up_for_retry as the web UI does (not 3.x, which has no such thing)."""
+        self.web.retry_task(dag_id, run_id, task_id, self._date_text(dag_id, run_id))
+
     def _date_text(self, dag_id: str, run_id: str) -> str:
         return self.date(dag_id, run_id).isoformat(sep=" ", timespec="microseconds")
 
@@ -227,6 +231,31 @@ class Airflow(Records):
         shell = os.path.basename(process.executable) in ("bash", "dash", "sh")
         return shell and any("airflow run " in part for part in process.command)
 
+    # -- the command line --------------------------------------------------------------------------
+
+    def begin(self, log: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `airflow ARGUMENTS`, with two workers if it executes tasks; its output goes to `log`."""
+        with self._log(log).open("ab") as output:
+            process = subprocess.Popen(
+                [str(self._venv / "bin" / "airflow"), *arguments],
+                env=self.environment | {"AIRFLOW__CORE__PARALLELISM": "2"},
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._former.append(process)
+        self._family.adopt(process.pid)
+        return process
+
+    def printed(self, log: str) -> str:
+        """What the processes with the log so named have printed."""
+        return self._log(log).read_text(errors="replace")
+
+    def _log(self, name: str) -> Path:
+        return self.home / "output" / f"{name}.log"
+
     # -- tools -------------------------------------------------------------------------------------
 
     def _run(self, command: Sequence[str]) -> None:
@@ -246,7 +275,7 @@ class Airflow(Records):
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         if name in self._started:
             self._former.append(self._started[name])
-        with (self.home / "output" / f"{name}.log").open("ab") as output:
+        with self._log(name).open("ab") as output:
             self._started[name] = subprocess.Popen(
                 [str(self._venv / "bin" / command[0]), *command[1:]],
                 env=self.environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.cookiejar
 import json
 import re
@@ -75,14 +76,32 @@ class Web:
             body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "reset_dag_runs": True}
             self._api("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
+    def retry_task(self, dag_id: str, run_id: str, task_id: str, date: str) -> None:
+        """The task instances' page, "Set state to 'up_for_retry'" (not 3.x); `date` as in `fail_task`."""
+        if self._generation == 1:
+            self._classic_action("/admin/taskinstance/", "set_retry", _classic_row(task_id, dag_id, date))
+            return
+        self._log_in()
+        wanted = {"_flt_3_dag_id": dag_id, "_flt_3_run_id": run_id, "_flt_3_task_id": task_id}
+        page = self._open("GET", "/taskinstance/list/?" + urllib.parse.urlencode(wanted)).decode()
+        rows = re.findall(r'name="rowid"[^>]*value="([^"]+)"', page)
+        if len(rows) != 1:
+            raise WebError(f"{len(rows)} rows of {dag_id} {run_id} {task_id}")
+        form = {"csrf_token": _token(page), "action": "set_retry", "rowid": html.unescape(rows[0])}
+        answer = self._open(
+            "POST", "/taskinstance/action_post", urllib.parse.urlencode(form).encode()
+        ).decode()
+        if "task instances were set to" not in answer:
+            raise WebError(f"the page does not say that {task_id} was set to up_for_retry")
+
+    def _log_in(self) -> None:
+        form = {"username": USER, "password": PASSWORD}
+        form["csrf_token"] = _token(self._open("GET", "/login/").decode())
+        self._open("POST", "/login/", urllib.parse.urlencode(form).encode())
+
     def _classic_action(self, page: str, action: str, row_id: str) -> None:
-        html = self._open("GET", page).decode()
-        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', html) or re.search(
-            r'value="([^"]+)"[^>]*name="csrf_token"', html
-        )
         form = {"url": page, "action": action, "rowid": row_id}
-        if found:
-            form["csrf_token"] = found.group(1)
+        form["csrf_token"] = _token(self._open("GET", page).decode())
         answer = self._open("POST", f"{page}action/", urllib.parse.urlencode(form).encode())
         if b"Failed" in answer and b"alert-danger" in answer:
             raise WebError(f"{page} {action} {row_id}: the page reports a failure")
@@ -113,6 +132,12 @@ class Web:
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")[:500]
             raise WebError(f"{method} {path}: {error.code} {text}") from error
+
+
+def _token(page: str) -> str:
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+    found = found or re.search(r'value="([^"]+)"[^>]*name="csrf_token"', page)
+    return found.group(1) if found else ""
 
 
 def _classic_row(task_id: str, dag_id: str, date: str) -> str:
