@@ -7,7 +7,7 @@ ALONE := $(BIN)/python -m dagstop.lab.namespace
 SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench chaos matrix lint format release-dump clean
+.PHONY: help demo test e2e bench chaos matrix lint format docs release-dump clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed ## Formatting, lint and types
 format: $(VENV)/.installed ## Bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed ## Renew docs/reference.md, which is made from the code
+	$(BIN)/python -m tests.reference
 
 release-dump: $(VENV)/.installed ## Keep what this release leaves in a database, for the next one's upgrade tests
 	$(ALONE) $(BIN)/python -m tests.releases

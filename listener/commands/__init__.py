@@ -23,6 +23,7 @@ _HOME = {
     "stop": "stop",
     "policy": "policy",
     "systemd": "systemd",
+    "completion": "completion",
     "demo": "demo",
 }
 

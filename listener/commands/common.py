@@ -28,7 +28,9 @@ database_option = click.option(
     metavar="URL",
     help="Airflow's metadata database; by default what Airflow itself is configured with.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+json_option = click.option(
+    "--json", "as_json", envvar="DAGSTOP_JSON", is_flag=True, help="Print the facts as JSON."
+)
 
 
 def airflow_options(function: Function) -> Function:

@@ -7,10 +7,14 @@ import click
 from dagstop.commands.common import database_option, url_of
 from dagstop.outside.database_url import redact
 
+sql_option = click.option(
+    "--sql", "as_sql", envvar="DAGSTOP_SQL", is_flag=True, help="Print the script for a DBA; change nothing."
+)
+
 
 @click.command()
 @database_option
-@click.option("--sql", "as_sql", is_flag=True, help="Print the script for a DBA; change nothing.")
+@sql_option
 @click.option("--heal", is_flag=True, help="Only attach triggers that were lost; never install or upgrade.")
 def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
     """Put triggers, tables and functions into Airflow's database, or upgrade those of an earlier release.
@@ -46,7 +50,7 @@ def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
 
 @click.command()
 @database_option
-@click.option("--sql", "as_sql", is_flag=True, help="Print the script for a DBA; change nothing.")
+@sql_option
 def uninstall(database_url: str | None, as_sql: bool) -> None:
     """Take everything of dagstop's out of the database, its history included."""
     from dagstop import install as installing

@@ -46,7 +46,7 @@ from dagstop.page.keeper import Keeper
 )
 @click.option("--http-token", metavar="TOKEN", help="Who asks must know it. Better set DAGSTOP_HTTP_TOKEN.")
 @click.option("--http-token-file", metavar="FILE", help="The same, read from a file.")
-@click.option("--verbose", "-v", is_flag=True)
+@click.option("--verbose", "-v", is_flag=True, help="Log what is looked at, too.")
 def listen(
     database_url: str | None,
     airflow_homes: tuple[str, ...],

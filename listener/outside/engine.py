@@ -167,4 +167,13 @@ def _moment(text: str) -> datetime:
 
 
 def _short(exc: BaseException) -> str:
+    """Why there was no answer, in the kernel's words: the libraries between wrap them four times."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        for inner in (cause, *cause.args):
+            if isinstance(inner, OSError) and inner.strerror:
+                return inner.strerror
+            if isinstance(inner, TimeoutError):
+                return f"no answer within {TIMEOUT:g} s"
+        cause = cause.__cause__ or cause.__context__
     return " ".join(str(exc).split())[:200]

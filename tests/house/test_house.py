@@ -98,9 +98,3 @@ def test_no_sql_in_python_outside_migrations_and_the_lab() -> None:
             continue
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not pattern.search(line) or allowed.search(line), f"{path.name}: {line.strip()}"
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
-def test_links_in_the_documentation_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
