@@ -17,7 +17,7 @@ from pathlib import Path
 from dagstop.install import install
 from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server, binaries, rows
-from tests.chaos.faults import CLOCKS, FAULTS
+from tests.chaos.faults import CLOCKS, FAULTS, MASS
 from tests.chaos.leak import leak
 from tests.chaos.network import loopback_up
 from tests.chaos.scene import FULL, SMALL, House, Scene, Size
@@ -95,7 +95,7 @@ def row_of(name: str, scene: Scene, verdict: Verdict) -> tuple[str, ...]:
 def scene_of(house: House, name: str) -> Iterator[Scene]:
     ahead = CLOCKS.get(name, 0)
     if not ahead:
-        with Scene(house, house.server, name) as scene:
+        with Scene(house, house.server, name, mass=name == MASS) as scene:
             yield scene
         return
     with postgres(ahead) as server, Scene(house, server, name, clock_ahead=float(ahead)) as scene:

@@ -198,6 +198,15 @@ def out_of_order(scene: Scene) -> None:
         scene.pause()
 
 
+def at_once(scene: Scene) -> None:
+    """Every run has a group, and all of them are failed by one UPDATE."""
+    runs = scene.keep(len(scene.runs))
+    scene.listener.start()
+    scene.fail(runs)
+    scene.injected()
+    scene.begin()
+
+
 def two_listeners(scene: Scene) -> None:
     """One works, one waits: SIGKILL the one that works, and fail a run at that very moment."""
     runs = scene.keep(min(10, len(scene.groups) // 2), alive=True)
@@ -228,6 +237,7 @@ def _waiting(scene: Scene, number: int) -> Listener:
     return listener.start("connected")
 
 
+MASS = "all groups failed by one UPDATE"
 FAULTS: dict[str, Callable[[Scene], None]] = {
     "none": nothing,
     "listener killed at any instant": listener_killed,
@@ -244,5 +254,6 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "Docker engine restarted": engine_restarted,
     "Docker engine hung": engine_hung,
     "disk full for log and state": disk_full,
+    MASS: at_once,
 }
 CLOCKS = {"database's clock 10 min ahead": 600, "database's clock 10 min behind": -600}

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg2
@@ -32,10 +32,11 @@ class Size:
     bystanders: int
     seconds: float  # over which the orders are made
     long: float  # a long absence
+    mass: int  # groups that are failed by one UPDATE
 
 
-FULL = Size(orders=1000, groups=100, containers=20, bystanders=500, seconds=10, long=60)
-SMALL = Size(orders=60, groups=12, containers=2, bystanders=16, seconds=1.5, long=4)
+FULL = Size(orders=1000, groups=100, containers=20, bystanders=500, seconds=10, long=60, mass=2000)
+SMALL = Size(orders=60, groups=12, containers=2, bystanders=16, seconds=1.5, long=4, mass=60)
 
 
 @dataclass
@@ -59,11 +60,14 @@ class Scene:
     times: int = 0  # how often the fault was injected
     note: str = ""
     ordered: dict[str, float] = field(default_factory=dict)  # run_id -> time.monotonic() of its commit
+    mass: bool = False  # every run has a group, but for two with a container
     clock_ahead: float = 0.0  # seconds that the database's clock is ahead of ours
     patience: float = 90.0
 
     def __post_init__(self) -> None:
         size = self.house.size
+        if self.mass:
+            size = replace(size, orders=size.mass + 2, groups=size.mass, containers=2)
         self.folder = Path(tempfile.mkdtemp(prefix="dagstop-chaos-"))
         self.proxy = Proxy(self.folder / "docker.sock", self.house.engine.url)
         self.docker_url = self.proxy.url

@@ -75,3 +75,32 @@ def test_old_rows_are_removed(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows(BEAT, ("one",))
     for table in ("stop_order", "stop_target", "report", "refused_write"):
         assert airflow_db.one(f"select count(*) from dagstop.{table}") == 0, table
+
+
+def test_what_is_older_than_keep_seconds_goes_bit_by_bit(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_runs(1100)
+    airflow_db.rows("update dag_run set state = 'failed'")
+    airflow_db.rows(
+        "insert into dagstop.report (order_id, host, outcome) select id, 'one', 'stopped' from dagstop.stop_order"
+    )
+    airflow_db.rows(
+        "insert into dagstop.fault (place, sqlstate, message) select 'p', 'x', 'm' from generate_series(1, 600)"
+    )
+    airflow_db.rows(
+        "update dagstop.stop_order set created_at = now() - interval '40 days', closed_at = now()"
+    )
+    airflow_db.rows("update dagstop.fault set at = now() - interval '40 days'")
+    airflow_db.rows("update dagstop.setting set value = '4320000' where name = 'keep_seconds'")  # 50 days
+    airflow_db.rows(BEAT, ("one",))
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1100
+    airflow_db.rows("update dagstop.setting set value = '2592000' where name = 'keep_seconds'")
+    left = []
+    for _ in range(3):
+        airflow_db.rows(BEAT, ("one",))
+        left.append(
+            airflow_db.one(
+                "select (select count(*) from dagstop.report), (select count(*) from dagstop.fault)"
+            )
+        )
+    assert left == [(600, 100), (100, 0), (0, 0)]
+    assert airflow_db.faults() == []
