@@ -38,8 +38,12 @@ some_runs = st.sets(st.sampled_from(RUNS), min_size=1).map(sorted)
 some_tasks = st.sets(st.sampled_from([f"{run}.{n}" for run in RUNS for n in range(2)]), min_size=1).map(
     sorted
 )
-statements = st.tuples(st.just("dag_run"), some_runs, run_states) | st.tuples(
-    st.just("task_instance"), some_tasks, task_states
+# with `replica` no trigger fires, by Postgres's own rule: a replication or a restore is at work
+ways = st.sampled_from(["typed"] * 4 + ["replica"])
+statements = (
+    st.tuples(st.just("dag_run"), some_runs, run_states, ways)
+    | st.tuples(st.just("task_instance"), some_tasks, task_states, ways)
+    | st.tuples(st.sampled_from(["copied out and in"]), st.just([]), st.none(), st.just("typed"))
 )
 parts = st.tuples(
     st.sampled_from(["kept", "kept", "rolled back"]), st.lists(statements, min_size=1, max_size=3)
@@ -76,22 +80,61 @@ def changed(cursor: Any, table: str, names: list[str], state: str | None) -> lis
     return list(cursor.fetchall())
 
 
-def perform(cursor: Any, part: list[tuple[str, list[str], str | None]]) -> list[tuple[str, str]]:
+def restore(cursor: Any) -> None:
+    """Both tables, as pg_dump and pg_restore would bring them back."""
+    saved = {table: io.StringIO() for table in ("dag_run", "task_instance")}
+    for table, text in saved.items():
+        cursor.copy_expert(f"copy {table} to stdout", text)
+    cursor.execute("delete from task_instance; delete from dag_run")
+    for table, text in saved.items():
+        text.seek(0)
+        cursor.copy_expert(f"copy {table} from stdin", text)
+
+
+def unfinished(cursor: Any) -> dict[str, str | None]:
+    """The task instances that are not finished, with their states."""
+    cursor.execute("select task_id, state from task_instance")
+    return {task: state for task, state in cursor.fetchall() if state not in FINAL}
+
+
+def perform(cursor: Any, part: list[tuple[str, list[str], str | None, str]]) -> list[tuple[str, str]]:
     """Type the statements; the (kind, name) of the orders that they are the cause of."""
     causes = []
-    for table, names, state in part:
+    for table, names, state, way in part:
+        before = unfinished(cursor)
+        if table == "copied out and in":
+            restore(cursor)
+            assert unfinished(cursor) == before
+            continue
         turned = changed(cursor, table, names, state)
         column = "run_id" if table == "dag_run" else "task_id"
+        if way == "replica":
+            cursor.execute("set session_replication_role = replica")
         cursor.execute(f"update {table} set state = %s where {column} = any (%s)", (state, names))
         assert cursor.rowcount == len(names)  # SQLAlchemy counts
-        if state == "failed":
+        if way == "replica":
+            cursor.execute("set session_replication_role = origin")
+            assert table != "dag_run" or unfinished(cursor) == before
+        elif state == "failed":
             causes += [(table, name) for name, _ in turned]
             if table == "dag_run" and turned:
-                cursor.execute("select task_id, state from task_instance")
                 failed = tuple(f"{name}." for name, _ in turned)
-                left = {t: s for t, s in cursor.fetchall() if t.startswith(failed) and s not in FINAL}
-                assert left == {}
+                assert {task for task in unfinished(cursor) if task.startswith(failed)} == set()
     return causes
+
+
+def stop_what_is_left(cursor: Any) -> None:
+    """`check` names every failed run of which a task runs, however it came to that; `stop` leaves nothing of it."""
+    cursor.execute("select run_id from dag_run where state = 'failed'")
+    failed = {run for (run,) in cursor.fetchall()}
+    left = unfinished(cursor)
+    cursor.execute("select run_id, tasks from dagstop.running_in_failed_runs()")
+    running = [task.partition(".")[0] for task, state in left.items() if state == "running"]
+    assert dict(cursor.fetchall()) == {run: running.count(run) for run in failed & set(running)}
+    for run in sorted(failed):
+        cursor.execute("select dagstop.stop_again('dag', %s)", (run,))
+    assert {task.partition(".")[0] for task in unfinished(cursor)} & failed == set()
+    assert {t: s for t, s in left.items() if t.partition(".")[0] not in failed} == unfinished(cursor)
 
 
 @one_server
@@ -129,6 +172,7 @@ def test_every_cause_has_its_order_and_every_order_its_cause(db: AirflowDatabase
                 == []
             )
             assert db.faults() == []
+        stop_what_is_left(cursor)
 
 
 @one_server
@@ -152,13 +196,7 @@ def test_rows_that_come_back_as_failed_are_no_order(db: AirflowDatabase) -> None
     db.rows("set session_replication_role = replica; update dag_run set state = 'failed' where run_id = 'r0'")
     assert db.states()["r0.0"] == "running"
     with connect(db.url) as connection, connection.cursor() as cursor:
-        saved = {table: io.StringIO() for table in ("dag_run", "task_instance")}
-        for table, text in saved.items():
-            cursor.copy_expert(f"copy {table} to stdout", text)
-        cursor.execute("delete from task_instance; delete from dag_run")
-        for table, text in saved.items():
-            text.seek(0)
-            cursor.copy_expert(f"copy {table} from stdin", text)
+        restore(cursor)
     assert len(db.states()) == 6
     assert db.one("select count(*) from dagstop.stop_order") == 0
     assert db.faults() == []
