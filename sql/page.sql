@@ -85,7 +85,7 @@ where o.id = %(id)s;
 select host, outcome, first_signal_at, last_death_at, reported_at, detail
 from dagstop.report
 where order_id = %(id)s
-order by outcome = 'nothing_found', host;
+order by outcome is not distinct from 'nothing_found', outcome is not null, host;
 
 -- page_targets --
 select task_id, map_index, try_number, hostname, pid, operator, state_before, started_at, released_at

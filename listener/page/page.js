@@ -170,7 +170,7 @@ function host(row) {
       `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
       `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,
       detail.under_way ? ` · ${plural(detail.under_way, "order")} under way` : "",
-      detail.reconnects ? ` · reconnected ${detail.reconnects} ×` : ""));
+      detail.reconnects ? ` · reconnected ${detail.reconnects}\u00a0×` : ""));
 }
 
 function drawTrouble(error) {

@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,7 +19,9 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from dagstop import sql
 from dagstop.errors import DagstopError
+from dagstop.logs import event, log
 from dagstop.page import metrics
 from dagstop.page.facts import Source, health
 
@@ -80,7 +83,10 @@ class Server(ThreadingHTTPServer):
         self.token = token
         self._leave = leave  # called twice a second
         self._slots = threading.BoundedSemaphore(AT_ONCE)
-        # read now: later this process may have no right to
+        # what is read or imported at its first use otherwise: user nobody may have no right to
+        for file in ("queries", "page"):
+            sql.queries(file)
+        metrics.exposition(source.here, None)
         self.static = {
             path: ((files(__package__) / name).read_bytes(), kind) for path, (name, kind) in STATIC.items()
         }
@@ -101,7 +107,10 @@ class Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no event."""
+        """A client that goes away, or is silent, is no event; all else is ours to mend."""
+        exc = sys.exc_info()[1]
+        if not isinstance(exc, ConnectionError | TimeoutError):
+            log.error(event("page request failed", why=f"{type(exc).__name__}: {exc}"))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -125,6 +134,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def version_string(self) -> str:
         return "dagstop"
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the base class refuses (a method, garbage), as our other refusals."""
+        status = HTTPStatus(code)
+        self.close_connection = True
+        self._send(status, f"{status.phrase}\n".encode(), TEXT)
 
     def log_message(self, format: str, *args: Any) -> None:
         """No access log: a browser asks every two seconds."""

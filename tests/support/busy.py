@@ -7,6 +7,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+import dagstop
 from tests.support.airflow_tables import AirflowDatabase
 
 HOSTILE = (
@@ -37,7 +38,7 @@ def listener(
     db.rows(
         "insert into dagstop.listener (host, listener_id, version, started_at, seen_at, detail) values"
         " (%s, %s, %s, now() - %s * interval '1 s', now() - %s * interval '1 s', %s)",
-        (host, str(uuid.uuid4()), detail.pop("version", "0.1.0"), up, seen_ago,
+        (host, str(uuid.uuid4()), detail.pop("version", dagstop.__version__), up, seen_ago,
          json.dumps({**DETAIL, **detail})),
     )  # fmt: skip
 

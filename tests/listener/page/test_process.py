@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -133,6 +135,61 @@ def wait_for_answer_with_token(url: str, timeout: float = 60) -> str:
             return body
         assert time.monotonic() < until, (status, body)
         time.sleep(0.1)
+
+
+@one_server
+@shape_2
+def test_the_rights_that_the_unit_leaves_are_enough(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        missing(RuntimeError("only root has rights that can be given up"))
+    (caps,) = re.findall(r"CapabilityBoundingSet=(.*)", dagstop("systemd").stdout)
+    kept = [f"+{cap.removeprefix('CAP_').lower()}" for cap in caps.split()]
+    for without, expected in (((), ""), (("+setuid",), "CAP_SETUID")):
+        listener = Listener(airflow_db.url, tmp_path, "--http", "0")
+        bounding = ",".join(["-all", *(cap for cap in kept if cap not in without)])
+        listener.command[:0] = ["setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--no-new-privs"]
+        with listener:
+            if expected:
+                listener.wait_for(expected, timeout=60)  # it serves nothing rather than as root
+                continue
+            wait_for_answer(url_of(listener) + "/healthz", 200)
+            assert status_of(page_of(listener))["Uid"].split() == ["65534"] * 4
+
+
+REHEARSED = """
+import http.client, socket, sys, threading
+from dagstop.page.facts import Here, Source
+from dagstop.page.server import Server
+bound = socket.create_server(("127.0.0.1", 0))
+source = Source(sys.argv[1], Here("worker-1", "", "0", ""))
+source.connect()
+server = Server(bound, source, None, lambda: None)
+touched = []
+late = lambda event, found: touched.append(found[0]) if event == "import" or (event == "open" and "dagstop" in str(found[0])) else None
+threading.Thread(target=server.serve_forever, daemon=True).start()
+def ask(path, method="GET", host="localhost"):
+    connection = http.client.HTTPConnection(*bound.getsockname(), timeout=60)
+    connection.request(method, path, headers={"Host": host})
+    connection.getresponse().read()
+ask("/icon.svg")  # what the client itself imports
+sys.addaudithook(late)
+for path in ("/", "/metrics", "/healthz", "/api/overview", "/api/orders?only=spared&words=%C3%BC", "/api/orders/1", "/api/orders?before=x", "/x"):
+    ask(path)
+ask("/", "POST"), ask("/", host="evil.example.org")
+source._connection.close()
+ask("/api/orders"), ask("/api/orders/1")
+print(touched)
+"""
+
+
+@one_server
+@shape_2
+def test_it_reads_no_file_and_imports_nothing_once_it_serves(airflow_db: AirflowDatabase) -> None:
+    """User nobody may have no right to, say below /root."""
+    busy.busy_day(airflow_db)
+    words = [sys.executable, "-I", "-c", REHEARSED, airflow_db.url]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stdout + done.stderr
 
 
 @one_server

@@ -12,7 +12,7 @@ import pytest
 
 from dagstop.errors import DagstopError
 from dagstop.page.address import Address, address_of, token_of
-from dagstop.page.server import AT_ONCE, STATIC
+from dagstop.page.server import AT_ONCE, STATIC, TEXT
 from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
@@ -58,7 +58,8 @@ def test_all_that_the_page_needs_is_served_and_nothing_else(page: Page) -> None:
         assert page.get(f"/api/orders?{query}")[0] in (200, 400), query
     assert page.get("/api/orders?only=everything")[0] == 400
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"):
-        assert get(page.url + "/api/overview", method=method)[0] == 501, method
+        status, body, headers = get(page.url + "/api/overview", method=method)
+        assert (status, body, headers["Content-Type"]) == (501, "Not Implemented\n", TEXT), method
 
 
 @one_server
