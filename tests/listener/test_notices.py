@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagstop.notices import HEARTBEAT
+from dagstop.notices import FULL_SWEEP, HEARTBEAT
 from dagstop.outside.database import round_trip
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
@@ -156,3 +156,15 @@ def test_systemd_is_told_that_it_is_ready_and_alive(airflow_db: AirflowDatabase,
             while (said := systemd.recv(64)) == b"WATCHDOG=1":
                 continue
             assert said == b"STOPPING=1"
+
+
+@one_server
+@shape_2
+def test_more_orders_than_are_read_at_once_wait_for_no_sweep(
+    airflow_db: AirflowDatabase, tmp_path: Path
+) -> None:
+    airflow_db.add_runs(FULL_SWEEP + 600)
+    with Listener(airflow_db.url, tmp_path, "--sweep", "86400") as listener:
+        airflow_db.wait_until("select count(*) = 1 from dagstop.listener")
+        airflow_db.rows("update dag_run set state = 'failed'")
+        listener.wait_for_reports(FULL_SWEEP + 600, timeout=180)

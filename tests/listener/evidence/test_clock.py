@@ -1,0 +1,25 @@
+"""The database's clock, as far as an exchange of messages can tell it."""
+
+from __future__ import annotations
+
+from dagstop.evidence.clock import Clock
+from dagstop.outside.procfs import ProcFS
+
+
+def test_a_slow_answer_moves_no_clock() -> None:
+    clock = Clock(ProcFS())
+    clock.bound(-3.0, 0.001)  # the answer took three seconds; the clocks may well be equal
+    assert clock.offset == 0.0
+
+
+def test_the_offset_is_moved_no_further_than_it_must() -> None:
+    clock = Clock(ProcFS())
+    clock.bound(599.0, 600.5)
+    assert clock.offset == 599.0
+    clock.bound(599.9, 602.0)
+    assert clock.offset == 599.9
+    clock.bound(590.0, 605.0)
+    assert clock.offset == 599.9
+    clock.bound(-1.0, 1.0)  # somebody set it right
+    assert clock.offset == 1.0
+    assert clock.from_db(clock.to_db(now := clock.now())) == now
