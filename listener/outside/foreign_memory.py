@@ -47,11 +47,14 @@ def environment_span(stat: bytes, most: int) -> tuple[int, int]:
 
 
 def read(pid: int, address: int, length: int) -> bytes:
-    """Bytes of a process's memory; fewer, or none, where it is gone or may not be read."""
+    """Bytes of a process's memory; none where it is gone or may not be read.
+
+    None either where a part is missing: it may be what tells another Airflow's process from ours.
+    """
     into = ctypes.create_string_buffer(length)
     here, there = _Span(ctypes.addressof(into), length), _Span(address, length)
     got = _readv()(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
-    return into.raw[: max(0, got)]
+    return into.raw if got == length else b""
 
 
 @lru_cache(maxsize=1)

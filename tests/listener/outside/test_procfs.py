@@ -146,3 +146,35 @@ def test_memory_of_another_container_is_another_boot(tmp_path: Path) -> None:
         (root / "sys/kernel/random/boot_id").write_text("b007\n")
         ids.append(ProcFS(str(root)).boot_id())
     assert len(set(ids)) == 2
+
+
+def test_files_that_end_anywhere() -> None:
+    """Of this very process, cut at each byte: never an error, never another session or parent."""
+    proc, own = ProcFS(), os.getpid()
+    stat, status = proc.read(own, "stat") or b"", proc.read(own, "status") or b""
+    whole = parse_stat(stat)
+    assert whole is not None
+    for end in range(len(stat)):
+        cut = parse_stat(stat[:end])
+        # a start time that lacks digits is another process's, which nobody signals
+        assert cut is None or (cut.state, cut.ppid, cut.pgid, cut.sid) == (
+            whole.state,
+            whole.ppid,
+            whole.pgid,
+            whole.sid,
+        )
+        assert cut is None or str(whole.start).startswith(str(cut.start))
+    whole_line = status.index(b"\n", status.index(b"SigCgt:"))
+    for end in range(len(status)):
+        masks = parse_signal_masks(status[:end])
+        assert end < whole_line or masks == parse_signal_masks(status)
+
+
+def test_a_huge_environment_is_not_cut_before_what_tells_whose_it_is() -> None:
+    environ = {f"FILL_{n}": "x" * 100_000 for n in range(14)} | {"AIRFLOW_HOME": "/srv/other"}
+    words = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(words, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert ProcFS().environ(child.pid) == {"AIRFLOW_HOME": "/srv/other"}
+        child.communicate(b"\n")
