@@ -23,6 +23,7 @@ from dagstop.notices import Link, News
 from dagstop.outside.procfs import ProcFS
 from dagstop.report import Findings, findings, is_superseded, resumed, summary
 from dagstop.tally import Tally
+from dagstop.task_logs import TaskLogs, is_supervisor_of, last_line
 from dagstop.work import Notes, Work
 
 SOON = 0.02
@@ -57,7 +58,8 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
-        self._notes = Notes(begun, self._clock)
+        self._task_logs = TaskLogs()
+        self._notes = Notes(begun, self._clock, self._task_logs)
         containers.note = self._notes.container
         self.tally = Tally()
 
@@ -106,7 +108,7 @@ class Stopping:
             return False
         if not self._ended.may_begin(order):
             return False  # its report is still on the way
-        work = Work(Hunt(order, self._config.grace, note=partial(self._notes.process, order.id)))
+        work = Work(Hunt(order, self._config.grace, note=partial(self._notes.process, order)))
         work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
         if work.earlier is not None:
             for identity, sent in work.earlier.sent().items():
@@ -119,6 +121,10 @@ class Stopping:
         around = self._survey()
         self._judge(works, around, 0.0)
         self._ask_engines(works, around, since=time.monotonic() - RECENT)
+        for work in works:
+            for process, _ in work.hunt.spared.values():
+                if is_supervisor_of(process, work.hunt.order):
+                    self._task_logs.keep(work.hunt.order, process)
         self._watch.tick()
         self._judge(works, self._survey(), 0.0)
         for work in works:
@@ -233,6 +239,8 @@ class Stopping:
         del self._works[order.id]
         result = self._findings(work)
         self._send(work, result)
+        said = last_line(order, result, result.outcome(is_superseded(work.hunt)), self._config.host_name)
+        self._task_logs.tell(order, None if self._config.dry_run else said)
         for quarry in work.hunt.quarries.values():
             if not any(quarry.identity in w.hunt.quarries for w in self._works.values()):
                 self._pool.release(quarry)

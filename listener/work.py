@@ -12,21 +12,25 @@ from dagstop.kill.container_hunt import Found
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Sent, now
-from dagstop.model import Process, Verdict
+from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.report import Findings, ToDbClock, container_facts, process_facts, signals_at
+from dagstop.task_logs import TaskLogs
 
 
 class Notes:
-    """Writes down who is about to be signalled, as a report would put it."""
+    """Writes down who is about to be signalled, as a report would put it; takes hold of the log it writes."""
 
-    def __init__(self, begun: Begun, clock: Clock) -> None:
+    def __init__(self, begun: Begun, clock: Clock, task_logs: TaskLogs) -> None:
         self._begun = begun
         self._clock = clock
+        self._task_logs = task_logs
 
-    def process(self, order_id: int, process: Process, verdict: Verdict, sent: list[Sent]) -> None:
+    def process(self, order: StopOrder, process: Process, verdict: Verdict, sent: list[Sent]) -> None:
         facts = process_facts(process, verdict, self._clock.started_at(process))
         signals = signals_at(sent, self._clock.to_db)
-        self._begun.note(order_id, {**facts, "signals": signals, "died_at": None})
+        self._begun.note(order.id or 0, {**facts, "signals": signals, "died_at": None})
+        if process.role is Role.RUNNER:
+            self._task_logs.keep(order, process)
 
     def container(self, order_id: int, container: Container, verdict: Verdict, name: str) -> None:
         signals = signals_at([(name, now())], self._clock.to_db)

@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "tally": {"model"},
     "ended": BASE | {"evidence"},
     "begun": BASE,
-    "work": BASE | {"evidence", "kill", "report", "begun"},
-    "stopping": BASE | {"evidence", "kill", "notices", "report", "work", "ended", "begun", "tally"},
+    "task_logs": BASE | {"report"},
+    "work": BASE | {"evidence", "kill", "report", "begun", "task_logs"},
+    "stopping": BASE
+    | {"evidence", "kill", "notices", "report", "work", "ended", "begun", "tally", "task_logs"},
     "daemon": BASE | {"evidence", "kill", "notices", "stopping", "begun"},
     "page": BASE | {"commands", "tally"},  # a process of its own
 }
