@@ -32,7 +32,7 @@ function title(order) {
 }
 
 export function badge(outcome) {
-  const [mood, words] = OUTCOMES[outcome] ?? ["open", "under way"];
+  const [mood, words] = outcome === null ? ["open", "under way"] : OUTCOMES[outcome] ?? ["quiet", shown(outcome)];
   return el("span", { className: `badge ${mood}` }, words);
 }
 
@@ -84,7 +84,7 @@ function head(order) {
         order.self_reported ? " (perhaps the task itself)" : "",
         order.state_before ? [", was ", name(order.state_before)] : "")),
     el("div", { className: "result" },
-      outcomes(order),
+      outcomes(order, alive, spared),
       counts.length ? el("span", { className: "count" }, counts.join(", ")) : "",
       order.targets > 0 ? el("span", { className: "count" }, plural(order.targets, "task")) : "",
       alive && !order.open ? el("span", { className: "badge bad" }, `${alive} not dead`) : "",
@@ -93,18 +93,15 @@ function head(order) {
       order.hosts.some((host) => host.problem) ? el("span", { className: "badge bad" }, "trouble") : ""));
 }
 
-// one badge for each different outcome, the worst first
-function outcomes(order) {
+// one badge for each different outcome, the worst first; two of them are said by their numbers
+function outcomes(order, alive, spared) {
   const found = new Set(order.hosts.map((host) => host.outcome));
   if (order.open) found.add(null);
-  if (Number(order.nothing_found) && !found.size) found.add("nothing_found");
-  if (!found.size) return [el("span", { className: "badge quiet" }, "no report")];
-  found.delete("unkillable"); // said with the number of those alive
-  const alive = order.hosts.some((host) => Number(host.alive));
-  if (!found.size && !alive) found.add("unkillable");
-  found.delete(order.hosts.some((host) => Number(host.spared)) ? "spared" : "");
-  const ranks = [null, "stopped", "superseded", "spared", "nothing_found"];
-  return ranks.filter((outcome) => found.has(outcome)).map(badge);
+  if (!found.size) return Number(order.nothing_found) ? badge("nothing_found") : el("span", { className: "badge quiet" }, "no report");
+  if (alive && !order.open) found.delete("unkillable");
+  if (spared) found.delete("spared");
+  const ranks = [null, "unkillable", ...Object.keys(OUTCOMES)];
+  return [...found].sort((a, b) => ranks.indexOf(a) - ranks.indexOf(b)).map(badge);
 }
 
 // Per host: commit at the left, a thin line until the first signal, a thick one until the last death.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import dagstop
 from tests.support.airflow_tables import AirflowDatabase
@@ -31,9 +31,25 @@ DETAIL = {
 }  # fmt: skip
 
 
-def listener(
-    db: AirflowDatabase, host: str, *, seen_ago: float = 3.0, up: float = 90000.0, **detail: Any
-) -> None:
+class Rows(Protocol):
+    """A database that answers."""
+
+    def rows(self, query: str, arguments: Any = None) -> list[tuple[Any, ...]]: ...
+
+
+class Session:
+    """Many statements by one connection; each call of an AirflowDatabase connects anew."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def rows(self, query: str, arguments: Any = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, arguments)
+            return list(cursor.fetchall()) if cursor.description else []
+
+
+def listener(db: Rows, host: str, *, seen_ago: float = 3.0, up: float = 90000.0, **detail: Any) -> None:
     """A row as a heartbeat writes it; times in seconds."""
     db.rows(
         "insert into dagstop.listener (host, listener_id, version, started_at, seen_at, detail) values"
@@ -56,18 +72,18 @@ def order(
         " case when %s then now() end) returning id",
         ("task" if task else "run", dag, run, task, -1 if task else None, ago, by, program, client, closed),
     )[0]
-    for index in range(targets):
-        db.rows(
-            "insert into dagstop.stop_target (order_id, task_id, map_index, try_number, hostname, pid, operator,"
-            " state_before) values (%s, %s, %s, 1, 'worker-1', %s, 'BashOperator', 'running')",
-            (number, task or f"extract_{index}", -1, 4100 + index),
-        )
-    for _ in range(refused):
-        db.rows(
-            "insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state,"
-            " application_name) values (%s, %s, %s, 'extract_0', -1, 'up_for_retry', 'airflow worker')",
-            (number, dag, run),
-        )
+    db.rows(
+        "insert into dagstop.stop_target (order_id, task_id, map_index, try_number, hostname, pid, operator,"
+        " state_before) select %s, coalesce(%s, 'extract_' || n), -1, 1, 'worker-1', 4100 + n, 'BashOperator',"
+        " 'running' from generate_series(0, %s - 1) n",
+        (number, task, targets),
+    )
+    db.rows(
+        "insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state,"
+        " application_name) select %s, %s, %s, 'extract_0', -1, 'up_for_retry', 'airflow worker'"
+        " from generate_series(1, %s)",
+        (number, dag, run, refused),
+    )
     return int(number)
 
 
@@ -78,7 +94,7 @@ def report(
     problem: str | None = None,
 ) -> None:  # fmt: skip
     """A host's report; `signal` and `death` in seconds after the order, as many items as said."""
-    created = db.one("select created_at from dagstop.stop_order where id = %s", (number,))
+    ((created,),) = db.rows("select created_at from dagstop.stop_order where id = %s", (number,))
 
     def at(seconds: float | None) -> str | None:
         return None if seconds is None else (created + timedelta(seconds=seconds)).isoformat()
@@ -115,8 +131,13 @@ def report(
     )
 
 
-def busy_day(db: AirflowDatabase) -> None:
+def busy_day(database: AirflowDatabase) -> None:
     """What an operator may find: most is well, one host is silent, one process cannot be killed."""
+    with database.connect() as connection:
+        _busy_day(Session(connection))
+
+
+def _busy_day(db: Rows) -> None:
     for number in range(1, 6):
         listener(db, f"worker-{number}", seen_ago=number, watched=number * 9)
     listener(db, "worker-6", notices="polling", uid=1000, docker=[], reconnects=4)
@@ -175,8 +196,13 @@ def busy_day(db: AirflowDatabase) -> None:
     report(db, one, "worker-2", "stopped", signal=0.0024, death=0.052, processes=2)
 
 
-def hostile_day(db: AirflowDatabase) -> None:
+def hostile_day(database: AirflowDatabase) -> None:
     """Every name that somebody else may choose is an attack."""
+    with database.connect() as connection:
+        _hostile_day(Session(connection))
+
+
+def _hostile_day(db: Rows) -> None:
     for number, text in enumerate(HOSTILE):
         listener(db, text, version=text, notices=text, docker=[text], airflow_homes=[text], host_names=[text])
         one = order(db, text, text, ago=60 + number, task=text if number % 2 else None, by=text[:60], program=text[:60],
