@@ -44,7 +44,7 @@ order by host;
 select *, clock_timestamp() as db_now from dagstop.open_order order by order_id limit %(limit)s;
 
 -- history --
-select *
+select *, clock_timestamp() as db_now
 from dagstop.history
 where (%(dag_id)s::text is null or dag_id = %(dag_id)s) and (%(run_id)s::text is null or run_id = %(run_id)s)
 order by order_id desc, host

@@ -71,6 +71,9 @@ def check(
             [["ok" if f.ok else "failed", f.name, f.said, f.do] for f in findings],
             "",
         )
+        if sys.stdout.isatty():
+            bad = sum(not finding.ok for finding in findings)
+            click.echo("\nall is well" if good else f"\n{bad} of {len(findings)} failed")
     sys.exit(0 if good else 1)
 
 

@@ -154,15 +154,24 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    short = [width for width in widths if width <= _SHORT]
+    left = console.width - sum(short) - 2 * len(columns)
+    # short facts in one piece, if that leaves the long names room enough
+    roomy = left >= _SHORT * (len(widths) - len(short))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, overflow="fold", no_wrap=roomy and width <= _SHORT)
     for row in cells:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    console.print(table)
 
 
+_SHORT = 16
 _STYLES = {
+    "kill": "bold red",
+    "spare": "yellow",
     "stopped": "green",
     "ok": "green",
     "installed": "green",
@@ -177,10 +186,23 @@ _STYLES = {
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """A time as a person says it: `3 s ago`, `2 h ago`."""
+    """A time as a person says it: `just now`, `3 s ago`, `2 h ago`."""
     if moment is None:
         return ""
-    return f"{span((now or datetime.now(timezone.utc)) - moment)} ago"
+    past = (now or datetime.now(timezone.utc)) - moment
+    return "just now" if past.total_seconds() < 1 else f"{span(past)} ago"
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """On a terminal, for a day, how long ago; else the time itself, which stays true in a file."""
+    if sys.stdout.isatty() and (now - moment).total_seconds() < 86400:
+        return ago(moment, now)
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 process`, `2 processes`, `0 containers`."""
+    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
 def span(duration: Any) -> str:

@@ -10,6 +10,7 @@ import click
 from dagstop.commands.common import (
     ago,
     ask,
+    counted,
     database_option,
     json_option,
     open_database,
@@ -17,6 +18,7 @@ from dagstop.commands.common import (
     print_table,
     span,
     url_of,
+    when,
 )
 
 
@@ -43,7 +45,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
                 row["version"],
                 ago(row["seen_at"], row["db_now"]),
                 row["detail"].get("notices"),
-                f"{row['detail'].get('watched', 0)} processes",
+                counted(row["detail"].get("watched", 0), "process"),
             ]
             for row in listeners
         ],
@@ -95,12 +97,14 @@ def history(
 def _history_line(row: dict[str, Any]) -> list[Any]:
     detail = row["detail"] or {}
     counts = [
-        f"{len(detail.get(kind, ()))} {kind}" for kind in ("processes", "containers") if detail.get(kind)
+        counted(len(found), kind)
+        for kind, found in (("process", detail.get("processes")), ("container", detail.get("containers")))
+        if found
     ]
     created: datetime = row["created_at"]
     return [
         row["order_id"],
-        f"{created.astimezone():%Y-%m-%d %H:%M:%S}",
+        when(created, row["db_now"]),
         row["dag_id"],
         row["run_id"] or row["logical_date"],
         row["task_id"] or "(all)",

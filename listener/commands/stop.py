@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from psycopg2.extensions import connection as Connection
 
 from dagstop.commands.common import (
     ask,
+    counted,
     database_option,
     json_option,
     open_database,
@@ -48,7 +50,8 @@ def stop(
     begun = time.monotonic()
     changed = _update(connection, url, dag_id, run_id, task_id)
     rows = ask(connection, url, "orders_of", dag_id=dag_id, run_id=run_id, task_id=task_id)
-    if not changed and not task_id and all(row["closed_at"] for row in rows):
+    again = not changed and not task_id and all(row["closed_at"] for row in rows)
+    if again:
         ask(connection, url, "stop_again", dag_id=dag_id, run_id=run_id)
         rows = ask(connection, url, "orders_of", dag_id=dag_id, run_id=run_id, task_id=task_id)
     if not changed and not rows:
@@ -58,9 +61,10 @@ def stop(
         )
     if not as_json:
         what = f"{dag_id} {run_id}" + (f" {task_id}" if task_id else "")
-        click.echo(
-            f"{shown(what)}: " + ("marked failed" if changed else "was failed already, is stopped again")
+        said = (
+            "was failed already, is stopped again" if again else "was failed already, its stop is under way"
         )
+        click.echo(f"{shown(what)}: " + ("marked failed" if changed else said))
     if wait:
         rows = _wait(connection, url, [row["id"] for row in rows], timeout, quiet=as_json)
     connection.close()
@@ -95,17 +99,20 @@ def _wait(
     """Follow the orders until every live host has reported; what the database says at the end."""
     until = time.monotonic() + timeout
     told: set[tuple[int, str]] = set()
-    while True:
-        rows = ask(connection, url, "progress", ids=ids)
-        for row in rows:
-            for report in row["reports"]:
-                key = (row["id"], report["host"])
-                if report["outcome"] and key not in told and not quiet:
-                    told.add(key)
-                    click.echo(_line(row, report))
-        if all(row["closed_at"] for row in rows) or time.monotonic() > until:
-            break
-        time.sleep(0.05)
+    with nullcontext() if quiet or not sys.stdout.isatty() else _Progress() as progress:
+        while True:
+            rows = ask(connection, url, "progress", ids=ids)
+            for row in rows:
+                for report in row["reports"]:
+                    key = (row["id"], report["host"])
+                    if report["outcome"] and key not in told and not quiet:
+                        told.add(key)
+                        (click.echo if progress is None else progress.say)(_line(row, report))
+            if all(row["closed_at"] for row in rows) or time.monotonic() > until:
+                break
+            if progress is not None:
+                progress.show(rows)
+            time.sleep(0.05)
     if not quiet:
         for row in rows:
             if row["closed_at"] is None:
@@ -119,8 +126,41 @@ def _wait(
     return rows
 
 
+class _Progress:
+    """One line at the end of a terminal that says who is waited for, and for how long now."""
+
+    def __enter__(self) -> _Progress:
+        from rich.console import Console
+
+        self._begun = time.monotonic()
+        self._status = Console(highlight=False).status("")
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the one that does not."""
+        self._status.console.print(line, markup=False)
+
+    def show(self, rows: list[dict[str, Any]]) -> None:
+        from rich.text import Text
+
+        hosts = sorted({host for row in rows for host in row["waiting_for"]})
+        under_way = {r["host"]: r for row in rows for r in row["reports"] if not r["outcome"]}
+        said = [_under_way(host, under_way.get(host)) for host in hosts] or ["a listener"]
+        self._status.update(
+            Text(f"waiting for {', '.join(said)} for {time.monotonic() - self._begun:.0f} s now")
+        )
+
+
+def _under_way(host: str, report: dict[str, Any] | None) -> str:
+    return shown(host) + (f" ({counted(report['processes'], 'process')} signalled)" if report else "")
+
+
 def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
-    counts = f"{report['processes']} processes, {report['containers']} containers"
+    counts = f"{counted(report['processes'], 'process')}, {counted(report['containers'], 'container')}"
     took = report["milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
     return f"  {shown(report['host'])}: {report['outcome']} ({counts}{speed})"
