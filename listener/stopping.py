@@ -157,7 +157,9 @@ class Stopping:
 
     def _judge(self, works: list[Work], around: Surroundings, looked: float) -> None:
         index = self._watch.index()
-        for work in works:
+        for number, work in enumerate(works, 1):
+            if number % 64 == 0:
+                self._reap()  # of thousands, the first are long dead when the last are signalled
             try:
                 self._judge_one(work, list(index.of(work.hunt.order)), around, looked)
             except Exception as exc:
@@ -173,12 +175,13 @@ class Stopping:
         work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
 
     def _reap(self) -> None:
-        for quarry in self._pool.reap():
-            self._watch.died(quarry.identity)
-            for work in self._works.values():
-                if quarry.identity in work.hunt.quarries and not work.hunt.alive():
-                    work.next_glance = 0.0
-                    work.containers_clean = False
+        dead = {quarry.identity for quarry in self._pool.reap()}
+        for identity in dead:
+            self._watch.died(identity)
+        for work in self._works.values() if dead else ():
+            if not dead.isdisjoint(work.hunt.quarries) and not work.hunt.alive():
+                work.next_glance = 0.0
+                work.containers_clean = False
 
     def _round(self) -> None:
         moment = time.monotonic()
@@ -242,8 +245,7 @@ class Stopping:
         said = last_line(order, result, result.outcome(is_superseded(work.hunt)), self._config.host_name)
         self._task_logs.tell(order, None if self._config.dry_run else said)
         for quarry in work.hunt.quarries.values():
-            if not any(quarry.identity in w.hunt.quarries for w in self._works.values()):
-                self._pool.release(quarry)
+            self._pool.release(quarry)
         # what began after the rows were read, or was still to become a runner, is to be judged again
         judged = {
             process.identity

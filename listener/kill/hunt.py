@@ -82,7 +82,7 @@ class Hunt:
             if verdict.decision is Decision.SPARE:
                 known = self.quarries.get(process.identity)
                 if known is not None and known.alive:  # a row read since speaks for it
-                    del self.quarries[process.identity]
+                    pool.release(self.quarries.pop(process.identity))
                 if process.state != "Z":
                     self.spared[process.identity] = (process, verdict)
                 continue
@@ -95,6 +95,7 @@ class Hunt:
             if self._may_wait(process, verdict):
                 continue
             if process.identity not in self.quarries:
+                pool.hold(quarry)
                 self._first(process, quarry, verdict)
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict

@@ -38,6 +38,7 @@ class Quarry:
     killed: float | None = None  # when SIGKILL was sent, monotonic seconds
     died_at: datetime | None = None
     died: float | None = None  # the same moment in monotonic seconds
+    holders: int = 0  # how many orders hunt it
     refused: str | None = None  # why a signal could not be sent; an outcome of its own
     before_first: Callable[[str], None] | None = None  # told the first signal's name before it is sent
 
@@ -66,6 +67,7 @@ class Quarries:
         self._dry_run = dry_run
         self._by_identity: dict[Identity, Quarry] = {}
         self._by_pidfd: dict[int, Quarry] = {}
+        self._polled: dict[Identity, Quarry] = {}  # those without a pidfd
         self._poll = select.epoll()
 
     def fileno(self) -> int:
@@ -84,7 +86,9 @@ class Quarries:
             return None
         quarry = Quarry(process, pidfd)
         self._by_identity[process.identity] = quarry
-        if pidfd is not None:
+        if pidfd is None:
+            self._polled[process.identity] = quarry
+        else:
             self._by_pidfd[pidfd] = quarry
             self._poll.register(pidfd, select.EPOLLIN)
         return quarry
@@ -139,17 +143,23 @@ class Quarries:
             quarry = self._by_pidfd[pidfd]
             self._dead(quarry)
             dead.append(quarry)
-        for quarry in self._by_identity.values():
+        for quarry in list(self._polled.values()):
             # a zombie is dead: it only waits for its parent
-            if quarry.alive and quarry.pidfd is None and self.state(quarry) in {"Z", "X", "?"}:
+            if self.state(quarry) in {"Z", "X", "?"}:
                 self._dead(quarry)
                 dead.append(quarry)
         return dead
 
+    def hold(self, quarry: Quarry) -> None:
+        """One more order hunts it."""
+        quarry.holders += 1
+
     def release(self, quarry: Quarry) -> None:
-        """No order needs it any more."""
-        self._close(quarry)
-        self._by_identity.pop(quarry.identity, None)
+        """One order hunts it no more; it is forgotten with the last one."""
+        quarry.holders -= 1
+        if quarry.holders <= 0:
+            self._close(quarry)
+            self._by_identity.pop(quarry.identity, None)
 
     def state(self, quarry: Quarry) -> str:
         """Its state letter now, for the words of an unkillable one."""
@@ -160,8 +170,11 @@ class Quarries:
         if quarry.died_at is None:
             quarry.died_at, quarry.died = now(), time.monotonic()
         self._close(quarry)
+        if not quarry.holders:  # it died while it was given time to end by itself
+            self._by_identity.pop(quarry.identity, None)
 
     def _close(self, quarry: Quarry) -> None:
+        self._polled.pop(quarry.identity, None)
         if quarry.pidfd is not None:
             self._by_pidfd.pop(quarry.pidfd, None)
             self._poll.unregister(quarry.pidfd)

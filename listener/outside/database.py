@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psycopg2
@@ -76,6 +76,18 @@ def query_many(connection: Connection, name: str, rows: list[dict[str, Any]]) ->
         psycopg2.extras.execute_batch(cursor, sql.queries()[name], rows, page_size=100)
 
 
+def wait_readable(descriptors: Iterable[int], seconds: float | None) -> set[int]:
+    """Wait until one of them can be read; None: for as long as it takes. Gives those that can.
+
+    Not by select(2), which knows no descriptor beyond 1023: a thousand dying processes have one each.
+    """
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    ready = poller.poll(None if seconds is None else seconds * 1000)
+    return {descriptor for descriptor, _ in ready}
+
+
 def round_trip(connection: Connection, url: str, channel: str, patience: float = 2.0) -> float | None:
     """Seconds that a NOTIFY took to reach `connection`, which listens to `channel`; None if it never came.
 
@@ -92,5 +104,5 @@ def round_trip(connection: Connection, url: str, channel: str, patience: float =
         connection.poll()
         if any(notice.channel == channel for notice in connection.notifies):
             return time.monotonic() - begun
-        select.select([connection], [], [], left)
+        wait_readable([connection.fileno()], left)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Proxy:
         """Answer again, new callers only: those who were kept waiting are cut off."""
         self.hung.clear()
         for one in tuple(self._open):
+            self._open.discard(one)
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
@@ -44,16 +46,17 @@ class Proxy:
             self._open.add(caller)
             if not self.hung.is_set():
                 engine.connect(self._target)
-            while True:
+            ends = {caller.fileno(): (caller, engine), engine.fileno(): (engine, caller)}
+            poller = select.poll()
+            for descriptor in ends:
+                poller.register(descriptor, select.POLLIN)
+            while caller in self._open:
                 if self.hung.is_set():
-                    select.select([], [], [], 0.05)
-                    if caller.fileno() < 0:
-                        break
+                    time.sleep(0.05)
                     continue
-                ready, _, _ = select.select([caller, engine], [], [], 0.05)
-                for one in ready:
-                    data = one.recv(65536)
+                for descriptor, _ in poller.poll(50):
+                    source, target = ends[descriptor]
+                    data = source.recv(65536)
                     if not data:
                         return
-                    (engine if one is caller else caller).sendall(data)
-        self._open.discard(caller)
+                    target.sendall(data)

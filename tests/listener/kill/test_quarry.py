@@ -92,3 +92,24 @@ def test_dry_run_sends_nothing(child: subprocess.Popen[bytes]) -> None:
     assert quarry is not None
     pool.stop(quarry, hard=True)
     assert child.poll() is None and quarry.signals == []
+
+
+def test_forgotten_with_the_last_order_that_hunts_it(pool: Quarries, child: subprocess.Popen[bytes]) -> None:
+    quarry = pool.take(seen(child))
+    assert quarry is not None
+    for _ in range(2):
+        pool.hold(quarry)
+    pool.release(quarry)
+    assert pool.take(quarry.process) is quarry
+    pool.release(quarry)
+    assert quarry.pidfd is None and pool.take(quarry.process) is not quarry
+
+
+def test_what_ends_by_itself_before_anybody_hunts_it_is_forgotten(
+    pool: Quarries, child: subprocess.Popen[bytes]
+) -> None:
+    quarry = pool.take(seen(child))
+    assert quarry is not None
+    child.kill()
+    assert reaped(pool) == 1
+    assert pool.take(quarry.process) is None and not quarry.alive
