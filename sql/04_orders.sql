@@ -1,7 +1,7 @@
 -- Fired by: the triggers dagstop_order on dag_run and task_instance, for each row that turned
 -- failed in any way (the conditions stand in the triggers, in 11_triggers.sql).
 -- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
--- Leaves alone: the row that turned failed, but for its end on Airflow 2.3 to 2.11, where Airflow would have
+-- Leaves alone: the row that turned failed, but for its end before Airflow 3, where Airflow would have
 -- set it; on a fault the statement goes on.
 -- Both are security definer: whoever may update Airflow's table needs no right on schema dagstop.
 
@@ -72,9 +72,10 @@ begin
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
     perform dagstop.ring();
-    if before ? 'map_index' and not before ? 'id' and new.end_date is null then
+    if not before ? 'id' and new.end_date is null then
         begin
-            -- without an end, a success that the dying process writes looks like a person's (is_late_success)
+            -- without an end, a success that the dying process writes looks like a person's (is_late_success, 2.3 on), and
+            -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
             perform dagstop.set_again(
                 tg_table_schema, before,
                 'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'

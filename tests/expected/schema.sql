@@ -1086,9 +1086,10 @@ begin
          before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
          before ->> 'state', (before ->> 'start_date')::timestamptz);
     perform dagstop.ring();
-    if before ? 'map_index' and not before ? 'id' and new.end_date is null then
+    if not before ? 'id' and new.end_date is null then
         begin
-            -- without an end, a success that the dying process writes looks like a person's (is_late_success)
+            -- without an end, a success that the dying process writes looks like a person's (is_late_success, 2.3 on), and
+            -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
             perform dagstop.set_again(
                 tg_table_schema, before,
                 'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'

@@ -229,7 +229,7 @@ def test_a_success_long_after_the_order_passes(airflow_db: AirflowDatabase) -> N
     assert airflow_db.states() == {"a": "success"}
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@pytest.mark.parametrize("shape", ["1.10.0", "2.11.2"], indirect=True)
 def test_a_task_failed_by_sql_has_an_end(airflow_db: AirflowDatabase) -> None:
     fail(airflow_db, "task")
     assert airflow_db.one("select end_date > start_date, duration > 3500 from task_instance") == (True, True)
