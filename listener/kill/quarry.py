@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from dagstop.model import Identity, Process
 from dagstop.outside.procfs import ProcFS
 
+_DEAD = frozenset({"Z", "X", "?"})  # a zombie is dead: it only waits for its parent
+
 Sent = tuple[str, datetime]
 """The name of a signal, and when it was sent by the host's clock."""
 
@@ -85,6 +87,8 @@ class Quarries:
                 os.close(pidfd)
             return None
         quarry = Quarry(process, pidfd)
+        if pidfd is None and self.state(quarry) in _DEAD:
+            return None
         self._by_identity[process.identity] = quarry
         if pidfd is None:
             self._polled[process.identity] = quarry
@@ -144,8 +148,7 @@ class Quarries:
             self._dead(quarry)
             dead.append(quarry)
         for quarry in list(self._polled.values()):
-            # a zombie is dead: it only waits for its parent
-            if self.state(quarry) in {"Z", "X", "?"}:
+            if self.state(quarry) in _DEAD:
                 self._dead(quarry)
                 dead.append(quarry)
         return dead
