@@ -10,10 +10,14 @@ import pytest
 
 from dagstop.install import install
 from dagstop.lab.docker_engine import Engine, EngineError
-from dagstop.lab.postgres import Server, binaries
+from dagstop.lab.postgres import Server, binaries, rows
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
 
 _servers: dict[str, Server] = {}
+GEN_RANDOM_UUID = """
+    create function pg_catalog.gen_random_uuid() returns uuid language sql volatile
+    as $$ select pg_catalog.md5(pg_catalog.random()::text || pg_catalog.clock_timestamp())::uuid $$
+"""
 
 
 def pytest_unconfigure() -> None:
@@ -28,6 +32,8 @@ def server(request: pytest.FixtureRequest) -> Server:
     name = request.param
     if name not in _servers:
         _servers[name] = Server(binaries()[name])
+        if int(name.removeprefix("pg")) < 13:  # the tests call what came with 13; dagstop does not
+            rows(_servers[name].url("template1"), GEN_RANDOM_UUID)
         for shape in SHAPES:
             url = _servers[name].create_database(name=f"bare_{shape}")
             _servers[name].psql(url, schema_sql(shape))
