@@ -4,10 +4,14 @@ import { age, byId, el, name, plural, prose, reconcile, setClock, shown, span, t
 import { stop, whenOpened } from "./stops.js";
 
 const EVERY = 2000; // milliseconds
+const EVERY_CHOICE = 10000; // the same for what a filter chose, which costs the database more
 const FEW = 12; // hosts that are shown at first
+const LIMIT = 40; // orders in one answer
 
 let older = []; // orders below the newest ones, asked for with a click
 let chosen = []; // the orders that the filter chose
+let chosenAt = 0;
+let noMore = false; // there are no older ones
 let latest = null;
 let allHosts = false;
 let failures = 0;
@@ -25,11 +29,17 @@ async function ask(path) {
 async function refresh() {
   clearTimeout(timer);
   try {
+    const before = latest?.orders ?? [];
     latest = await ask("/api/overview");
+    if (older.length) older = below(latest.orders, [...before, ...older]);
     failures = 0;
     lastAnswer = Date.now();
     setClock(latest.now);
-    if (filter()) chosen = (await ask(`/api/orders?${filter()}`)).orders;
+    if (filter() && Date.now() - chosenAt > EVERY_CHOICE) {
+      const { orders } = await ask(`/api/orders?${filter()}`);
+      chosen = [...orders, ...below(orders, chosen)];
+      chosenAt = Date.now();
+    }
     draw();
   } catch (error) {
     failures += 1;
@@ -37,6 +47,19 @@ async function refresh() {
   }
   drawLive();
   if (!document.hidden) timer = setTimeout(refresh, EVERY * Math.min(5, 1 + failures));
+}
+
+// Those of `more` that are older than all of `orders`.
+function below(orders, more) {
+  const last = Math.min(...orders.map((order) => order.id));
+  return more.filter((order) => order.id < last);
+}
+
+function choose() {
+  older = chosen = [];
+  chosenAt = 0;
+  noMore = false;
+  refresh();
 }
 
 function filter() {
@@ -60,6 +83,7 @@ function draw() {
   const orders = filter() ? chosen : [...latest.orders, ...older];
   drawOpen(open, numbers.open_orders);
   drawStops(filter() ? orders : orders.filter((order) => !open.has(order.id)), open);
+  byId("older").hidden = noMore || orders.length < LIMIT;
   tick();
 }
 
@@ -123,7 +147,6 @@ function drawStops(orders, open) {
     items.push({ key: "none", facts: words, make: () => el("p", { className: "none" }, words) });
   }
   reconcile(byId("stops"), items);
-  byId("older").hidden = once.length < 40;
 }
 
 function card(order) {
@@ -193,14 +216,13 @@ function drawLive() {
 byId("only").addEventListener("click", (event) => {
   if (event.target.dataset.only === undefined) return;
   for (const button of byId("only").children) button.setAttribute("aria-pressed", String(button === event.target));
-  older = chosen = [];
-  refresh();
+  choose();
 });
 
 let typing = 0;
 byId("words").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => { older = chosen = []; refresh(); }, 250);
+  typing = setTimeout(choose, 250);
 });
 
 byId("older").addEventListener("click", async () => {
@@ -211,8 +233,8 @@ byId("older").addEventListener("click", async () => {
     const { orders } = await ask(`/api/orders?${query}`);
     if (filter()) chosen = [...chosen, ...orders];
     else older = [...older, ...orders];
+    noMore = orders.length < LIMIT;
     draw();
-    if (!orders.length) byId("older").hidden = true;
   } catch (error) {
     drawTrouble(error);
   }

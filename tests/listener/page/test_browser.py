@@ -157,6 +157,38 @@ def test_it_is_live_and_keeps_what_somebody_reads(airflow_db: AirflowDatabase, b
 
 @one_server
 @shape_2
+def test_older_stops_are_a_click_away_and_stay(airflow_db: AirflowDatabase, browser: Browser) -> None:
+    airflow_db.rows(
+        "insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, closed_at)"
+        " select 'run', 'public', case n % 2 when 0 then 'even' else 'odd' end, 'run' || n, now()"
+        " from generate_series(1, 100) n"
+    )
+    count = "document.querySelectorAll('#stops .order').length"
+    with Page(airflow_db) as page:
+        browser.open(page.url)
+        assert browser.run(count) == 40
+        for expected in (80, 100):
+            browser.run("document.querySelector('#older').click()")
+            browser.wait(f"{count} === {expected}")
+        assert browser.run("document.querySelector('#older').hidden")
+        busy.order(airflow_db, "newest", "run", ago=0)
+        browser.wait("document.querySelector('#stops .dag').textContent === 'newest'")
+        runs = browser.run("[...document.querySelectorAll('#stops .run')].map((e) => e.textContent)")
+        assert runs == ["run", *(f"run{number}" for number in range(100, 0, -1))]
+        browser.run(
+            "(() => { const i = document.querySelector('#words'); i.value = 'odd'; i.dispatchEvent(new Event('input')); })()"
+        )
+        browser.wait(f"{count} === 40")
+        browser.run("document.querySelector('#older').click()")
+        browser.wait(f"{count} === 50")
+        assert browser.run("document.querySelector('#older').hidden")
+    assert set(browser.run("[...document.querySelectorAll('#stops .dag')].map((e) => e.textContent)")) == {
+        "odd"
+    }
+
+
+@one_server
+@shape_2
 def test_hostile_names_are_only_shown(airflow_db: AirflowDatabase, browser: Browser) -> None:
     busy.hostile_day(airflow_db)
     with Page(airflow_db, host=busy.HOSTILE[0]) as page:
