@@ -5,6 +5,7 @@ DagstopError
 │   ├── NoDatabaseUrlError
 │   ├── UnsupportedDatabaseError
 │   └── UrlFromCommandError
+├── SettingError
 ├── ConnectError
 │   ├── UnreachableError
 │   ├── LoginError
@@ -45,6 +46,10 @@ class UnsupportedDatabaseError(DatabaseUrlError):
 class UrlFromCommandError(DatabaseUrlError):
     """Airflow gets its database URL from a command or a secrets backend, which dagstop does not run:
     pass --database-url."""
+
+
+class SettingError(DagstopError):
+    """A setting cannot have this value."""
 
 
 class ConnectError(DagstopError):

@@ -160,11 +160,17 @@ class StopOrder:
     present: tuple[Target, ...]
     asked_by: Mapping[str, Any] = field(default_factory=dict)
     begun: Mapping[str, Any] | None = None  # what an earlier listener here had signalled
+    hands_off: str | None = None  # why nothing of it is to be stopped: observe only, protected DAG
+    grace_seconds: float | None = None  # its DAG's or all DAGs' in the database; None: the listener's own
 
     @property
     def name(self) -> str:
         what = f"{self.dag_id} {self.run_id or self.logical_date}"
         return f"{what} {self.task_id}" if self.task_id else what
+
+    def grace(self, of_listener: float) -> float:
+        """Seconds between SIGTERM and SIGKILL: what the database says goes before the listener's own."""
+        return of_listener if self.grace_seconds is None else self.grace_seconds
 
     def label(self) -> Label:
         return Label(

@@ -26,6 +26,8 @@ def read_order(row: Mapping[str, Any]) -> StopOrder:
         targets=tuple(_target(item, "state_before") for item in row["targets"] or ()),
         present=tuple(_target(item, "state") for item in row["present"] or ()),
         begun=row.get("begun"),
+        hands_off=row.get("hands_off"),
+        grace_seconds=None if row.get("grace_seconds") is None else float(row["grace_seconds"]),
         asked_by={
             name: row.get(name)
             for name in ("session_user_name", "application_name", "client_addr", "backend_pid")

@@ -108,7 +108,8 @@ class Stopping:
             return False
         if not self._ended.may_begin(order):
             return False  # its report is still on the way
-        work = Work(Hunt(order, self._config.grace, note=partial(self._notes.process, order)))
+        grace = order.grace(self._config.grace)
+        work = Work(Hunt(order, grace, note=partial(self._notes.process, order)))
         work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
         if work.earlier is not None:
             for identity, sent in work.earlier.sent().items():

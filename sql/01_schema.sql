@@ -86,5 +86,7 @@ insert into dagstop.setting (name, value, comment) values
     ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
     ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),
     ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
-    ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.')
+    ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.'),
+    ('observe_only', 'off', 'on: nothing is stopped and nothing of Airflow''s is changed; orders are written and reported on only.'),
+    ('protected', '', 'DAGs that are never stopped, only reported on: patterns such as billing_*, with commas between.')
 on conflict (name) do nothing;

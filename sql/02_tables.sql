@@ -41,13 +41,15 @@ comment on column dagstop.stop_order.map_index is 'The mapped index, -1 where th
 comment on column dagstop.stop_order.self_reported is 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
 comment on column dagstop.stop_order.created_at is 'When it turned failed (wall clock, not start of the transaction).';
 comment on column dagstop.stop_order.txid is 'The transaction that failed it.';
-comment on column dagstop.stop_order.cascaded is 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
+comment on column dagstop.stop_order.cascaded is 'The run''s task instances were failed with it, or are not to be; false means that a fault left it to the next heartbeat.';
 comment on column dagstop.stop_order.session_user_name is 'Who logged in to Postgres and failed it.';
 comment on column dagstop.stop_order.application_name is 'The application_name of that session.';
 comment on column dagstop.stop_order.client_addr is 'The address of that session; null through a unix socket.';
 comment on column dagstop.stop_order.backend_pid is 'The backend of that session.';
 comment on column dagstop.stop_order.state_before is 'The state that it was in.';
 comment on column dagstop.stop_order.closed_at is 'When every live listener had a final report on it.';
+alter table dagstop.stop_order add column if not exists hands_off text;
+comment on column dagstop.stop_order.hands_off is 'Why nothing is stopped: observe only, or protected DAG; its hosts report what would have died. Null: it is carried out.';
 create index if not exists stop_order_open on dagstop.stop_order (id) where closed_at is null;
 comment on index dagstop.stop_order_open is 'Finds the few orders that are open among all of a day.';
 comment on index dagstop.stop_order_run is 'Finds the orders of a run.';

@@ -36,9 +36,11 @@ declare
     run text := before ->> 'run_id';
     run_date timestamptz := before ->> 'execution_date';
     index integer := coalesce((before ->> 'map_index')::integer, -1);
+    hands_off text;
     new_order bigint;
 begin
     begin
+        hands_off := dagstop.hands_off_of(before ->> 'dag_id');
         perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
         if before ? 'run_id' then
             execute format(
@@ -58,13 +60,18 @@ begin
             );
     end;
     insert into dagstop.stop_order
-        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
+         hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
          -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
          new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state')
+         true, before ->> 'state', hands_off)
     returning id into new_order;
+    if hands_off is not null then
+        perform dagstop.ring();
+        return null;  -- no target, so no fence
+    end if;
     insert into dagstop.stop_target
         (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
     values

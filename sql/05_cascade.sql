@@ -2,7 +2,7 @@
 -- orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
 -- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
 -- writes dagstop.stop_target, marks the orders cascaded.
--- Leaves alone: finished task instances, though those that ended within the last 10 minutes are
+-- Leaves alone: everything of orders that are not to be carried out (03_settings.sql); finished task instances, though those that ended within the last 10 minutes are
 -- recorded as targets, since their process may still live. On a fault the statement goes on. It never
 -- waits for a lock, but tries for a second and leaves the rest to the next heartbeat: Airflow's web
 -- interface locks task instances before their run; the deadlock with us could be its end.
@@ -159,6 +159,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     order_ids bigint[];
+    left_alone bigint[];
     held bigint[];
 begin
     select array_agg(o.id) into order_ids
@@ -168,6 +169,11 @@ begin
         return null;
     end if;
     perform dagstop.ring();
+    left_alone := dagstop.take_hands_off(order_ids);
+    if left_alone <> '{}' then
+        perform dagstop.fill_dates(left_alone, tg_table_schema);
+        order_ids := array(select o.id from unnest(order_ids) as o (id) where o.id <> all (left_alone));
+    end if;
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
     held := dagstop.cascade(order_ids, tg_table_schema);
@@ -204,6 +210,7 @@ as $$
 declare
     still_failed bigint[];
 begin
+    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
         $sql$
@@ -211,7 +218,7 @@ begin
             select o.id
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-            where o.id = any ($1) and r.state = 'failed'
+            where o.id = any ($1) and r.state = 'failed' and o.hands_off is null
             for no key update of r skip locked
         ) as locked
         $sql$, schema_name

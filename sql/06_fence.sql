@@ -134,6 +134,7 @@ begin
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
         )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
+        and not dagstop.observes()
     then
         select o.id into fencing
         from dagstop.stop_order o

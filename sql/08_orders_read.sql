@@ -38,13 +38,28 @@ end
 $$;
 comment on function dagstop.present_rows(text, bigint[], text[], text[], timestamptz[], text[], integer[]) is 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
 
+do $$
+declare
+    earlier regprocedure;
+begin
+    -- of an earlier release, which gave fewer columns
+    for earlier in
+        select p.oid from pg_catalog.pg_proc p
+        where p.pronamespace = 'dagstop'::regnamespace and p.proname in ('open_orders', 'would_be_order')
+            and 'grace_seconds' <> all (p.proargnames)
+    loop
+        execute format('drop function %s', earlier);
+    end loop;
+end
+$$;
+
 create or replace function dagstop.open_orders(host text, ids bigint[] default null, max_orders integer default 2000)
 returns table (
     id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
-    begun jsonb
+    begun jsonb, hands_off text, grace_seconds integer
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -103,8 +118,13 @@ begin
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail
+        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds
     from dagstop.stop_order o
+    left join (
+        -- once for each DAG, not for each of its orders
+        select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
+        from (select distinct y.dag_id from dagstop.stop_order y where y.id = any (picked)) as x
+    ) as d on d.dag_id = o.dag_id
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
         from dagstop.stop_target s
@@ -117,7 +137,7 @@ begin
     order by o.id;
 end
 $$;
-comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again.';
+comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
 
 create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
 language sql stable security definer
@@ -141,7 +161,8 @@ returns table (
     id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
-    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb
+    closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
+    hands_off text, grace_seconds integer
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -173,7 +194,7 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]');
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag);
 end
 $$;
 comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';

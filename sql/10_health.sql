@@ -83,7 +83,7 @@ select
     o.session_user_name, o.application_name, o.client_addr, o.backend_pid, o.self_reported, o.state_before, o.cascaded,
     (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
     (select count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
-    r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at
+    r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at, o.hands_off
 from dagstop.stop_order o
 left join dagstop.report r on r.order_id = o.id;
 comment on view dagstop.history is 'One row per order and host: what was failed, by whom, and what the host did about it, when.';

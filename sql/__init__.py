@@ -16,6 +16,7 @@ INSTALL_FILES = (
     "01_schema",
     "02_tables",
     "03_common",
+    "03_settings",
     "04_orders",
     "05_cascade",
     "06_fence",

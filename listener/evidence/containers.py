@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, read_tags
-from dagstop.evidence.match import judge
+from dagstop.evidence.match import SPARE, judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
 
@@ -79,7 +79,7 @@ def judge_container(
         state="S",
         uid=-1,
         argv=(),
-        environ={},
+        environ={SPARE: asked} if (asked := _asks(container, client)) else {},
         role=Role.OTHER,
         title=None,
         label=label,
@@ -92,6 +92,11 @@ def judge_container(
     if verdict.decision is Decision.SETTLE:
         return Verdict(Decision.KILL, verdict.reason, verdict.evidence)
     return verdict
+
+
+def _asks(container: Container, client: Client | None) -> str | None:
+    """What the container says of being spared, or the `docker run` that started it."""
+    return container.tags.get(SPARE) or (client.process.environ.get(SPARE) if client is not None else None)
 
 
 def read_client(process: Process) -> Client | None:

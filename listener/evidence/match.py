@@ -12,6 +12,10 @@ from dagstop.evidence.airflow_names import conflict, parse_date
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict
 
+SPARE = "DAGSTOP_SPARE"
+"""A variable by which a process asks to be spared, with the value 1. Children inherit it: set for a
+scheduler or a worker it spares all of its tasks."""
+
 
 def judge(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
     """What is to happen to `process` under `order`.
@@ -24,7 +28,10 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     spare = _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around)
     if spare:
         return Verdict(Decision.SPARE, spare, process.evidence)
-    return _judge_try(order, process, started_at)
+    verdict = _judge_try(order, process, started_at)
+    if order.hands_off is not None and verdict.decision is not Decision.SPARE:
+        return Verdict(Decision.SPARE, f"{order.hands_off}: it would die, {verdict.reason}", verdict.evidence)
+    return verdict
 
 
 def names_order(order: StopOrder, label: Label) -> bool:
@@ -51,6 +58,8 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
         return "it is Airflow's supervisor, which ends with its task"
     if process.role in {Role.SERVICE, Role.TEST}:
         return f"it is a {process.role.value} and never killed"
+    if process.environ.get(SPARE) == "1":
+        return f"it asks to be spared: {SPARE}=1"
     return process.contrary
 
 

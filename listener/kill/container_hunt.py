@@ -202,6 +202,8 @@ class ContainerHunts:
                 verdict = judge_container(quest.order, container, through, created, around)
                 if verdict.decision is Decision.FOREIGN and container in known:
                     verdict = Verdict(Decision.KILL, "it was signalled under this order before")
+                    if quest.order.hands_off is not None:
+                        verdict = Verdict(Decision.SPARE, quest.order.hands_off)
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
                 elif verdict.decision is Decision.KILL:
@@ -213,6 +215,7 @@ class ContainerHunts:
     ) -> Future[ContainerEnd]:
         future: Future[ContainerEnd] = Future()
         note = partial(self.note, order.id or 0, container, verdict)
+        grace = order.grace(self.grace)
 
         def end() -> None:
             try:
@@ -221,7 +224,7 @@ class ContainerHunts:
                         ContainerEnd(container, verdict, died_at=now())
                         if self.dry_run
                         else end_container(
-                            engine, container, verdict, self.proc, grace=self.grace, before_first=note
+                            engine, container, verdict, self.proc, grace=grace, before_first=note
                         )
                     )
             except BaseException as exc:

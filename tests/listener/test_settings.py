@@ -1,0 +1,95 @@
+"""What is not to be stopped is not, with a real Postgres and real processes; and the grace of a DAG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.listener.test_stop import one_server, shape_2
+from tests.sql.test_settings import set_setting
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, dagstop, show
+from tests.support.tasks import Tasks, find, wait_for
+
+
+@one_server
+@shape_2
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [("observe_only", "on", "observe only"), ("protected", "d*", "protected DAG")],
+)
+def test_what_would_have_died_is_reported_and_lives(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, name: str, value: str, why: str
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7201 & wait", tasks.environment("dag", "run"))
+    wait_for("sleep 7201")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        set_setting(airflow_db, name, value)  # while it runs
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "spared", show(report)
+        assert report["detail"]["processes"] == []
+        assert {item["why"] for item in report["detail"]["spared"]} == {
+            f"{why}: it would die, of the stopped run"
+        }
+        assert "sleep 7201" in {item["command"] for item in report["detail"]["spared"]}
+        assert report["closed_at"] is not None
+        history = dagstop("history", "--database-url", airflow_db.url).stdout
+        assert "spared" in history
+        set_setting(airflow_db, name, "off" if name == "observe_only" else "other")
+        airflow_db.set_run("running")
+        airflow_db.set_run("failed")
+        assert listener.wait_for_reports(2)[1]["outcome"] == "stopped"
+        wait_for("sleep 7201", 0)
+
+
+@one_server
+@shape_2
+def test_observing_ends_what_is_under_way(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    """The grace period of an order runs when the settings change: no SIGKILL follows."""
+    airflow_db.add_running("run")
+    stubborn = tasks.bash("trap 'echo no' TERM; while :; do sleep 0.2; done", tasks.environment("dag", "run"))
+    set_setting(airflow_db, "grace_seconds", "20")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        airflow_db.wait_until("select exists (select from dagstop.report where first_signal_at is not null)")
+        set_setting(airflow_db, "observe_only", "on")
+        (report,) = listener.wait_for_reports(1)
+        assert stubborn.poll() is None
+        pids = {item.get("pid") for item in report["detail"]["spared"]}
+        assert stubborn.pid in pids, show(report)
+
+
+@one_server
+@shape_2
+def test_a_process_may_ask_to_be_spared(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7211 & wait", tasks.environment("dag", "run", DAGSTOP_SPARE="1"))
+    tasks.bash("sleep 7212", tasks.environment("dag", "run", DAGSTOP_SPARE="0"))
+    wait_for("sleep 7211")
+    wait_for("sleep 7212")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)
+        assert find("sleep 7211") and not find("sleep 7212")
+        spared = {item["command"]: item["why"] for item in report["detail"]["spared"]}
+        assert spared["sleep 7211"] == "it asks to be spared: DAGSTOP_SPARE=1", show(report)
+
+
+@one_server
+@shape_2
+def test_the_grace_of_its_dag_goes_before_the_listeners(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    stubborn = tasks.bash("trap 'echo no' TERM; while :; do sleep 0.2; done", tasks.environment("dag", "run"))
+    with Listener(airflow_db.url, tmp_path, "--grace", "600") as listener:
+        set_setting(airflow_db, "grace_seconds", "500")
+        set_setting(airflow_db, "grace_seconds:dag", "1")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1, timeout=60)
+        (item,) = [p for p in report["detail"]["processes"] if p["pid"] == stubborn.pid]
+        assert [name for name, _ in item["signals"]] == ["SIGTERM", "SIGKILL"]
