@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 
@@ -25,6 +26,7 @@ class ListenerConfig:
     sweep: float = 30.0  # seconds between two readings of the orders in silence
     dry_run: bool = False
     once: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)  # parameter -> option, environment or default
 
     @property
     def host_name(self) -> str:

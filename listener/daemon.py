@@ -158,6 +158,10 @@ class Daemon:
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,
             "watched": self._watched,
+            "options": {
+                name: [getattr(self.config, name), self.config.sources.get(name, "default")]
+                for name in ("grace", "tick", "sweep")
+            },
             # the heartbeat is another thread's: it must not hide that this one hangs
             "looked_ago": round(time.monotonic() - self._looked_at, 1),
             "tally": self._stopping.tally.facts(),

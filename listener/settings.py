@@ -1,4 +1,4 @@
-"""Every setting that an operator may change, in one place: what the database holds, and what a listener is told.
+"""Every setting that an operator may change, in one place: of the database, and of a listener.
 
 `dagstop config` shows them; the database refuses what `check` refuses (sql/03_settings.sql).
 """

@@ -53,6 +53,15 @@ limit %(limit)s;
 -- settings --
 select name, value, comment from dagstop.setting order by name;
 
+-- set_setting --
+insert into dagstop.setting (name, value, comment)
+values (%(setting)s, %(value)s, %(comment)s)
+on conflict (name) do update set value = excluded.value;
+
+-- unset_setting --
+-- every reader has the default for a row that is not there
+delete from dagstop.setting where name = %(setting)s;
+
 -- revision --
 select version_num from dagstop.alembic_version;
 

@@ -16,6 +16,7 @@ _HOME = {
     "uninstall": "database",
     "listen": "listen",
     "check": "check",
+    "config": "config",
     "status": "orders",
     "history": "orders",
     "ps": "ps",

@@ -30,6 +30,8 @@ from dagstop.outside.database_errors import one_line
 from dagstop.outside.engine import Engine, EngineUnreachable
 
 _MOST_RUNS = 20
+OBSERVE_ONLY = "observe only"
+"""The name of the finding that says that nothing is stopped anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,21 @@ def check(
 
 def in_database(connection: Connection, url: str) -> Iterator[Finding]:
     """What the database alone can tell; the page shows it too."""
+    yield from _left_alone(connection, url)
     yield from _triggers(connection, url)
     yield from _owner(connection, url)
     yield from _listeners(connection, url)
     yield from _faults(connection, url)
     yield from _left_running(connection, url)
+
+
+def _left_alone(connection: Connection, url: str) -> Iterator[Finding]:
+    values = {row["name"]: row["value"] for row in ask(connection, url, "settings")}
+    if values.get("observe_only") == "on":
+        said = "on: nothing is stopped in this database, orders are only reported on"
+        yield Finding(OBSERVE_ONLY, False, said, "once you trust it: `dagstop config observe_only off`")
+    if values.get("protected"):
+        yield Finding("protected DAGs", True, f"never stopped: {values['protected']}")
 
 
 def _revision(connection: Connection, url: str) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import resource
 from collections.abc import Callable, Sequence
 
 import click
+from click.core import ParameterSource
 
 import dagstop
 from dagstop import logs
@@ -87,6 +88,7 @@ def listen(
         sweep=sweep,
         dry_run=dry_run,
         once=once,
+        sources=_sources(),
     )
     address = address_of(http) if http else None
     token = token_of(http_token, http_token_file, address) if address else None
@@ -114,6 +116,14 @@ def listen(
     logging.shutdown()
     if lock is not None:
         os.close(lock)
+
+
+def _sources() -> dict[str, str]:
+    """Where each parameter of this command came from, for `dagstop config`."""
+    context = click.get_current_context()
+    words = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: "environment"}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name: words.get(source, "default") for name, source in sources.items() if source is not None}
 
 
 def _page(config: ListenerConfig, listener_id: str, address: Address, token: str | None) -> Keeper:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from dagstop.commands.check import in_database, without_listener
+from dagstop.commands.check import OBSERVE_ONLY, in_database, without_listener
 from dagstop.commands.common import ask, open_database
 from dagstop.errors import ConnectError, DagstopError
 
@@ -209,6 +209,8 @@ def health(here: Here, snapshot: Snapshot) -> tuple[bool, str]:
     """Whether a run can be stopped on this very host, and one line of reason."""
     if here.dry_run:
         return False, "dry run: nothing is signalled"
+    if any(finding["name"] == OBSERVE_ONLY for finding in snapshot.findings):
+        return False, "observe-only: nothing is stopped until `dagstop config observe_only off`"
     for row in snapshot.triggers:
         if row["status"] != "installed":
             name = f"{row['table_name']}.{row['trigger_name']}"

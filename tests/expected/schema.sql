@@ -117,6 +117,7 @@ CREATE TABLE dagstop.stop_order (
     backend_pid integer DEFAULT pg_backend_pid() NOT NULL,
     state_before text,
     closed_at timestamp with time zone,
+    hands_off text,
     CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
 )
 WITH (fillfactor='50');
@@ -210,7 +211,7 @@ COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
 -- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it; false means that a fault left it to the next heartbeat.';
+COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it, or are not to be; false means that a fault left it to the next heartbeat.';
 
 
 --
@@ -253,6 +254,13 @@ COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.'
 --
 
 COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
+
+
+--
+-- Name: COLUMN stop_order.hands_off; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.hands_off IS 'Why nothing is stopped: observe only, or protected DAG; its hosts report what would have died. Null: it is carried out.';
 
 
 --
@@ -465,6 +473,7 @@ CREATE FUNCTION dagstop.cascade_statement() RETURNS trigger
     AS $$
 declare
     order_ids bigint[];
+    left_alone bigint[];
     held bigint[];
 begin
     select array_agg(o.id) into order_ids
@@ -474,6 +483,11 @@ begin
         return null;
     end if;
     perform dagstop.ring();
+    left_alone := dagstop.take_hands_off(order_ids);
+    if left_alone <> '{}' then
+        perform dagstop.fill_dates(left_alone, tg_table_schema);
+        order_ids := array(select o.id from unnest(order_ids) as o (id) where o.id <> all (left_alone));
+    end if;
     -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
     perform set_config('dagstop.cascading', 'on', true);
     held := dagstop.cascade(order_ids, tg_table_schema);
@@ -508,6 +522,47 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+
+
+--
+-- Name: check_setting(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.check_setting() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    wanted text;
+    name_for_all text := split_part(new.name, ':', 1);
+begin
+    if tg_op = 'UPDATE' and new.name = old.name and new.value = old.value then
+        return new;
+    end if;
+    wanted := case
+        when new.name = 'cascade' and new.value not in ('unfinished', 'all') then 'unfinished or all'
+        when new.name = 'observe_only' and new.value not in ('on', 'off') then 'on or off'
+        when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
+            and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
+        when name_for_all = 'grace_seconds' and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
+        when new.name = 'protected' and exists (
+            select from unnest(dagstop.patterns_in(new.value)) as p where p ~ '[][[:space:]]'
+        ) then 'patterns of DAG ids such as billing_*, with a comma or a new line between two'
+    end;
+    if wanted is not null then
+        raise exception 'dagstop setting %: % is not %', new.name, quote_literal(left(new.value, 100)), wanted
+            using errcode = 'check_violation';
+    end if;
+    return new;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION check_setting(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.check_setting() IS 'Trigger function: refuses a value that a setting cannot have.';
 
 
 --
@@ -587,6 +642,7 @@ CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RE
 declare
     still_failed bigint[];
 begin
+    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
         $sql$
@@ -594,7 +650,7 @@ begin
             select o.id
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-            where o.id = any ($1) and r.state = 'failed'
+            where o.id = any ($1) and r.state = 'failed' and o.hands_off is null
             for no key update of r skip locked
         ) as locked
         $sql$, schema_name
@@ -733,6 +789,7 @@ begin
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
         )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
+        and not dagstop.observes()
     then
         select o.id into fencing
         from dagstop.stop_order o
@@ -810,6 +867,56 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+
+
+--
+-- Name: grace_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.grace_of(dag text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    return (
+        select s.value::integer from dagstop.setting s
+        where s.name in ('grace_seconds:' || dag, 'grace_seconds') and s.value ~ '^[0-9]{1,9}$'
+        order by s.name = 'grace_seconds'
+        limit 1
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION grace_of(dag text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.grace_of(dag text) IS 'Seconds between SIGTERM and SIGKILL for a DAG: its own, or those of all; null where the listener decides.';
+
+
+--
+-- Name: hands_off_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.hands_off_of(dag text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return case
+        when dagstop.observes() then 'observe only'
+        when dag like any (dagstop.protected_dags()) then 'protected DAG'
+    end;
+end
+$$;
+
+
+--
+-- Name: FUNCTION hands_off_of(dag text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.hands_off_of(dag text) IS 'Why nothing of a DAG is to be stopped, as the settings are now; null if it is.';
 
 
 --
@@ -920,10 +1027,31 @@ COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'Whether a
 
 
 --
+-- Name: observes(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.observes() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return dagstop.setting_of('observe_only', 'off') = 'on';
+end
+$$;
+
+
+--
+-- Name: FUNCTION observes(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.observes() IS 'Whether nothing is to be stopped in this database: orders are written, and reported on, only.';
+
+
+--
 -- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb)
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -981,8 +1109,13 @@ begin
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail
+        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds
     from dagstop.stop_order o
+    left join (
+        -- once for each DAG, not for each of its orders
+        select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
+        from (select distinct y.dag_id from dagstop.stop_order y where y.id = any (picked)) as x
+    ) as d on d.dag_id = o.dag_id
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
         from dagstop.stop_target s
@@ -1001,7 +1134,7 @@ $$;
 -- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again.';
+COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
 
 
 --
@@ -1050,9 +1183,11 @@ declare
     run text := before ->> 'run_id';
     run_date timestamptz := before ->> 'execution_date';
     index integer := coalesce((before ->> 'map_index')::integer, -1);
+    hands_off text;
     new_order bigint;
 begin
     begin
+        hands_off := dagstop.hands_off_of(before ->> 'dag_id');
         perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
         if before ? 'run_id' then
             execute format(
@@ -1072,13 +1207,18 @@ begin
             );
     end;
     insert into dagstop.stop_order
-        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before)
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
+         hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
          -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
          new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state')
+         true, before ->> 'state', hands_off)
     returning id into new_order;
+    if hands_off is not null then
+        perform dagstop.ring();
+        return null;  -- no target, so no fence
+    end if;
     insert into dagstop.stop_target
         (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
     values
@@ -1168,6 +1308,27 @@ COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb
 
 
 --
+-- Name: patterns_in(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.patterns_in(list text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return array(select btrim(p, E' \t\r') from regexp_split_to_table(list, E'[,\n]') as p where btrim(p, E' \t\r') <> '');
+end
+$$;
+
+
+--
+-- Name: FUNCTION patterns_in(list text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The patterns of a list with commas or new lines between them.';
+
+
+--
 -- Name: present_rows(text, bigint[], text[], text[], timestamp with time zone[], text[], integer[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1208,6 +1369,31 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) IS 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+
+
+--
+-- Name: protected_dags(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.protected_dags() RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- * and ? become those of LIKE, what LIKE would take for its own is escaped
+    return array(
+        select translate(replace(replace(replace(p, '\', '\\'), '%', '\%'), '_', '\_'), '*?', '%_')
+        from unnest(dagstop.patterns_in(dagstop.setting_of('protected', ''))) as p
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION protected_dags(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.protected_dags() IS 'The DAGs that are never stopped, as patterns of LIKE.';
 
 
 --
@@ -1691,6 +1877,41 @@ COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a st
 
 
 --
+-- Name: take_hands_off(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.take_hands_off(order_ids bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    observing boolean := dagstop.observes();
+    patterns text[] := dagstop.protected_dags();
+    taken bigint[];
+begin
+    if not observing and patterns = '{}' then
+        return '{}';
+    end if;
+    with marked as (
+        update dagstop.stop_order o
+        set hands_off = case when observing then 'observe only' else 'protected DAG' end, cascaded = true
+        where o.id = any (order_ids) and (observing or o.dag_id like any (patterns))
+        returning o.id
+    )
+    select coalesce(array_agg(m.id), '{}') into taken from marked m;
+    return taken;
+end
+$$;
+
+
+--
+-- Name: FUNCTION take_hands_off(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) IS 'Marks those of these orders that are not to be carried out, as the settings are now, so that nothing is cascaded for them; gives them back.';
+
+
+--
 -- Name: task_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1844,7 +2065,7 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 -- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb)
+CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, hands_off text, grace_seconds integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -1875,7 +2096,7 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]');
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag);
 end
 $_$;
 
@@ -2354,7 +2575,8 @@ CREATE VIEW dagstop.history AS
     r.last_death_at,
     r.reported_at,
     r.detail,
-    o.closed_at
+    o.closed_at,
+    o.hands_off
    FROM (dagstop.stop_order o
      LEFT JOIN dagstop.report r ON ((r.order_id = o.id)));
 
@@ -2730,6 +2952,20 @@ COMMENT ON INDEX dagstop.stop_order_run IS 'Finds the orders of a run.';
 
 
 --
+-- Name: setting dagstop_setting; Type: TRIGGER; Schema: dagstop; Owner: -
+--
+
+CREATE TRIGGER dagstop_setting BEFORE INSERT OR UPDATE ON dagstop.setting FOR EACH ROW EXECUTE FUNCTION dagstop.check_setting();
+
+
+--
+-- Name: TRIGGER dagstop_setting ON setting; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TRIGGER dagstop_setting ON dagstop.setting IS 'Refuses values that a setting cannot have.';
+
+
+--
 -- Name: report report_order_id_fkey; Type: FK CONSTRAINT; Schema: dagstop; Owner: -
 --
 
@@ -2794,6 +3030,13 @@ REVOKE ALL ON FUNCTION dagstop.cascade_statement() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION check_setting(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.check_setting() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION close_orders(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2843,6 +3086,20 @@ REVOKE ALL ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) 
 
 
 --
+-- Name: FUNCTION grace_of(dag text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.grace_of(dag text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION hands_off_of(dag text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.hands_off_of(dag text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -2862,6 +3119,13 @@ REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM P
 --
 
 REVOKE ALL ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION observes(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.observes() FROM PUBLIC;
 
 
 --
@@ -2894,10 +3158,24 @@ REVOKE ALL ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance js
 
 
 --
+-- Name: FUNCTION patterns_in(list text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.patterns_in(list text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
 REVOKE ALL ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION protected_dags(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.protected_dags() FROM PUBLIC;
 
 
 --
@@ -3001,6 +3279,13 @@ REVOKE ALL ON FUNCTION dagstop.speak_for(host text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.stop_again(of_dag text, of_run text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION take_hands_off(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) FROM PUBLIC;
 
 
 --

@@ -37,7 +37,7 @@ def failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "command",
-    "install uninstall listen check status history ps explain stop policy systemd demo".split(),
+    "install uninstall listen check config status history ps explain stop policy systemd demo".split(),
 )
 def test_every_command_has_help(command: str) -> None:
     assert "Usage: dagstop" in dagstop(command, "--help").stdout

@@ -134,6 +134,9 @@ def test_health_names_what_is_wrong_on_this_host(airflow_db: AirflowDatabase) ->
         "dry run: nothing is signalled",
     )
     assert said(Here("worker-3", "another", "0.1.0", ""))[0] is False
+    airflow_db.rows("update dagstop.setting set value = 'on' where name = 'observe_only'")
+    assert said() == (False, "observe-only: nothing is stopped until `dagstop config observe_only off`")
+    airflow_db.rows("update dagstop.setting set value = 'off' where name = 'observe_only'")
     airflow_db.rows("update dagstop.listener set seen_at = now() - interval '1 hour' where host = 'worker-2'")
     assert said()[0] is True  # another host's listener is not this host's health; the page shows it
     airflow_db.rows("update dagstop.listener set detail = detail || '{\"looked_ago\": 31}'")
