@@ -39,6 +39,7 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 max_connections = 60
+password_encryption = scram-sha-256
 logging_collector = off
 """
 

@@ -63,7 +63,9 @@ class Host:
         (self.init,) = (p.pid for p in proc.everyone() if p.ppid == self._process.pid)
         self.enter = ["nsenter", f"--target={self.init}", "--net", "--pid", "--mount", "--uts"]
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str], log: Path | None = None) -> None:
+    def start(
+        self, words: Sequence[str], environment: Mapping[str, str], log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """Run a command there; it ends with the host."""
         with open(log or os.devnull, "ab") as output:
             process = subprocess.Popen(
@@ -71,6 +73,7 @@ class Host:
                 cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
         self._started.append(process)
+        return process
 
     def stop(self) -> None:
         """End all that runs there."""
