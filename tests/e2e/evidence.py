@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from docker.models.containers import Container
+
 from dagstop.lab import proc
 from tests.e2e.actions import Act
 from tests.e2e.kinds import KINDS, SIBLING, Kind, number_of, tasks_of
-from tests.e2e.site import Site, marked
+from tests.e2e.site import Site, is_runner, marked
 
 CONTAINED = {kind.name for kind in KINDS if kind.container}
 RUNNER_ONLY = {kind.task_id for kind in KINDS if kind.runner_only}
@@ -26,16 +28,33 @@ def trouble_containers(site: Site, run: str) -> None:
             container.pause()
 
 
-def must_live(site: Site, mode: str, process: proc.Process) -> bool:
-    """Whether no evidence can tie it to its run: it must be spared then, whatever it is."""
-    word = process.command[1] if process.command[1:] else ""
-    given_up = process.command[0] == "sleep" and word.startswith("6012.")
-    return mode == "late" and given_up
+def fate(site: Site, mode: str, kind: Kind) -> str:
+    """What must become of the kind's own processes: `dies`, `lives` (nothing can tie them to their run, and
+
+    they must be spared, whatever they are) or `either` (it depends on what the listener happened to see).
+    """
+    if mode == "late" and kind.name == "env_i":
+        return "lives"
+    if mode == "late" and kind.name == "cidfile":
+        return "either"  # Airflow itself may have ended the task by then, and removed the file
+    if site.bare and kind.operator and mode == "web_only":
+        return "lives"
+    if site.bare and site.release == "1.10.0":  # no AIRFLOW_CTX_* in what its tasks start
+        return {"detached": "lives", "env_i": "either"}.get(kind.name, "dies")
+    return "dies"
+
+
+def own(kind: Kind, process: proc.Process) -> bool:
+    """Whether it is what the kind is about, and not the task's runner or another part of its session."""
+    if kind.container:
+        return not is_runner(process)
+    return process.command[0] == "sleep" and process.command[1].partition(".")[0] in kind.sleeps
 
 
 def wrong_reports(site: Site, act: Act, victims: dict[str, list[proc.Process]]) -> Wrong:
     """One order for the run or for each task, with a report that says what was done and why."""
     details = []
+    named = {kind.name: kind for kind in KINDS}
     for run in act.runs:
         orders = site.orders(run)
         wanted = [("run", None)]
@@ -45,31 +64,35 @@ def wrong_reports(site: Site, act: Act, victims: dict[str, list[proc.Process]]) 
         if sorted(found, key=str) != sorted(wanted, key=str):
             yield "run", f"the orders are {found}"
         for order in orders:
-            yield from _wrong_report(order, act)
+            yield from _wrong_report(site, order, act)
             details += order["details"]
     pids = {item["pid"] for detail in details for item in detail["processes"]}
     contained = sum(len(detail["containers"]) for detail in details)
     spared = {item.get("pid"): item["why"] for detail in details for item in detail["spared"]}
     for kind, group in victims.items():
-        ours = {p.pid for p in group if not must_live(site, act.mode, p)}
+        mortal = fate(site, act.mode, named[kind]) == "dies"
+        ours = {p.pid for p in group if mortal or not own(named[kind], p)}
         yield from ((kind, f"spared pid {pid}: {spared[pid]}") for pid in ours & spared.keys())
         # before a late listener comes, or after its own click, Airflow may have ended it; of containers a
         # report has no pids
         first = act.mode == "late" or act.action.startswith("ui_")
         if ours and not first and kind not in CONTAINED and pids.isdisjoint(ours):
             yield kind, "no report names any of its processes"
-    there = sum(kind in CONTAINED and bool(group) for kind, group in victims.items())
-    if contained < there * len(act.runs) and act.action.startswith("sql"):
+    # an operator's own, without the cluster policy, is left to its on_kill
+    tied = [k for k in victims if k in CONTAINED and not (site.bare and named[k].operator)]
+    there = sum(bool(victims[k]) and fate(site, act.mode, named[k]) == "dies" for k in tied)
+    if contained < there * len(act.runs) and act.action.startswith("sql") and act.mode != "late":
         yield "run", f"the reports name {contained} containers of {there * len(act.runs)}"
 
 
-def _wrong_report(order: dict[str, Any], act: Act) -> Wrong:
+def _wrong_report(site: Site, order: dict[str, Any], act: Act) -> Wrong:
     about = order["task_id"] or "its run"
     if len(order["outcomes"]) != 1:
         yield "run", f"{len(order['outcomes'])} reports on {about}"
         return
     # what was SIGKILLed, or died before the listener came, is not there to be found
-    gone = act.of_tasks and (act.mode == "late" or (act.mode == "web_only" and about in RUNNER_ONLY))
+    lone = RUNNER_ONLY | {kind.task_id for kind in KINDS if site.bare and kind.operator}
+    gone = act.of_tasks and (act.mode == "late" or (act.mode == "web_only" and about in lone))
     if order["outcomes"][0] != "stopped" and not gone:
         yield "run", f"the report on {about} is {order['outcomes'][0]}"
     for item in (*order["details"][0]["processes"], *order["details"][0]["containers"]):
@@ -81,7 +104,7 @@ def wrong_now(site: Site, act: Act, kinds: Sequence[Kind]) -> Wrong:
     """What is not as it must stay: states, processes, containers, marks."""
     for run in act.runs:
         yield from _wrong_states(site, act, run)
-        yield from _come_back(act, run, kinds)
+        yield from _come_back(site, act, run, kinds)
         if act.mode != "web_only":
             yield from _wrong_marks(site, run)
         sibling = [p for p in marked(run) if p.command[1].startswith(f"{SIBLING}.")]
@@ -110,10 +133,10 @@ def _wrong_states(site: Site, act: Act, run: str) -> Wrong:
         yield "run", f"the run is {state}"
 
 
-def _come_back(act: Act, run: str, kinds: Sequence[Kind]) -> Wrong:
+def _come_back(site: Site, act: Act, run: str, kinds: Sequence[Kind]) -> Wrong:
     alive = {p.command[1].partition(".")[0] for p in marked(run)}
     for kind in kinds:
-        if act.mode == "late" and kind.name == "env_i":
+        if fate(site, act.mode, kind) != "dies":
             continue
         if left := alive & set(kind.sleeps):
             yield kind.name, f"{sorted(left)} is there (again)"
@@ -127,3 +150,40 @@ def _wrong_marks(site: Site, run: str) -> Wrong:
     for mark in wanted:
         if not (site.airflow.home / "marks" / f"{number_of(run)}-{mark}").exists():
             yield "marks", f"no mark of {mark}"
+
+
+def wrong_list(site: Site, act: Act, kinds: Sequence[Kind], said: dict[str, Any]) -> Wrong:
+    """`dagstop ps` while the run runs: each task with its state and what it runs; what nothing ties to one."""
+    strangers = " ".join(f"{item['what']}: {item['why']}" for item in said["not_attributable"])
+    for run in act.runs:
+        pids = {p.command[1].partition(".")[0]: p.pid for p in marked(run)}
+        date = site.airflow.date(site.dag_id, run).isoformat()
+        rows = [row for row in said["tasks"] if row["run_id"] == run or row["logical_date"] == date]
+        if act.mode == "late" and site.release == "1.10.0" and site.bare:
+            continue
+        for kind in kinds:
+            ours = [row for row in rows if row["task_id"] == kind.task_id]
+            if fate(site, act.mode, kind) == "either" or (site.bare and kind.operator):
+                continue
+            if kind.container:
+                tied = fate(site, act.mode, kind) == "dies"
+                if tied and not any(row["containers"] for row in ours):
+                    yield kind.name, "`dagstop ps` shows no container of it"
+                continue
+            listed = {process["pid"] for row in ours for process in row["processes"]}
+            for sleep in kind.sleeps:
+                if sleep in pids and pids[sleep] not in listed and fate(site, act.mode, kind) == "dies":
+                    yield kind.name, f"`dagstop ps` does not show {sleep}"
+            if ours and {row["state"] for row in ours} != {"running"}:
+                yield kind.name, f"`dagstop ps` says {ours}"
+    untied = [c for c in site.client.containers.list() if site.bare and _of_operator(c, act)]
+    for container in untied:
+        if f"container {container.name} " not in strangers or "`dagstop policy`" not in strangers:
+            yield "run", f"`dagstop ps` does not say why {container.name} is not attributable"
+
+
+def _of_operator(container: Container, act: Act) -> bool:
+    """Whether DockerOperator started it for the act's runs."""
+    sleeps = [sleep for kind in KINDS if kind.operator for sleep in kind.sleeps]
+    command = " ".join(container.attrs["Config"]["Cmd"] or ())
+    return any(f"{sleep}.{number_of(run)}" in command for sleep in sleeps for run in act.runs)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 class Kind:
     """One row of the table: `sleeps` are the numbers in its processes' command lines.
 
-    container: its processes live in a container. runner_only: the task's own Python process does all.
-    since: the first generation of Airflow (1, 2, 3) that has it.
+    container: its processes live in a container; operator: that only the task's own Python process knows of.
+    runner_only: that process does all. since: the first generation of Airflow (1, 2, 3) that has it.
     """
 
     name: str
     task_id: str
     sleeps: tuple[str, ...] = ()
     container: bool = False
+    operator: bool = False
     since: int = 1
 
     @property
@@ -33,13 +34,13 @@ KINDS = (
     Kind("retries_left", "retries_left", ("6006",)),
     Kind("python", "python"),
     Kind("marks", "marks"),
-    Kind("container", "container", ("6007",), container=True),
-    Kind("handles_term", "container_handles", ("6016",), container=True),
-    Kind("paused", "container_paused", ("6017",), container=True),
+    Kind("container", "container", ("6007",), container=True, operator=True),
+    Kind("handles_term", "container_handles", ("6016",), container=True, operator=True),
+    Kind("paused", "container_paused", ("6017",), container=True, operator=True),
     Kind("cidfile", "docker_run", ("6020",), container=True),
     Kind("named", "docker_run", ("6021",), container=True),
     Kind("detached", "docker_run", ("6022",), container=True),
-    Kind("task_docker", "task_docker", ("6015",), container=True, since=2),
+    Kind("task_docker", "task_docker", ("6015",), container=True, operator=True, since=2),
     Kind("mapped", "mapped", ("6013",), since=2),
 )
 SIBLING = "6014"  # of the mapped task's other index, which an order about one index spares

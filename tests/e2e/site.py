@@ -144,6 +144,12 @@ class Site:
         """Run a dagstop command on this site to its end; its standard output."""
         return dagstop(*arguments, "--database-url", self.airflow.database_url, code=code)
 
+    def ps(self) -> str:
+        """What `dagstop ps --json` says of this host, with what the listener remembers."""
+        where = ("--airflow-home", str(self.airflow.home), "--docker-url", self.engine.url)
+        memory = {"STATE_DIRECTORY": str(self.folder / "state")}
+        return dagstop("ps", "--json", "--database-url", self.airflow.database_url, *where, **memory)
+
     def listener_log(self) -> str:
         """The end of what the listener printed."""
         path = self.folder / "listener.log"
@@ -203,10 +209,11 @@ def is_runner(process: proc.Process) -> bool:
     return worker or title.startswith("airflow task runner:") or "--raw" in process.command
 
 
-def dagstop(*arguments: str, code: int = 0) -> str:
+def dagstop(*arguments: str, code: int = 0, **environment: str) -> str:
     """Run a dagstop command to its end; its standard output."""
     command = [sys.executable, "-m", "dagstop", *arguments]
-    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=180)
+    env = {**plain_environment(), **environment}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
