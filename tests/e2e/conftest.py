@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests, and the tables that the matrix ends with.
 
 AIRFLOW=1.10.0,2.11.2 selects versions (`1.10.0-bare`: without dagstop's cluster policy); MODE=up,late
-selects modes. Without MATRIX=full a part is played that fits CI: two modes on one start of Airflow.
+selects modes, ACTION=sql_run,stop actions. Without MATRIX=full a part is played that fits CI: two modes on one start of Airflow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.e2e.site import Site
 FULL = os.environ.get("MATRIX") == "full"
 VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or tuple(RECIPES)
 _MODES = tuple(filter(None, os.environ.get("MODE", "").split(","))) or tuple(MODES)
+_ACTIONS = tuple(filter(None, os.environ.get("ACTION", "").split(","))) or ACTIONS
 _IN_CI = {"up": ("ui_run", "sql_task"), "web_only": ("sql_run", "ui_task")}
 
 
@@ -32,7 +33,7 @@ def plays() -> dict[tuple[str, str], list[Act]]:
         generation = int(version.partition(".")[0])
         if FULL:
             for mode in _MODES:
-                found[version, mode] = acts_of(mode, ACTIONS, generation)
+                found[version, mode] = acts_of(mode, _ACTIONS, generation)
         else:
             found[version, "ci"] = [a for m in _MODES for a in acts_of(m, _IN_CI.get(m, ()), generation)]
     return {name: acts for name, acts in found.items() if acts}
