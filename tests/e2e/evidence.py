@@ -175,8 +175,12 @@ def wrong_list(site: Site, act: Act, kinds: Sequence[Kind], said: dict[str, Any]
                 if sleep in pids and pids[sleep] not in listed and fate(site, act.mode, kind) == "dies":
                     yield kind.name, f"`dagstop ps` does not show {sleep}"
             # an index that no sign names has no state
-            if ours and kind.name != "mapped" and {row["state"] for row in ours} != {"running"}:
-                yield kind.name, f"`dagstop ps` says {ours}"
+            # and a bystander has the ids, but not our processes
+            shown = [
+                row for row in ours if {process["pid"] for process in row["processes"]} & set(pids.values())
+            ]
+            if kind.name != "mapped" and any(row["state"] != "running" for row in shown):
+                yield kind.name, f"`dagstop ps` says {shown}"
     untied = [c for c in site.client.containers.list() if site.bare and _of_operator(c, act)]
     for container in untied:
         if f"container {container.name} " not in strangers or "`dagstop policy`" not in strangers:
