@@ -76,7 +76,7 @@ def wrong_reports(site: Site, act: Act, victims: dict[str, list[proc.Process]]) 
         # before a late listener comes, or after its own click, Airflow may have ended it; of containers a
         # report has no pids
         first = act.mode == "late" or act.action.startswith("ui_")
-        if ours and not first and kind not in CONTAINED and pids.isdisjoint(ours):
+        if ours and mortal and not first and kind not in CONTAINED and pids.isdisjoint(ours):
             yield kind, "no report names any of its processes"
     # an operator's own, without the cluster policy, is left to its on_kill
     tied = [k for k in victims if k in CONTAINED and not (site.bare and named[k].operator)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -112,10 +113,11 @@ class Play:
             site.befall(mode)
             bystanders.spare(marked(LEFT_ALONE))
             victims = {act.action: self._victims(act) for act in acts}
-            listed = json.loads(site.ps())
-            for act in acts:
-                for kind, what in evidence.wrong_list(site, act, self.kinds, listed):
-                    self.cells[mode, act.action, kind].note(what)
+            if os.environ.get("MATRIX") == "full":
+                listed = json.loads(site.ps())
+                for act in acts:
+                    for kind, what in evidence.wrong_list(site, act, self.kinds, listed):
+                        self.cells[mode, act.action, kind].note(what)
             everyone = [p for of_kind in victims.values() for group in of_kind.values() for p in group]
             with DeathWatch(everyone) as watch:
                 began = {act.action: perform(site, act) for act in acts}
