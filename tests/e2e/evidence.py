@@ -107,6 +107,8 @@ def wrong_now(site: Site, act: Act, kinds: Sequence[Kind]) -> Wrong:
         yield from _come_back(site, act, run, kinds)
         if act.mode != "web_only":
             yield from _wrong_marks(site, run)
+        if act.mode == "up" and act.action.startswith("sql"):
+            yield from _wrong_words(site, run)
         sibling = [p for p in marked(run) if p.command[1].startswith(f"{SIBLING}.")]
         if act.of_tasks and site.airflow.generation > 1 and act.mode in ("up", "late") and not sibling:
             yield "mapped", "its sibling is gone"
@@ -192,3 +194,23 @@ def _of_operator(container: Container, act: Act) -> bool:
     sleeps = [sleep for kind in KINDS if kind.operator for sleep in kind.sleeps]
     command = " ".join(container.attrs["Config"]["Cmd"] or ())
     return any(f"{sleep}.{number_of(run)}" in command for sleep in sleeps for run in act.runs)
+
+
+def _wrong_words(site: Site, run: str) -> Wrong:
+    """Airflow itself says who stopped it: in its audit log, and at the end of the task's own log."""
+    dated = "execution_date = (SELECT execution_date FROM dag_run WHERE dag_id = log.dag_id AND run_id = %s)"
+    which = dated if site.airflow.generation == 1 else "run_id = %s"
+    rows = site.airflow.query(f"SELECT extra FROM log WHERE event = 'dagstop' AND {which}", (run,))
+    if not any(row["extra"].startswith("stopped by dagstop: ") for row in rows):
+        yield "run", f"Airflow's audit log says {rows}"
+    named = site.airflow.date(site.dag_id, run).isoformat() if site.airflow.generation == 1 else run
+    files = [
+        path
+        for path in (site.airflow.home / "logs").rglob("*.log")
+        if path.relative_to(site.airflow.home)
+        .parts[-2 if site.airflow.generation > 1 else -3]
+        .endswith("python")
+        and named in str(path)
+    ]
+    if not any("stopped by dagstop: " in path.read_text(errors="replace") for path in files):
+        yield "python", f"its log does not say who stopped it: {files}"
