@@ -130,6 +130,13 @@ SETTINGS = (
         _whole_seconds,
     ),
     Setting(
+        "airflow_log",
+        "on",
+        "",
+        "Whether each report is a row in Airflow's own audit log too, also of what was spared: on or off.",
+        _one_of("on", "off"),
+    ),
+    Setting(
         "tick",
         "0.25",
         "seconds",

@@ -17,7 +17,7 @@ begin
     end if;
     wanted := case
         when new.name = 'cascade' and new.value not in ('unfinished', 'all') then 'unfinished or all'
-        when new.name = 'observe_only' and new.value not in ('on', 'off') then 'on or off'
+        when new.name in ('observe_only', 'airflow_log') and new.value not in ('on', 'off') then 'on or off'
         when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
             and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
         when name_for_all = 'grace_seconds' and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'

@@ -28,6 +28,7 @@ def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: A
     for name, value, wanted in (
         ("cascade", "most", "unfinished or all"),
         ("observe_only", "yes", "on or off"),
+        ("airflow_log", "no", "on or off"),
         ("fence_seconds", "10 min", "a whole number of seconds"),
         ("grace_seconds", "-1", "a whole number of seconds"),
         ("grace_seconds:a dag", "long", "a whole number of seconds"),
