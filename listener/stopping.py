@@ -214,8 +214,9 @@ class Stopping:
             return
         for work in asking:
             work.asked_engine = True
-            # only a pass that begins when no process is left can be the last one
-            work.containers_clean = not work.hunt.alive() and work.hunt.clean and work.hunt.looked > 0
+            # only a pass that begins when no process is left, or none that can be killed, can be the last one
+            hunt = work.hunt
+            work.containers_clean = hunt.finished if hunt.alive() else hunt.clean and hunt.looked > 0
         quests = [Quest(work.hunt.order, tuple(work.clients.values()), work.known()) for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay, since=since)

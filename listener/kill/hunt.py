@@ -96,7 +96,7 @@ class Hunt:
                 continue
             if process.identity not in self.quarries:
                 pool.hold(quarry)
-                self._first(process, quarry, verdict)
+                self._first(process, quarry, verdict, pool)
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool, at_once=verdict.at_once)
@@ -148,11 +148,11 @@ class Hunt:
         deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
         return max(deaths) + CALM if deaths else 0.0
 
-    def _first(self, process: Process, quarry: Quarry, verdict: Verdict) -> None:
+    def _first(self, process: Process, quarry: Quarry, verdict: Verdict, pool: Quarries) -> None:
         """Go on where a listener before this one was cut off; a second SIGTERM would end a clean-up."""
         sent = self.earlier.get(process.identity)
         if sent and not quarry.signals:
-            quarry.resume(sent)
+            pool.resume(quarry, sent)
         if quarry.signals:
             self.note(process, verdict, quarry.signals)
         else:

@@ -52,14 +52,6 @@ class Quarry:
     def alive(self) -> bool:
         return self.died_at is None
 
-    def resume(self, sent: list[Sent]) -> None:
-        """Take over what a listener before this one had sent; the grace period goes on from there."""
-        moment, clock = time.monotonic(), now()
-        self.signals = list(sent)
-        self.first_signal = moment - max(0.0, (clock - min(at for _, at in sent)).total_seconds())
-        if kills := [at for name, at in sent if name == "SIGKILL"]:
-            self.killed = moment - max(0.0, (clock - min(kills)).total_seconds())
-
 
 class Quarries:
     """All quarries of this listener, by identity; owns their pidfds."""
@@ -115,6 +107,23 @@ class Quarries:
         self._send(quarry, signal.SIGTERM)
         if masks is not None and masks.stopped:  # a stopped process sees SIGTERM only then
             self._send(quarry, signal.SIGCONT)
+
+    def resume(self, quarry: Quarry, sent: list[Sent]) -> None:
+        """Take over what a listener before this one sent, or was about to send when it was cut off.
+
+        Who handles SIGTERM may be cleaning up, and its grace goes on. Another one that lives got no signal.
+        """
+        quarry.signals = list(sent)
+        age = (now() - min(at for _, at in sent)).total_seconds()
+        quarry.first_signal = time.monotonic() - max(0.0, age)
+        masks = self._proc.signal_masks(quarry.process.pid)
+        ignores = masks is not None and masks.ignores_sigterm
+        if ignores or any(name == "SIGKILL" for name, _ in sent):
+            self.stop(quarry, hard=True)
+        elif masks is not None and not masks.handles_sigterm:
+            self._send(quarry, signal.SIGTERM)
+            if masks.stopped:
+                self._send(quarry, signal.SIGCONT)
 
     def _send(self, quarry: Quarry, number: signal.Signals) -> None:
         quarry.first_signal = quarry.first_signal or time.monotonic()

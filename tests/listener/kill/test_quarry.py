@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from dagstop.evidence.watch import Watch
-from dagstop.kill.quarry import Quarries
+from dagstop.kill.quarry import Quarries, now
 from dagstop.model import Identity, Process
 from dagstop.outside.procfs import ProcFS
 
@@ -113,3 +113,15 @@ def test_what_ends_by_itself_before_anybody_hunts_it_is_forgotten(
     child.kill()
     assert reaped(pool) == 1
     assert pool.take(quarry.process) is None and not quarry.alive
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_signal_that_was_only_written_down_is_sent_again(
+    pool: Quarries, child: subprocess.Popen[bytes], name: str
+) -> None:
+    """The listener before this one was killed between the note and the signal."""
+    quarry = pool.take(seen(child))
+    assert quarry is not None
+    pool.resume(quarry, [(name, now())])
+    assert [sent for sent, _ in quarry.signals] == [name, name]
+    assert reaped(pool) == 1
