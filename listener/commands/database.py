@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+import dagstop
 from dagstop.commands.common import database_option, url_of
 from dagstop.outside.database_url import redact
 
@@ -33,18 +34,18 @@ def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
         return
     url = url_of(database_url)
     done = installing.heal(url) if heal else installing.install(url)
-    where = redact(url)
+    where, release = redact(url), f"dagstop {dagstop.__version__} (schema {done.revision})"
     if not done.changed:
-        click.echo(f"dagstop {done.revision} is already installed in {where}; nothing changed")
+        click.echo(f"{release} is already installed in {where}; nothing changed")
         return
     if done.triggers:
         click.echo(f"attached again in {where}: {', '.join(done.triggers)}")
         return
     if done.before not in (None, done.revision):
-        click.echo(f"dagstop is upgraded from {done.before} to {done.revision} in {where}")
+        click.echo(f"upgraded from schema {done.before} to {release} in {where}")
         click.echo("next: upgrade and restart the listeners, one by one; until then the old ones work on")
         return
-    click.echo(f"dagstop {done.revision} is installed in {where}, Airflow schema {done.airflow_schema}")
+    click.echo(f"{release} is installed in {where}, Airflow schema {done.airflow_schema}")
     click.echo("next: `dagstop listen` on every host that runs tasks, then `dagstop check`")
 
 
