@@ -22,7 +22,9 @@ from tests.e2e.site import Site
 FULL = os.environ.get("MATRIX") == "full"
 VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or tuple(RECIPES)
 _ASKED = set(filter(None, os.environ.get("MODE", "").split(",")))
-_MODES = tuple(mode for mode in MODES if not _ASKED or mode in _ASKED)  # in their order: the last one kills Airflow
+_MODES = tuple(
+    mode for mode in MODES if not _ASKED or mode in _ASKED
+)  # in their order: the last one kills Airflow
 _ACTIONS = tuple(filter(None, os.environ.get("ACTION", "").split(","))) or ACTIONS
 _IN_CI = {"up": ("ui_run", "sql_task"), "web_only": ("sql_run", "ui_task")}
 
