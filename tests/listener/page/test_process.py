@@ -251,7 +251,7 @@ def test_a_port_that_is_taken_or_a_database_that_is_away_stops_no_listener(
 def test_only_root_may_log_in_and_the_page_still_does(
     airflow_db: AirflowDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a password in /root/.pgpass: the page connects before it becomes nobody, and starts anew when cut off."""
+    """As with a password in a .pgpass that root alone may read: the page connects before it becomes nobody, and starts anew when cut off."""
     if os.geteuid() != 0:
         missing(RuntimeError("only root can become another user"))
     monkeypatch.delenv("PGHOST", raising=False)
