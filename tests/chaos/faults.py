@@ -154,9 +154,11 @@ def disk_full(scene: Scene) -> None:
         scene.injected()
         scene.begin()
         wait_until(lambda: len(scene.ordered) > len(scene.runs) / 2, 300, lambda: "half of the orders")
-        scene.listener.kill()
-        scene.listener.log_path = scene.folder / "listener.log"
-        scene.listener.start()
+        with scene.no_orders:  # amid a signal it would leave no trace: there is no disk to leave it on
+            wait_until(scene.all_reported, 300, lambda: "the reports so far")
+            scene.listener.kill()
+            scene.listener.log_path = scene.folder / "listener.log"
+            scene.listener.start()
         wait_until(lambda: not scene.ordering, 300, lambda: "the orders")
         scene.settle()
     finally:

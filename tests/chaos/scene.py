@@ -91,6 +91,8 @@ class Scene:
         self.deaths = DeathWatch([one for some in self.doomed.values() for one in some])
         self.listener = Listener(self.tcp_url, self.folder, docker_url=self.docker_url)
         self._kept: list[str] = []
+        self.no_orders = threading.Lock()
+        """Held by who wants none made for a while."""
         self._thread = threading.Thread(target=self._order, daemon=True)
         self._broken: Exception | None = None
 
@@ -158,6 +160,16 @@ class Scene:
         """Wait for the last report, as long as a verdict would."""
         wait_for_reports(self)
 
+    def all_reported(self) -> bool:
+        """Whether each order made so far has its final report."""
+        with connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select not exists (select from dagstop.stop_order o where not exists"
+                " (select from dagstop.report r where r.order_id = o.id and r.outcome is not null))"
+            )
+            (done,) = cursor.fetchone() or (False,)
+        return bool(done)
+
     def verdict(self) -> Verdict:
         """Wait for the last order, then for the last report; count."""
         self._thread.join(300)
@@ -171,7 +183,8 @@ class Scene:
         batches = max(4, min(100, len(runs) // 5))
         try:
             for number in range(batches):
-                self.fail(runs[number::batches])
+                with self.no_orders:
+                    self.fail(runs[number::batches])
                 self.pause(0.0, 2 * self.house.size.seconds / batches)
         except Exception as exc:
             self._broken = exc
