@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -78,7 +79,8 @@ class TaskLogs:
                     log.warning(event("task log not written", why=exc))
                 finally:
                     self._open.discard(one.descriptor)
-                    os.close(one.descriptor)
+                    with suppress(OSError):  # a network file system may only now say that it failed
+                        os.close(one.descriptor)
 
 
 def is_supervisor_of(process: Process, order: StopOrder) -> bool:
