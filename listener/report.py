@@ -10,7 +10,7 @@ from typing import Any
 from dagstop.evidence.containers import Container
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
-from dagstop.kill.quarry import Quarries, Quarry
+from dagstop.kill.quarry import NOT_SIGNALLED, Quarries, Quarry
 from dagstop.logs import event, shown
 from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Verdict
 
@@ -206,6 +206,8 @@ def _process(
         "signals": signals_at(quarry.signals, at),
         "died_at": at(quarry.died_at).isoformat() if quarry.died_at is not None else None,
     }
+    if not quarry.alive and not quarry.signals:
+        facts["noticed"] = NOT_SIGNALLED
     if quarry.alive:
         state = pool.state(quarry)
         words = {"D": "in uninterruptible sleep (state D)", "t": "held by a debugger (state t)"}

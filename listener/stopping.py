@@ -217,7 +217,7 @@ class Stopping:
             # only a pass that begins when no process is left, or none that can be killed, can be the last one
             hunt = work.hunt
             work.containers_clean = hunt.finished if hunt.alive() else hunt.clean and hunt.looked > 0
-        quests = [Quest(work.hunt.order, tuple(work.clients.values()), work.known()) for work in asking]
+        quests = [Quest(w.hunt.order, tuple(w.clients.values()), w.known(), w.named()) for w in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay, since=since)
 

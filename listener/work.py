@@ -61,6 +61,11 @@ class Work:
         before = self.earlier.containers if self.earlier is not None else []
         return (*ends, *(item["id"] for item in before if item["died_at"] is None and "alive" not in item))
 
+    def named(self) -> tuple[str, ...]:
+        """All containers that its report names, dead or alive."""
+        before = self.earlier.containers if self.earlier is not None else []
+        return (*self.ends, *(item["id"] for item in before))
+
     def take(self, found: Found, to_db: ToDbClock) -> None:
         """What a pass over the engines found for the order."""
         for end in found.ends:

@@ -21,7 +21,7 @@ from dagstop.evidence.containers import Client, Container, judge_container, read
 from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.containers import ContainerEnd, end_container
-from dagstop.kill.quarry import now
+from dagstop.kill.quarry import NOT_SIGNALLED, now
 from dagstop.logs import event, log
 from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
@@ -38,6 +38,7 @@ class Quest:
     order: StopOrder
     clients: tuple[Client, ...] = ()
     known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
+    named: tuple[str, ...] = ()  # the same, of all that its report names
 
 
 @dataclass(slots=True)
@@ -184,9 +185,11 @@ class ContainerHunts:
                     result.problem = str(exc)
             return []
         by_label = Index(containers, lambda container: container.label)
+        ended = Index(engine.ended(), lambda end: end[0].label)
         pending = []
         for quest in quests:
             result = found[id(quest)]
+            result.ends += _ended_since(quest, ended.of(quest.order), around, to_db_clock)
             candidates: dict[str, tuple[Container, Client | None]] = {
                 container.id: (container, None) for container in by_label.of(quest.order)
             }
@@ -243,6 +246,23 @@ class ContainerHunts:
     def _shims(self) -> bool:
         """True if some container lives: each has a containerd-shim, also without its engine."""
         return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
+
+
+def _ended_since(
+    quest: Quest,
+    ended: Iterable[tuple[Container, datetime]],
+    around: Surroundings,
+    to_db_clock: Callable[[datetime], datetime],
+) -> list[ContainerEnd]:
+    """What would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
+    found = []
+    for container, ended_at in ended:
+        if to_db_clock(ended_at) < quest.order.created_at or container.id.startswith(quest.named):
+            continue
+        verdict = judge_container(quest.order, container, None, to_db_clock(container.created_at), around)
+        if verdict.decision is Decision.KILL:
+            found.append(ContainerEnd(container, verdict, died_at=ended_at, noticed=NOT_SIGNALLED))
+    return found
 
 
 def _named(engine: Engine, client: Client, proc: ProcFS, cid: str) -> Container | None:

@@ -20,6 +20,9 @@ from dagstop.outside.procfs import ProcFS
 
 _DEAD = frozenset({"Z", "X", "?"})  # a zombie is dead: it only waits for its parent
 
+NOT_SIGNALLED = "ended before it was signalled"
+"""What a report says of what was to die and did so first: by its parent's end or its task's `on_kill`."""
+
 Sent = tuple[str, datetime]
 """The name of a signal, and when it was sent by the host's clock."""
 

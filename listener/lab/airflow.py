@@ -253,6 +253,10 @@ class Airflow(Records):
         """What the processes with the log so named have printed."""
         return self._log(log).read_text(errors="replace")
 
+    def forget(self, log: str) -> None:
+        """Remove what was printed to the log so named, by processes that have ended."""
+        self._log(log).unlink()
+
     def _log(self, name: str) -> Path:
         return self.home / "output" / f"{name}.log"
 

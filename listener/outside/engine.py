@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 15
 """Seconds that a call may take before the engine counts as dead."""
+KEEP_ENDED = 60.0
+"""Seconds for which a container that ended is known still: what an order's signals ended need not be running
+when the engine is asked for the order."""
 
 NEVER: Any = {"Name": "no", "MaximumRetryCount": 0}
 """A restart policy."""
@@ -41,6 +44,7 @@ class Engine:
         self.url = url
         self._client: APIClient | None = None
         self._known: dict[str, Container] = {}
+        self._ended: dict[str, tuple[Container, datetime, float]] = {}  # its end; when it was missed
         self._listed_at = 0.0  # when the listing that gave `_known` began, monotonic seconds
         self._listing = threading.Lock()
 
@@ -67,8 +71,16 @@ class Engine:
                 self._list()
             return list(self._known.values())
 
+    def ended(self) -> list[tuple[Container, datetime]]:
+        """What ran by one of the last minute's listings and does not any more, with the engine's word of when
+
+        it ended; without what the engine has removed since, of which nobody knows when.
+        """
+        with self._listing:
+            return [(container, at) for container, at, _ in self._ended.values()]
+
     def _list(self) -> None:
-        """One call, and one for each new container."""
+        """One call, and one for each container that is new or missing."""
         begun = time.monotonic()
         listed = self._call(lambda client: client.containers())
         found: dict[str, Container] = {}
@@ -79,15 +91,20 @@ class Engine:
                 known = self.inspect(row["Id"])
             if known is not None:
                 found[known.id] = known
-        self._known, self._listed_at = found, begun
+        ended = {i: end for i, end in self._ended.items() if i not in found and end[2] > begun - KEEP_ENDED}
+        for missed in self._known.values():
+            if missed.id not in found and (at := self._ended_at(missed)) is not None:
+                ended[missed.id] = (missed, at, begun)
+        self._known, self._listed_at, self._ended = found, begun, ended
+
+    def _ended_at(self, container: Container) -> datetime | None:
+        state = (self._facts(container.id) or {}).get("State", {})
+        return _moment(state["FinishedAt"]) if state.get("Status") == "exited" else None
 
     def inspect(self, name: str) -> Container | None:
         """A running container by id or name; None if it is gone or has ended."""
-        from docker.errors import NotFound
-
-        try:
-            facts = self._call(lambda client: client.inspect_container(name))
-        except NotFound:
+        facts = self._facts(name)
+        if facts is None:
             return None
         state, config, host = facts["State"], facts["Config"], facts["HostConfig"]
         if not (state.get("Running") or state.get("Paused") or state.get("Restarting")):
@@ -103,6 +120,15 @@ class Engine:
             auto_remove=bool(host.get("AutoRemove")),
             tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
         )
+
+    def _facts(self, name: str) -> dict[str, Any] | None:
+        from docker.errors import NotFound
+
+        try:
+            facts: dict[str, Any] = self._call(lambda client: client.inspect_container(name))
+        except NotFound:
+            return None
+        return facts
 
     def signal(self, container: Container, name: str) -> None:
         """Send a signal ("SIGTERM", "SIGKILL") to the container's init; gone is no error."""
