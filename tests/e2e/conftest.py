@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests, and the tables that the matrix ends with.
+"""Fixtures of the end-to-end tests, and the table of each version that the matrix ends with.
 
 AIRFLOW=1.10.0,2.11.2 selects versions (`1.10.0-bare`: without dagstop's cluster policy); MODE=up,late
 selects modes, ACTION=sql_run,stop actions. Without MATRIX=full a part is played that fits CI: two modes on one start of Airflow.
@@ -16,7 +16,7 @@ from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server, binaries, rows
 from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
 from tests.e2e.kinds import KINDS
-from tests.e2e.play import Cells, Play
+from tests.e2e.play import Cell, Cells, Play
 from tests.e2e.site import Site
 
 FULL = os.environ.get("MATRIX") == "full"
@@ -94,22 +94,26 @@ def _play(key: tuple[str, str], engine: Engine, server: Server) -> Cells:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print a table for each start of Airflow."""
+    """Print a table for each version: kinds of tasks by actions, below each mode that was played."""
     say = terminalreporter.write_line
-    for (version, _), cells in PLAYED.items():
+    for version in dict.fromkeys(version for version, _ in PLAYED):
+        cells = {
+            key: cell for (v, _), played in PLAYED.items() if v == version for key, cell in played.items()
+        }
+        actions = [action for action in ACTIONS if any(action == a for _, a, _ in cells)]
+        terminalreporter.section(f"{version}: ms from commit or click to the last death")
+        say(f"{'':<14}" + "".join(f"{action:>12}" for action in actions))
         for mode in dict.fromkeys(mode for mode, _, _ in cells):
-            actions = [a for a in ACTIONS if any((m, k) == (mode, a) for m, k, _ in cells)]
-            terminalreporter.section(f"{version}: {MODES[mode]}; ms from commit or click to the last death")
-            say(f"{'':<14}" + "".join(f"{action:>12}" for action in actions))
+            say(f"{MODES[mode]}:")
             for kind in ("run", *(kind.name for kind in KINDS)):
-                if any((mode, action, kind) in cells for action in actions):
-                    shown = [
-                        _shown(cells[mode, a, kind].milliseconds, cells[mode, a, kind].wrong) for a in actions
-                    ]
-                    say(f"{kind:<14}" + "".join(f"{text:>12}" for text in shown))
+                row = [_shown(cells.get((mode, action, kind))) for action in actions]
+                if any(row):
+                    say(f"{kind:<14}" + "".join(f"{text:>12}" for text in row))
 
 
-def _shown(milliseconds: float | None, wrong: list[str]) -> str:
-    if wrong:
+def _shown(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.wrong:
         return "WRONG"
-    return "good" if milliseconds is None else f"{milliseconds:.0f}"
+    return "good" if cell.milliseconds is None else f"{cell.milliseconds:.0f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagstop.lab import proc
-from tests.e2e.site import Site, marked
+from tests.e2e.site import Site, is_runner, marked
 from tests.support.watch import wait_until
 
 LONG = frozenset({"6030", "6031"})  # what `long` starts
@@ -23,6 +23,12 @@ def started(site: Site, run: str, besides: list[proc.Process] | None = None) -> 
 
     site.airflow.wait_for(there, f"running {run}", START_SECONDS)
     return found
+
+
+def runners(site: Site, run: str) -> list[proc.Process]:
+    """Airflow's own processes that run a task of the run."""
+    keys = site.keys(run)
+    return [p for p in proc.everyone() if is_runner(p) and keys & set(" ".join(p.command).split())]
 
 
 def number(process: proc.Process) -> str:
