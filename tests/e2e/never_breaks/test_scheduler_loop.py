@@ -22,6 +22,7 @@ BY_SQL = (
     "UPDATE dag_run SET state = 'failed' WHERE dag_id = 'short' AND run_id = %s"
     " AND state NOT IN ('success', 'failed')"
 )
+OVER = {"success", "failed", "skipped", "upstream_failed"}
 FAULTS = "SELECT place, sqlstate, message FROM dagstop.fault WHERE sqlstate <> '55P03'"  # gave way
 
 
@@ -31,6 +32,7 @@ def test_the_scheduler_goes_on(site: Site) -> None:
     dice = random.Random(seed)
     airflow.trigger_many("short", RUNS)
     chosen: set[str] = set()
+    clicked: set[str] = set()
     while len(chosen) < FAILED:
         left = [row["run_id"] for row in airflow.query(UNFINISHED)]
         assert left, f"all is over before {FAILED} could be failed (seed {seed})"
@@ -41,6 +43,7 @@ def test_the_scheduler_goes_on(site: Site) -> None:
         else:
             airflow.fail_run_by_ui("short", run)
             chosen.add(run)
+            clicked.add(run)
         time.sleep(dice.uniform(0, 1))
     airflow.wait_for(lambda: not airflow.query(UNFINISHED), "through all runs", SECONDS)
 
@@ -50,14 +53,19 @@ def test_the_scheduler_goes_on(site: Site) -> None:
         everything = [*tasks.values()] == ["success"] * TASKS_OF_A_RUN
         if run not in chosen:
             assert (state, everything) == ("success", True), about
-        elif not (airflow.generation == 1 and state == "success" and everything):
-            # of a run that was over at that moment 1.10's scheduler, which locks no run, may write its success last
-            assert state == "failed" and set(tasks.values()) <= {
-                "success",
-                "failed",
-                "skipped",
-                "upstream_failed",
-            }, about
+        elif not _last_word_of_the_scheduler(airflow.generation, run in clicked, state, set(tasks.values())):
+            assert state == "failed" and set(tasks.values()) <= OVER, about
     assert of_folder(airflow.home / "output") == []
     assert of_folder(airflow.home / "logs") == []
     assert airflow.query(FAULTS) == []
+
+
+def _last_word_of_the_scheduler(
+    generation: int, clicked: bool, state: str | None, tasks: set[str | None]
+) -> bool:
+    """What stock Airflow makes of a run failed in the very moment in which its scheduler works on it."""
+    if generation == 1:
+        # it locks no run; and a message that comes late and finds no free slot sets its task to NULL
+        return (state == "success" and tasks == {"success"}) or (state == "failed" and tasks <= OVER | {None})
+    # a click skips what is pending: a scheduler that was beginning the run finds it well ended
+    return generation == 3 and clicked and state == "success" and tasks == {"skipped"}
