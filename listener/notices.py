@@ -20,7 +20,6 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
-from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
 import dagstop
@@ -28,7 +27,7 @@ from dagstop.logs import event, log
 from dagstop.model import StopOrder
 from dagstop.orders import read_order
 from dagstop.outside.database import connect, query, query_many, round_trip
-from dagstop.outside.database_errors import one_line
+from dagstop.outside.database_errors import one_line, remedy
 
 HEARTBEAT = 10.0
 """Seconds between two heartbeats; a listener unseen for `live_seconds` (60) counts as gone."""
@@ -42,6 +41,8 @@ FULL_SWEEP = 2000
 """Orders read at once, besides those under way."""
 MORE = 0.5
 """Seconds until the rest is read, where there are more."""
+SHORTEST_DEAF, LONGEST_DEAF = 0.001, 0.05
+"""Seconds for which a doorbell waits after a look that found nothing new, ever longer: anyone may ring."""
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class Link:
     _more: bool = False  # the last sweep was cut short: there may be more open orders
     _begun: bool = False  # False: stand by, connected, for another listener of this host works still
     _stopping: bool = False
+    _seen: set[int] = field(default_factory=set)  # the orders that were read last
     _attempt: int = 0  # how often in a row it did not come as far as a heartbeat
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class Link:
                 self.state = "connecting"
                 delay = min(SLOWEST_RETRY, 0.1 * 2 ** min(self._attempt, 10)) * random.uniform(0.7, 1.0)
                 why = one_line(exc, self.url)
-                facts = {"attempt": self._attempt, "retry_in": f"{delay:.1f}s", **_remedy(exc)}
+                facts = {"attempt": self._attempt, "retry_in": f"{delay:.1f}s", **remedy(exc)}
                 log.warning(event("database lost", why=why, **facts))
                 self._pause(delay)
             finally:
@@ -190,12 +192,14 @@ class Link:
         # until that heartbeat others may have closed an order without this host: it is swept once more
         next_sweep, next_beat = now, now + HEARTBEAT
         next_poll = now + POLL if self.state == "polling" else float("inf")
+        rung, deaf, deaf_until = False, 0.0, 0.0
         while True:
             # a notice may have come in with the answer to a query: then the socket is silent
-            rung = self._rung(connection)
-            wait = 0.0 if rung else max(0.0, min(next_sweep, next_poll, next_beat) - time.monotonic())
-            readable, _, _ = select.select([connection.fileno(), self._wake_read], [], [], wait)
             rung = self._rung(connection) or rung
+            due = deaf_until if rung else min(next_sweep, next_poll, next_beat)
+            doors = [self._wake_read] if rung else [self._wake_read, connection.fileno()]
+            readable, _, _ = select.select(doors, [], [], max(0.0, due - time.monotonic()))
+            rung = rung or self._rung(connection)
             if self._wake_read in readable:
                 self._drain()
             self._send(connection)
@@ -205,8 +209,12 @@ class Link:
             if time.monotonic() >= next_sweep:
                 self._sweep(connection)
                 next_sweep = time.monotonic() + self.sweep_every
-            elif rung or time.monotonic() >= next_poll:
-                self._fetch(connection, "rung_orders", sweep=False)
+                rung = False
+            elif (rung and time.monotonic() >= deaf_until) or time.monotonic() >= next_poll:
+                calm = time.monotonic() > deaf_until + LONGEST_DEAF
+                news = self._fetch(connection, "rung_orders", sweep=False)
+                deaf = 0.0 if news or calm else min(LONGEST_DEAF, 2 * deaf or SHORTEST_DEAF)
+                rung, deaf_until = False, time.monotonic() + deaf
                 next_poll = time.monotonic() + POLL if self.state == "polling" else next_poll
             if self._more:
                 next_sweep = min(next_sweep, time.monotonic() + MORE)
@@ -241,7 +249,8 @@ class Link:
     def _sweep(self, connection: Connection) -> None:
         self._fetch(connection, "open_orders", sweep=True, ids=None)
 
-    def _fetch(self, connection: Connection, name: str, *, sweep: bool, **which: Any) -> None:
+    def _fetch(self, connection: Connection, name: str, *, sweep: bool, **which: Any) -> bool:
+        """Read orders; whether one of them was not there the last time."""
         most = FULL_SWEEP + self._busy
         before = datetime.now().astimezone()
         rows = query(connection, name, host=self.host, max_orders=most, **which)
@@ -254,6 +263,8 @@ class Link:
         if orders or sweep:
             self.news.append(News(orders, ahead, sweep and not self._more))
             self.wake_main()
+        before_ids, self._seen = self._seen, {row["id"] for row in rows}
+        return not self._seen <= before_ids
 
     def _beat(self, connection: Connection) -> None:
         if self.dry_run:
@@ -286,13 +297,3 @@ def _readable(row: dict[str, Any]) -> StopOrder | None:
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         log.error(event("order unreadable", order=row.get("id"), why=f"{type(exc).__name__}: {exc}"))
         return None
-
-
-def _remedy(exc: psycopg2.Error) -> dict[str, str]:
-    """What an operator can do about it, where that is plain."""
-    if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
-        # not there (or no more), or of an earlier release than this listener
-        return {"do": "run `dagstop install`, of this release or a later one"}
-    if isinstance(exc, errors.InsufficientPrivilege):
-        return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
-    return {}

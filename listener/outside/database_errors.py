@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import psycopg2
+from psycopg2 import errors
 
 from dagstop.errors import ConnectError, LoginError, NoSuchDatabaseError, UnreachableError
 from dagstop.outside.database_url import HIDDEN, passwords, server_of
@@ -45,3 +46,13 @@ def one_line(error: BaseException, url: str) -> str:
     for password in passwords(url):
         text = text.replace(password, HIDDEN)
     return text
+
+
+def remedy(exc: psycopg2.Error) -> dict[str, str]:
+    """What an operator can do about it, where that is plain."""
+    if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
+        # not there (or no more), or of an earlier release than this listener
+        return {"do": "run `dagstop install`, of this release or a later one"}
+    if isinstance(exc, errors.InsufficientPrivilege):
+        return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
+    return {}

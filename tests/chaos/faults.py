@@ -16,6 +16,7 @@ import psycopg2
 from dagstop.lab.postgres import connect
 from tests.chaos.scene import Scene
 from tests.support.listener import Listener
+from tests.support.ringer import ROLE, Ringer
 from tests.support.watch import wait_until
 
 WORKING = "start host="
@@ -209,6 +210,20 @@ def at_once(scene: Scene) -> None:
     scene.begin()
 
 
+def doorbells(scene: Scene) -> None:
+    """A stranger rings 20,000 times a second, for a minute or longer: until the last order is made."""
+    scene.listener.start()
+    until = time.monotonic() + scene.house.size.long
+    with Ringer(scene.url, scene.server.socket_url(scene.database, ROLE)) as ringer:
+        scene.pause(1.0, 2.0)
+        scene.begin()
+        wait_until(lambda: not scene.ordering, 300, lambda: "the orders")
+        scene.settle()
+        time.sleep(max(0.0, until - time.monotonic()))
+    scene.times = ringer.rung
+    scene.note = f"{ringer.per_second():.0f} notices a second"
+
+
 def two_listeners(scene: Scene) -> None:
     """One works, one waits: SIGKILL the one that works, and fail a run at that very moment."""
     runs = scene.keep(min(10, len(scene.groups) // 2), alive=True)
@@ -245,6 +260,7 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "listener killed at any instant": listener_killed,
     "listener killed between signal and report": listener_killed_amid,
     "two listeners, the working one killed": two_listeners,
+    "a stranger rings the doorbell": doorbells,
     "connection cut": connection_cut,
     "Postgres restarted, -m immediate": postgres_restarted,
     "Postgres away": postgres_away,

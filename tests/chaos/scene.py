@@ -72,8 +72,8 @@ class Scene:
         self.proxy = Proxy(self.folder / "docker.sock", self.house.engine.url)
         self.docker_url = self.proxy.url
         url = self.server.create_database(template=self.house.template)
-        database = url.rsplit("/", 1)[1]
-        self.url, self.tcp_url = self.server.socket_url(database), url
+        self.database = url.rsplit("/", 1)[1]
+        self.url, self.tcp_url = self.server.socket_url(self.database), url
         self.runs = [f"{self.name}_{number}" for number in range(size.orders)]
         self._add_runs()
         chosen = self.house.random.sample(self.runs, size.groups + size.containers)
