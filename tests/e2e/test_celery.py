@@ -1,7 +1,4 @@
-"""A real CeleryExecutor: Redis, a scheduler, and two workers on hosts of their own; one worker dies first.
-
-Part of `make matrix`; not of `make e2e`, hence the file's name.
-"""
+"""A real CeleryExecutor: Redis, a scheduler, and two workers on hosts of their own; one worker dies first."""
 
 from __future__ import annotations
 
@@ -171,8 +168,9 @@ def _bring_up(site: Site, switch: Switch, server: Server, url: str) -> None:
 
 def test_the_orphans_of_a_dead_worker_die_with_the_run(site: Site) -> None:
     runs = ("spread_7001", "spread_7002")
-    for run in runs:
-        site.start("control", run, str(site.airflow), "dags", "trigger", "spread", "-r", run)
+    for day, run in enumerate(runs, 1):  # two triggered in the same second would have the same date
+        trigger = ("dags", "trigger", "spread", "-r", run, "-e", f"2024-01-0{day}")
+        site.start("control", run, str(site.airflow), *trigger)
     running = {"on_w1 w1": "running", "on_w2 w2": "running"}
     wait_until(lambda: all(asleep(run) == ALL for run in runs), START_SECONDS, site.said)
     wait_until(lambda: all(site.states(run) == running for run in runs), START_SECONDS, site.said)
