@@ -47,9 +47,9 @@ class EndedOrders:
     def remember(self, order: StopOrder, looked_at: set[Identity]) -> None:
         assert order.id is not None
         self._orders.pop(order.id, None)
-        self._orders[order.id] = _Ended(
-            order.created_at, names_of(order), time.monotonic(), looked_at or None
-        )
+        # what was left alone stays so, whatever it starts and whatever the settings say by then
+        names = names_of(order) if order.hands_off is None else ()
+        self._orders[order.id] = _Ended(order.created_at, names, time.monotonic(), looked_at or None)
         if len(self._orders) > MOST:
             del self._orders[next(iter(self._orders))]
         self._searched = None

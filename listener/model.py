@@ -162,11 +162,27 @@ class StopOrder:
     begun: Mapping[str, Any] | None = None  # what an earlier listener here had signalled
     hands_off: str | None = None  # why nothing of it is to be stopped: observe only, protected DAG
     grace_seconds: float | None = None  # its DAG's or all DAGs' in the database; None: the listener's own
+    state_after: str = "failed"  # what ordered it: a state, or "deleted"
 
     @property
     def name(self) -> str:
         what = f"{self.dag_id} {self.run_id or self.logical_date}"
         return f"{what} {self.task_id}" if self.task_id else what
+
+    @property
+    def cause(self) -> str:
+        """What was done to its run or task instance, for people."""
+        what = "DAG run" if self.kind == "run" else "task instance"
+        return f"{what} {'deleted' if self.deleted else f'marked {self.state_after}'}"
+
+    @property
+    def observed(self) -> bool:
+        """True if nothing of Airflow's may be touched for it, nor written."""
+        return self.hands_off == "observe only"
+
+    @property
+    def deleted(self) -> bool:
+        return self.state_after == "deleted"
 
     def grace(self, of_listener: float) -> float:
         """Seconds between SIGTERM and SIGKILL: what the database says goes before the listener's own."""

@@ -28,6 +28,7 @@ def read_order(row: Mapping[str, Any]) -> StopOrder:
         begun=row.get("begun"),
         hands_off=row.get("hands_off"),
         grace_seconds=None if row.get("grace_seconds") is None else float(row["grace_seconds"]),
+        state_after=row.get("state_after") or "failed",
         asked_by={
             name: row.get(name)
             for name in ("session_user_name", "application_name", "client_addr", "backend_pid")

@@ -258,7 +258,9 @@ def container_facts(container: Container, verdict: Verdict) -> dict[str, Any]:
 def is_superseded(hunt: Hunt) -> bool:
     """True if all that the order stopped was cleared (or marked otherwise) since."""
     targets = hunt.order.targets
-    return bool(targets) and all(target.released_at is not None for target in targets)
+    # a deleted one is released from the beginning
+    released = (target.released_at is not None for target in targets)
+    return bool(targets) and not hunt.order.deleted and all(released)
 
 
 def summary(order: StopOrder, result: Findings, outcome: str) -> str:

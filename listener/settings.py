@@ -56,6 +56,16 @@ def _patterns(value: str) -> str:
     return ", ".join(patterns)
 
 
+def _words(*known: str) -> Check:
+    def check(value: str) -> str:
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if not set(words) <= set(known):
+            raise ValueError(f"of {', '.join(known)}, with commas between")
+        return ", ".join(words)
+
+    return check
+
+
 def _anything(value: str) -> str:
     return value
 
@@ -83,6 +93,14 @@ SETTINGS = (
         "",
         "Which task instances of a failed run fail with it: unfinished, or all (finished ones too).",
         _one_of("unfinished", "all"),
+    ),
+    Setting(
+        "also_stop_on",
+        "",
+        "",
+        "What orders a stop besides failed, with commas between: deleted (the row of a run or of a"
+        " running task instance is deleted), skipped, removed (a running task instance is set so).",
+        _words("deleted", "skipped", "removed"),
     ),
     Setting(
         "grace_seconds",

@@ -14,7 +14,7 @@ from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey
 from dagstop.evidence.watch import Watch
-from dagstop.kill.container_hunt import ContainerHunts, Found, Quest
+from dagstop.kill.container_hunt import ContainerHunts, Found
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
@@ -217,7 +217,7 @@ class Stopping:
             # only a pass that begins when no process is left, or none that can be killed, can be the last one
             hunt = work.hunt
             work.containers_clean = hunt.finished if hunt.alive() else hunt.clean and hunt.looked > 0
-        quests = [Quest(w.hunt.order, tuple(w.clients.values()), w.known(), w.named()) for w in asking]
+        quests = [work.quest() for work in asking]
         delay = ENGINE_RETRY if all(work.problem for work in asking) else 0.0
         self._containers.look(quests, around, self._clock.to_db, delay=delay, since=since)
 
@@ -230,7 +230,7 @@ class Stopping:
             self._send(work, None)
         work.problem = found.problem
         work.take(found, self._clock.to_db)
-        living = any(end.died_at is None for end in found.ends)
+        living = any(end.died_at is None and end.let_live is None for end in found.ends)
         if found.problem is not None or (found.ends and not living and not self._config.dry_run):
             work.containers_clean = False
         if work.hunt.clean and not work.hunt.alive():

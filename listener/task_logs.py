@@ -99,14 +99,13 @@ def names_in_path(order: StopOrder, process: Process) -> tuple[str, ...]:
 
 
 def last_line(order: StopOrder, found: Findings, outcome: Outcome, host: str) -> str | None:
-    """What the log of each task of the order is told; None where nothing was done."""
-    if outcome not in (Outcome.STOPPED, Outcome.UNKILLABLE):
+    """What the log of each task of the order is told; None: nothing was done, or is to be."""
+    if order.observed or outcome not in (Outcome.STOPPED, Outcome.UNKILLABLE):
         return None
     asked = order.asked_by
     done = "stopped" if outcome is Outcome.STOPPED else "not all could be stopped"
-    what = "DAG run" if order.kind == "run" else "task instance"
     return (
-        f"{done} by dagstop: {what} marked failed by {asked.get('session_user_name')}"
+        f"{done} by dagstop: {order.cause} by {asked.get('session_user_name')}"
         f" from {asked.get('application_name') or 'an unnamed program'}"
         f" at {order.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC;"
         f" on {host} processes: {len(found.processes)}, containers: {len(found.containers)}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dagstop.begun import Begun
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import Client, Container
-from dagstop.kill.container_hunt import Found
+from dagstop.kill.container_hunt import Found, Quest
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
-from dagstop.kill.quarry import Sent, now
+from dagstop.kill.quarry import Sent, now, spared_reason
 from dagstop.model import Process, Role, StopOrder, Verdict
 from dagstop.report import Findings, ToDbClock, container_facts, process_facts, signals_at
 from dagstop.task_logs import TaskLogs
@@ -47,6 +47,7 @@ class Work:
     containers_clean: bool = False  # the last pass, begun after the last process died, found none
     ends: dict[str, ContainerEnd] = field(default_factory=dict)
     spared: dict[str, tuple[Container, Verdict]] = field(default_factory=dict)
+    let_live: dict[str, list[Sent]] = field(default_factory=dict)  # what those got that were let live then
     clients: dict[int, Client] = field(default_factory=dict)
     problem: str | None = None
     refreshed: float = field(default_factory=time.monotonic)
@@ -66,9 +67,17 @@ class Work:
         before = self.earlier.containers if self.earlier is not None else []
         return (*self.ends, *(item["id"] for item in before))
 
+    def quest(self) -> Quest:
+        """What a pass over the engines is to look for."""
+        clients = tuple(self.clients.values())
+        return Quest(self.hunt.order, clients, self.known(), self.named(), lambda: self.hunt.order.hands_off)
+
     def take(self, found: Found, to_db: ToDbClock) -> None:
         """What a pass over the engines found for the order."""
         for end in found.ends:
+            if end.let_live is not None:
+                self.let_live[end.container.id] = end.signals
+                continue
             if (before := self.ends.get(end.container.id)) is not None:
                 end.signals[:0] = before.signals  # the engine died amid it
             self.ends[end.container.id] = end
@@ -77,4 +86,10 @@ class Work:
                 gone.died_at, gone.noticed = moment, "gone when the engine was back"
             if self.earlier is not None:
                 self.earlier.see_container_gone(ident, to_db(moment))
-        self.spared = {container.id: (container, verdict) for container, verdict in found.spared}
+        self.spared = {}
+        for container, verdict in found.spared:
+            reason = spared_reason(verdict.reason, self.let_live.get(container.id))
+            self.spared[container.id] = (container, replace(verdict, reason=reason))
+        for ident in self.spared:
+            if ident in self.ends and self.ends[ident].died_at is None:
+                del self.ends[ident]  # its sparing says it

@@ -88,5 +88,6 @@ insert into dagstop.setting (name, value, comment) values
     ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
     ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.'),
     ('observe_only', 'off', 'on: nothing is stopped and nothing of Airflow''s is changed; orders are written and reported on only.'),
-    ('protected', '', 'DAGs that are never stopped, only reported on: patterns such as billing_*, with commas between.')
+    ('protected', '', 'DAGs that are never stopped, only reported on: patterns such as billing_*, with commas between.'),
+    ('also_stop_on', '', 'What else orders a stop, besides failed: deleted, skipped, removed, with commas between.')
 on conflict (name) do nothing;

@@ -29,7 +29,7 @@ create table if not exists dagstop.stop_order (
 with (fillfactor = 50);
 create index if not exists stop_order_run on dagstop.stop_order (dag_id, run_id);
 create index if not exists stop_order_age on dagstop.stop_order (created_at);
-comment on table dagstop.stop_order is 'One row per run, or per task instance, that turned failed and must stop.';
+comment on table dagstop.stop_order is 'One row per run, or per task instance, that turned failed (or to what setting also_stop_on names) and must stop.';
 comment on column dagstop.stop_order.id is 'Identity; ids commit out of order, so never read "greater than the last seen".';
 comment on column dagstop.stop_order.kind is 'run: a DAG run and all that it runs; task: one task instance.';
 comment on column dagstop.stop_order.airflow_schema is 'Schema of the Airflow tables in which it happened.';
@@ -50,6 +50,8 @@ comment on column dagstop.stop_order.state_before is 'The state that it was in.'
 comment on column dagstop.stop_order.closed_at is 'When every live listener had a final report on it.';
 alter table dagstop.stop_order add column if not exists hands_off text;
 comment on column dagstop.stop_order.hands_off is 'Why nothing is stopped: observe only, or protected DAG; its hosts report what would have died. Null: it is carried out.';
+alter table dagstop.stop_order add column if not exists state_after text not null default 'failed';
+comment on column dagstop.stop_order.state_after is 'What ordered the stop: the state that it turned to, or deleted; failed unless setting also_stop_on names others.';
 create index if not exists stop_order_open on dagstop.stop_order (id) where closed_at is null;
 comment on index dagstop.stop_order_open is 'Finds the few orders that are open among all of a day.';
 comment on index dagstop.stop_order_run is 'Finds the orders of a run.';
@@ -82,7 +84,7 @@ comment on column dagstop.stop_target.pid is 'The process that Airflow recorded:
 comment on column dagstop.stop_target.operator is 'The operator''s class name.';
 comment on column dagstop.stop_target.state_before is 'The state it was in; null where it had none.';
 comment on column dagstop.stop_target.started_at is 'Its start_date.';
-comment on column dagstop.stop_target.released_at is 'When it was taken out of failed (cleared, marked success, ...): the fence is open again.';
+comment on column dagstop.stop_target.released_at is 'When it was taken out of failed (cleared, marked success, ...) or deleted: no fence is left, and what begins later is another try.';
 
 create table if not exists dagstop.report (
     order_id bigint not null references dagstop.stop_order on delete cascade,

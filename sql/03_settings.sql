@@ -21,6 +21,8 @@ begin
         when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
             and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
         when name_for_all = 'grace_seconds' and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
+        when new.name = 'also_stop_on' and not dagstop.patterns_in(new.value) <@ array['deleted', 'skipped', 'removed']
+            then 'of deleted, skipped, removed, with commas between'
         when new.name = 'protected' and exists (
             select from unnest(dagstop.patterns_in(new.value)) as p where p ~ '[][[:space:]]'
         ) then 'patterns of DAG ids such as billing_*, with a comma or a new line between two'
@@ -58,6 +60,16 @@ begin
     end if;
 end
 $$;
+
+create or replace function dagstop.stops_on(what text) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return what = 'failed' or what = any (dagstop.patterns_in(dagstop.setting_of('also_stop_on', '')));
+end
+$$;
+comment on function dagstop.stops_on(text) is 'Whether that state, or deleted, orders a stop.';
 
 create or replace function dagstop.observes() returns boolean
 language plpgsql stable

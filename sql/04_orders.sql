@@ -1,5 +1,6 @@
 -- Fired by: the triggers dagstop_order on dag_run and task_instance, for each row that turned
--- failed in any way (the conditions stand in the triggers, in 11_triggers.sql).
+-- failed in any way, or to what setting also_stop_on names (the conditions stand in the triggers, in
+-- 11_triggers.sql); 04_orders_deleted.sql has what is deleted.
 -- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
 -- Leaves alone: the row that turned failed, but for its end before Airflow 3, where Airflow would have
 -- set it; on a fault the statement goes on.
@@ -27,6 +28,49 @@ end
 $$;
 comment on function dagstop.order_run() is 'Trigger function: writes the stop order of a run that turned failed.';
 
+create or replace function dagstop.run_of(
+    schema_name text, task_instance jsonb, out run text, out run_date timestamptz, out is_there boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    run := task_instance ->> 'run_id';
+    run_date := task_instance ->> 'execution_date';
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    if task_instance ? 'run_id' then
+        execute format(
+            'select %I, true from %I.dag_run where dag_id = $1 and run_id = $2',
+            dagstop.date_column_of(schema_name), schema_name
+        ) into run_date, is_there using task_instance ->> 'dag_id', run;
+    else
+        execute format(
+            'select run_id, true from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name
+        ) into run, is_there using task_instance ->> 'dag_id', run_date;
+    end if;
+    is_there := coalesce(is_there, false);
+end
+$$;
+comment on function dagstop.run_of(text, jsonb) is 'The run_id and the date of the run that a row of task_instance belongs to, and whether there is such a run.';
+
+create or replace function dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamptz)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into dagstop.stop_target
+        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at,
+         released_at)
+    values
+        (of_order, task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1),
+         (task_instance ->> 'try_number')::integer, (task_instance ->> 'job_id')::bigint, task_instance ->> 'id',
+         task_instance ->> 'hostname', (task_instance ->> 'pid')::integer, task_instance ->> 'operator',
+         task_instance ->> 'state', (task_instance ->> 'start_date')::timestamptz, add_target.released_at);
+end
+$$;
+comment on function dagstop.add_target(bigint, jsonb, timestamptz) is 'Makes a row of task_instance, as it was, a target of an order; released_at where the row is no more.';
+
 create or replace function dagstop.order_task() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -39,19 +83,12 @@ declare
     hands_off text;
     new_order bigint;
 begin
+    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
+        return null;
+    end if;
     begin
         hands_off := dagstop.hands_off_of(before ->> 'dag_id');
-        perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
-        if before ? 'run_id' then
-            execute format(
-                'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
-                dagstop.date_column_of(tg_table_schema), tg_table_schema
-            ) into run_date using before ->> 'dag_id', run;
-        else
-            execute format(
-                'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
-            ) into run using before ->> 'dag_id', run_date;
-        end if;
+        select r.run, r.run_date into run, run_date from dagstop.run_of(tg_table_schema, before) as r;
     exception
         when others then
             -- an order that lacks its date or run is better than none
@@ -61,25 +98,20 @@ begin
     end;
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
-         hands_off)
+         state_after, hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
          -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
          new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state', hands_off)
+         true, before ->> 'state', new.state, hands_off)
     returning id into new_order;
     if hands_off is not null then
         perform dagstop.ring();
         return null;  -- no target, so no fence
     end if;
-    insert into dagstop.stop_target
-        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
-    values
-        (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
-         before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
-         before ->> 'state', (before ->> 'start_date')::timestamptz);
+    perform dagstop.add_target(new_order, before, null);
     perform dagstop.ring();
-    if not before ? 'id' and new.end_date is null then
+    if new.state = 'failed' and not before ? 'id' and new.end_date is null then
         begin
             -- without an end, a success that the dying process writes looks like a person's (is_late_success, 2.3 on), and
             -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
@@ -109,4 +141,4 @@ exception
         return null;
 end
 $$;
-comment on function dagstop.order_task() is 'Trigger function: writes the stop order of a task instance that was failed directly.';
+comment on function dagstop.order_task() is 'Trigger function: writes the stop order of a task instance that was failed directly, or turned to what setting also_stop_on names.';

@@ -1,5 +1,5 @@
--- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state, after the
--- orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
+-- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state or deletes runs, after
+-- the orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
 -- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
 -- writes dagstop.stop_target, marks the orders cascaded.
 -- Leaves alone: everything of orders that are not to be carried out (03_settings.sql); finished task instances, though those that ended within the last 10 minutes are
@@ -33,9 +33,9 @@ begin
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(
-        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(r.%I)
+        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(coalesce(o.logical_date, r.%I))
          from dagstop.stop_order o
-         join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+         left join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
          where o.id = any ($1)',
         dagstop.date_column_of(schema_name), schema_name
     ) into ids, dags, runs, dates using order_ids;
@@ -209,6 +209,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     still_failed bigint[];
+    gone bigint[];  -- there is no row to lock
 begin
     perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
@@ -218,30 +219,39 @@ begin
             select o.id
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-            where o.id = any ($1) and r.state = 'failed' and o.hands_off is null
+            where o.id = any ($1) and r.state = o.state_after and o.hands_off is null
             for no key update of r skip locked
         ) as locked
         $sql$, schema_name
     ) into still_failed using order_ids;
+    execute format(
+        $sql$
+        select array_agg(o.id)
+        from dagstop.stop_order o
+        where o.id = any ($1) and o.state_after = 'deleted' and o.hands_off is null
+            and not exists (select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id)
+        $sql$, schema_name
+    ) into gone using order_ids;
+    still_failed := still_failed || gone;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
         perform dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
     end if;
-    -- a run that was cleared or deleted since has nothing to fail any more
+    -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
     execute format(
         $sql$
         update dagstop.stop_order o
         set cascaded = true
-        where o.id = any ($1) and not o.cascaded
+        where o.id = any ($1) and not o.cascaded and o.id <> all ($2)
             and not exists (
-                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = 'failed'
+                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = o.state_after
             )
         $sql$, schema_name
-    ) using order_ids;
+    ) using order_ids, coalesce(gone, '{}');
 end
 $$;
-comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';
+comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, where the run is failed still, or deleted; what another session holds waits for the next call.';
 
 create or replace function dagstop.stop_again(of_dag text, of_run text) returns bigint
 language plpgsql

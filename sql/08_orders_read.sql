@@ -46,7 +46,7 @@ begin
     for earlier in
         select p.oid from pg_catalog.pg_proc p
         where p.pronamespace = 'dagstop'::regnamespace and p.proname in ('open_orders', 'would_be_order')
-            and 'grace_seconds' <> all (p.proargnames)
+            and 'state_after' <> all (p.proargnames)
     loop
         execute format('drop function %s', earlier);
     end loop;
@@ -59,7 +59,7 @@ returns table (
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
-    begun jsonb, hands_off text, grace_seconds integer
+    begun jsonb, hands_off text, grace_seconds integer, state_after text
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -118,7 +118,7 @@ begin
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds
+        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     from dagstop.stop_order o
     left join (
         -- once for each DAG, not for each of its orders
@@ -162,7 +162,7 @@ returns table (
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
-    hands_off text, grace_seconds integer
+    hands_off text, grace_seconds integer, state_after text
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -194,7 +194,7 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag);
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed';
 end
 $$;
 comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';

@@ -1,7 +1,7 @@
 -- Fired by: dagstop.write_report, when a host's final report says that something was stopped, could not be
 -- stopped or was spared, and again if a later one says more.
 -- Changes: writes a row into Airflow's own table log, which its web interface shows as the audit log; not
--- where the setting airflow_log is off.
+-- where the setting airflow_log is off, and not for observe-only, which changes nothing of Airflow's.
 -- Leaves alone: the report, which is written whatever becomes of this; all other rows of log. It waits for
 -- nobody: a table that a migration holds for a second gets no row, and dagstop.fault one.
 
@@ -12,9 +12,10 @@ set search_path = pg_catalog, pg_temp
 as $$
     select regexp_replace(
         format(
-            '%s by dagstop: %s marked failed by %s from %s%s at %s UTC; on %s %s, %s%s',
+            '%s by dagstop: %s %s by %s from %s%s at %s UTC; on %s %s, %s%s',
             case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
             case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
+            case for_order.state_after when 'deleted' then 'deleted' else 'marked ' || for_order.state_after end,
             for_order.session_user_name,
             coalesce(nullif(for_order.application_name, ''), 'an unnamed program'),
             coalesce(' at ' || host(for_order.client_addr), ''),
@@ -48,6 +49,7 @@ begin
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
         or dagstop.setting_of('airflow_log', 'on') = 'off'
+        or dagstop.observes() or told.hands_off = 'observe only'
     then
         return;
     end if;

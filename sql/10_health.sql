@@ -25,8 +25,10 @@ begin
     from (values
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
+        ('dag_run', 'dagstop_deleted', 'dagstop.order_deleted_run()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
-        ('task_instance', 'dagstop_fence', 'dagstop.fence()')
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
+        ('task_instance', 'dagstop_deleted', 'dagstop.order_deleted_task()')
     ) as e (on_table, named, calls)
     left join pg_trigger t
         on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
@@ -83,7 +85,8 @@ select
     o.session_user_name, o.application_name, o.client_addr, o.backend_pid, o.self_reported, o.state_before, o.cascaded,
     (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
     (select count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
-    r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at, o.hands_off
+    r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at, o.hands_off,
+    o.state_after
 from dagstop.stop_order o
 left join dagstop.report r on r.order_id = o.id;
 comment on view dagstop.history is 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
@@ -100,7 +103,8 @@ select
                 select from dagstop.report r where r.order_id = o.id and r.host = l.host and r.outcome is not null
             )
         order by l.host
-    ) as waiting_for
+    ) as waiting_for,
+    o.state_after
 from dagstop.stop_order o
 where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';

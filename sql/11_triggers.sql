@@ -36,21 +36,44 @@ comment on trigger dagstop_order on dag_run is 'Writes a stop order when a run t
 
 drop trigger if exists dagstop_cascade on dag_run;
 create trigger dagstop_cascade
-    after update of state on dag_run
+    after delete or update of state on dag_run
     for each statement
     execute function dagstop.cascade_statement();
 comment on trigger dagstop_cascade on dag_run is 'Fails the unfinished task instances of runs that turned failed. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_deleted on dag_run;
+create trigger dagstop_deleted
+    after delete on dag_run
+    for each row
+    when (old.state::text is distinct from 'success'::text and old.state::text is distinct from 'failed'::text)
+    execute function dagstop.order_deleted_run();
+comment on trigger dagstop_deleted on dag_run is 'Writes a stop order when an unfinished run is deleted, if setting also_stop_on says so. [dagstop {checksum}]';
 
 drop trigger if exists dagstop_order on task_instance;
 create trigger dagstop_order
     after update of state on task_instance
     for each row
     when (
-        old.state::text is distinct from new.state::text and new.state::text = 'failed'::text
+        old.state::text is distinct from new.state::text
+        and (
+            new.state::text = 'failed'::text
+            or (
+                new.state::text = any ('{skipped,removed}'::text[])
+                and old.state::text = any ('{running,restarting,shutdown}'::text[])
+            )
+        )
         and pg_catalog.current_setting('dagstop.cascading', true) is distinct from 'on'::text
     )
     execute function dagstop.order_task();
-comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly. [dagstop {checksum}]';
+comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly, or turned to what setting also_stop_on names. [dagstop {checksum}]';
+
+drop trigger if exists dagstop_deleted on task_instance;
+create trigger dagstop_deleted
+    after delete on task_instance
+    for each row
+    when (old.state::text = any ('{running,restarting,shutdown}'::text[]))
+    execute function dagstop.order_deleted_task();
+comment on trigger dagstop_deleted on task_instance is 'Writes a stop order when a task instance is deleted while it runs, if setting also_stop_on says so. [dagstop {checksum}]';
 
 drop trigger if exists dagstop_fence on task_instance;
 create trigger dagstop_fence

@@ -18,6 +18,7 @@ INSTALL_FILES = (
     "03_common",
     "03_settings",
     "04_orders",
+    "04_orders_deleted",
     "05_cascade",
     "06_fence",
     "07_notify",

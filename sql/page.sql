@@ -30,8 +30,8 @@ with chosen as (
 )
 select
     o.id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at, o.session_user_name,
-    o.application_name, host(o.client_addr) as client_addr, o.backend_pid, o.self_reported, o.state_before, o.cascaded,
-    o.closed_at,
+    o.application_name, host(o.client_addr) as client_addr, o.backend_pid, o.self_reported, o.state_before, o.state_after,
+    o.cascaded, o.closed_at,
     (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
     (select count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
     coalesce(r.hosts, '[]') as hosts,

@@ -53,7 +53,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
     )
     click.echo()
     print_table(
-        ["ORDER", "DAG", "RUN", "TASK", "FAILED", "BY", "WAITS FOR"],
+        ["ORDER", "DAG", "RUN", "TASK", "ORDERED", "BY", "WAITS FOR"],
         [
             [
                 row["order_id"],
@@ -118,4 +118,5 @@ def _history_line(row: dict[str, Any]) -> list[Any]:
 
 def _who(row: dict[str, Any]) -> str:
     program = row["application_name"]
-    return f"{row['session_user_name']} ({program})" if program else str(row["session_user_name"])
+    who = f"{row['session_user_name']} ({program})" if program else str(row["session_user_name"])
+    return who if row["state_after"] == "failed" else f"{who}, {row['state_after']}"

@@ -6,6 +6,7 @@ Doubt spares. Contradiction spares. A process belongs to an order if its label n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, parse_date
@@ -125,9 +126,10 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
             return Verdict(Decision.SPARE, spare, evidence)
     # of several map indexes it may be the one that may still be reporting its own failure
     target = next((t for t, _ in pairs if t is not None and not t.unfinished), pairs[0][0])
-    cleared = target is not None and target.released_at is not None
+    released = target is not None and target.released_at is not None
+    cleared = released and not order.deleted
     reason = "of the try that was failed, since cleared" if cleared else f"of the stopped {order.kind}"
-    if process.with_runner and label.ti_id is None and cleared and _runs_again(pairs):
+    if process.with_runner and label.ti_id is None and released and _runs_again(pairs):
         return Verdict(Decision.KILL, reason, evidence, at_once=True)
     return _kill(order, process, target, started_at > order.created_at, reason)
 
@@ -147,11 +149,16 @@ def _later_try(
     target: the task instance when the run was failed; present: its row now. None: there is no such.
     """
     late = started_at > order.created_at
+    if order.deleted:  # a run made anew by the same name counts its tries anew
+        label = replace(label, try_number=None)
     if present is not None and present.unfinished:
         age = _age(label, present, late)
         again = late if target is None else _age(_label_of(present), target, True) != "same"
         if (age == "same" and again) or (age in {"later", None} and late):
             return "a later try, which is meant to run"
+    if order.deleted:
+        old = not late or (target is not None and _age(label, target, late) == "same")
+        return None if old else "begun after the deletion, and nothing ties it to what was deleted"
     if target is not None and target.released_at is not None:
         before = started_at < target.released_at
         if (_age(label, target, late) or ("older" if before else "later")) == "later":
@@ -178,7 +185,7 @@ def _ran_again(order: StopOrder, target: Target | None, present: Target) -> bool
         return False
     if target is None:
         return True
-    held = target.unfinished and present.state == "failed"
+    held = target.unfinished and present.state == "failed" == order.state_after  # nothing holds another state
     return not held and _age(_label_of(present), target, True) != "same"
 
 

@@ -39,6 +39,7 @@ class Quest:
     clients: tuple[Client, ...] = ()
     known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
     named: tuple[str, ...] = ()  # the same, of all that its report names
+    hands_off: Callable[[], str | None] = lambda: None  # of the order as it was read last
 
 
 @dataclass(slots=True)
@@ -210,15 +211,15 @@ class ContainerHunts:
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
                 elif verdict.decision is Decision.KILL:
-                    pending.append((result, self._end(engine, quest.order, container, verdict)))
+                    pending.append((result, self._end(engine, quest, container, verdict)))
         return pending
 
     def _end(
-        self, engine: Engine, order: StopOrder, container: Container, verdict: Verdict
+        self, engine: Engine, quest: Quest, container: Container, verdict: Verdict
     ) -> Future[ContainerEnd]:
         future: Future[ContainerEnd] = Future()
-        note = partial(self.note, order.id or 0, container, verdict)
-        grace = order.grace(self.grace)
+        note = partial(self.note, quest.order.id or 0, container, verdict)
+        grace = quest.order.grace(self.grace)
 
         def end() -> None:
             try:
@@ -227,7 +228,13 @@ class ContainerHunts:
                         ContainerEnd(container, verdict, died_at=now())
                         if self.dry_run
                         else end_container(
-                            engine, container, verdict, self.proc, grace=grace, before_first=note
+                            engine,
+                            container,
+                            verdict,
+                            self.proc,
+                            grace=grace,
+                            before_first=note,
+                            hands_off=quest.hands_off,
                         )
                     )
             except BaseException as exc:

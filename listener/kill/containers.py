@@ -33,6 +33,7 @@ class ContainerEnd:
     signals: list[tuple[str, datetime]] = field(default_factory=list)
     died_at: datetime | None = None
     refused: str | None = None
+    let_live: str | None = None  # why it is not to be stopped after all
     problem: str | None = None  # the engine died amid it: to be looked at again
     noticed: str | None = None  # if it was found gone later
 
@@ -46,10 +47,12 @@ def end_container(
     grace: float,
     patience: float = 20.0,
     before_first: Callable[[str], None] = lambda name: None,
+    hands_off: Callable[[], str | None] = lambda: None,
 ) -> ContainerEnd:
     """Block until the container is seen dead, or until `patience` seconds after SIGKILL.
 
-    before_first: told the first signal's name before it is sent. Raises EngineUnreachable if the engine
+    before_first: told the first signal's name before it is sent. hands_off: why it is not to be stopped any
+    more, asked until SIGKILL; `let_live` says so then. Raises EngineUnreachable if the engine
     dies before that; afterwards `problem` says so. Either way it is to be tried again.
     """
     end = ContainerEnd(container, verdict)
@@ -64,8 +67,10 @@ def end_container(
             before_first("SIGTERM")
             _signal(engine, end, signal.SIGTERM, init)
             _thaw(engine, container)
-            _wait(engine, end, proc, start, grace)
-        if end.died_at is None:
+            _wait(engine, end, proc, start, grace, lambda: hands_off() is not None)
+        if end.died_at is None and (why := hands_off()) is not None:
+            end.let_live = why
+        elif end.died_at is None:
             if not end.signals:
                 before_first("SIGKILL")
             _signal(engine, end, signal.SIGKILL, init)
@@ -126,11 +131,18 @@ def _start(proc: ProcFS, container: Container) -> int | None:
     return stat.start if all(tags[name] == value for name, value in known.items()) else None
 
 
-def _wait(engine: Engine, end: ContainerEnd, proc: ProcFS, start: int | None, seconds: float) -> None:
+def _wait(
+    engine: Engine,
+    end: ContainerEnd,
+    proc: ProcFS,
+    start: int | None,
+    seconds: float,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
     """Look until the container is dead: at its init every few ms, at the engine every 0.2 s."""
     until = time.monotonic() + seconds
     asked = 0.0
-    while time.monotonic() < until:
+    while time.monotonic() < until and not enough():
         gone = False
         if start is not None:
             stat = proc.stat(end.container.pid)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
-from dagstop.kill.quarry import Quarries, Quarry, Sent, now
+from dagstop.kill.quarry import Quarries, Quarry, Sent, now, spared_reason
 from dagstop.model import Decision, Identity, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
@@ -48,7 +48,9 @@ class Hunt:
     quarries: dict[Identity, Quarry] = field(default_factory=dict)
     verdicts: dict[Identity, Verdict] = field(default_factory=dict)
     spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
-    earlier: dict[Identity, list[Sent]] = field(default_factory=dict)  # signals of a listener before this one
+    earlier: dict[Identity, list[Sent]] = field(
+        default_factory=dict
+    )  # signals of a listener before this one, or before it was spared
     note: Callable[[Process, Verdict, list[Sent]], None] = _no_note  # called before each first signal
     first_signal: float | None = None  # monotonic seconds
     waiting_until: float | None = None  # something settles, or a runner is cleaning up
@@ -81,10 +83,12 @@ class Hunt:
                 continue
             if verdict.decision is Decision.SPARE:
                 known = self.quarries.get(process.identity)
-                if known is not None and known.alive:  # a row read since speaks for it
+                if known is not None and known.alive:  # a row or setting read since speaks for it
+                    self.earlier[process.identity] = known.signals
                     pool.release(self.quarries.pop(process.identity))
                 if process.state != "Z":
-                    self.spared[process.identity] = (process, verdict)
+                    reason = spared_reason(verdict.reason, self.earlier.get(process.identity))
+                    self.spared[process.identity] = (process, replace(verdict, reason=reason))
                 continue
             quarry = self.quarries.get(process.identity) or pool.take(process)
             if quarry is None:

@@ -211,6 +211,11 @@ class Quarries:
             return None
 
 
+def spared_reason(reason: str, sent: list[Sent] | None) -> str:
+    """Why it is spared, and what it had got by then."""
+    return f"{reason}; it had got {', '.join(name for name, _ in sent)}" if sent else reason
+
+
 def _ended(pidfd: int) -> bool:
     """True if every thread of the process has ended (a zombie included)."""
     poller = select.poll()

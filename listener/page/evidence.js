@@ -17,7 +17,7 @@ export function evidence(order) {
         name(row.map_index > -1 ? `${row.task_id}[${row.map_index}]` : row.task_id),
         name(row.state_before ?? "no state"), row.try_number ?? "", name(row.operator ?? ""),
         [name(row.hostname ?? ""), row.pid ? ` pid ${row.pid}` : ""],
-        row.released_at ? ["released ", when(row.released_at)] : "",
+        row.released_at ? [order.state_after === "deleted" ? "deleted " : "released ", when(row.released_at)] : "",
       ]))) : null,
     order.refused.length ? part(plural(order.refused.length, "refused write"), table(
       ["task", "wanted", "by", "when"],

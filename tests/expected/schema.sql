@@ -31,6 +31,34 @@ COMMENT ON SCHEMA dagstop IS 'The kill switch for Airflow: orders, their targets
 
 
 --
+-- Name: add_target(bigint, jsonb, timestamp with time zone); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into dagstop.stop_target
+        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at,
+         released_at)
+    values
+        (of_order, task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1),
+         (task_instance ->> 'try_number')::integer, (task_instance ->> 'job_id')::bigint, task_instance ->> 'id',
+         task_instance ->> 'hostname', (task_instance ->> 'pid')::integer, task_instance ->> 'operator',
+         task_instance ->> 'state', (task_instance ->> 'start_date')::timestamptz, add_target.released_at);
+end
+$$;
+
+
+--
+-- Name: FUNCTION add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) IS 'Makes a row of task_instance, as it was, a target of an order; released_at where the row is no more.';
+
+
+--
 -- Name: audit(bigint, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -49,6 +77,7 @@ begin
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
         or dagstop.setting_of('airflow_log', 'on') = 'off'
+        or dagstop.observes() or told.hands_off = 'observe only'
     then
         return;
     end if;
@@ -118,6 +147,7 @@ CREATE TABLE dagstop.stop_order (
     state_before text,
     closed_at timestamp with time zone,
     hands_off text,
+    state_after text DEFAULT 'failed'::text NOT NULL,
     CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
 )
 WITH (fillfactor='50');
@@ -127,7 +157,7 @@ WITH (fillfactor='50');
 -- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed and must stop.';
+COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed (or to what setting also_stop_on names) and must stop.';
 
 
 --
@@ -264,6 +294,13 @@ COMMENT ON COLUMN dagstop.stop_order.hands_off IS 'Why nothing is stopped: obser
 
 
 --
+-- Name: COLUMN stop_order.state_after; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.state_after IS 'What ordered the stop: the state that it turned to, or deleted; failed unless setting also_stop_on names others.';
+
+
+--
 -- Name: audit_text(dagstop.stop_order, text, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -273,9 +310,10 @@ CREATE FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host tex
     AS $$
     select regexp_replace(
         format(
-            '%s by dagstop: %s marked failed by %s from %s%s at %s UTC; on %s %s, %s%s',
+            '%s by dagstop: %s %s by %s from %s%s at %s UTC; on %s %s, %s%s',
             case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
             case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
+            case for_order.state_after when 'deleted' then 'deleted' else 'marked ' || for_order.state_after end,
             for_order.session_user_name,
             coalesce(nullif(for_order.application_name, ''), 'an unnamed program'),
             coalesce(' at ' || host(for_order.client_addr), ''),
@@ -403,9 +441,9 @@ begin
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
     execute format(
-        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(r.%I)
+        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(coalesce(o.logical_date, r.%I))
          from dagstop.stop_order o
-         join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+         left join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
          where o.id = any ($1)',
         dagstop.date_column_of(schema_name), schema_name
     ) into ids, dags, runs, dates using order_ids;
@@ -545,6 +583,8 @@ begin
         when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
             and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
         when name_for_all = 'grace_seconds' and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
+        when new.name = 'also_stop_on' and not dagstop.patterns_in(new.value) <@ array['deleted', 'skipped', 'removed']
+            then 'of deleted, skipped, removed, with commas between'
         when new.name = 'protected' and exists (
             select from unnest(dagstop.patterns_in(new.value)) as p where p ~ '[][[:space:]]'
         ) then 'patterns of DAG ids such as billing_*, with a comma or a new line between two'
@@ -641,6 +681,7 @@ CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RE
     AS $_$
 declare
     still_failed bigint[];
+    gone bigint[];  -- there is no row to lock
 begin
     perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
@@ -650,27 +691,36 @@ begin
             select o.id
             from dagstop.stop_order o
             join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-            where o.id = any ($1) and r.state = 'failed' and o.hands_off is null
+            where o.id = any ($1) and r.state = o.state_after and o.hands_off is null
             for no key update of r skip locked
         ) as locked
         $sql$, schema_name
     ) into still_failed using order_ids;
+    execute format(
+        $sql$
+        select array_agg(o.id)
+        from dagstop.stop_order o
+        where o.id = any ($1) and o.state_after = 'deleted' and o.hands_off is null
+            and not exists (select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id)
+        $sql$, schema_name
+    ) into gone using order_ids;
+    still_failed := still_failed || gone;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
         perform dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
     end if;
-    -- a run that was cleared or deleted since has nothing to fail any more
+    -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
     execute format(
         $sql$
         update dagstop.stop_order o
         set cascaded = true
-        where o.id = any ($1) and not o.cascaded
+        where o.id = any ($1) and not o.cascaded and o.id <> all ($2)
             and not exists (
-                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = 'failed'
+                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = o.state_after
             )
         $sql$, schema_name
-    ) using order_ids;
+    ) using order_ids, coalesce(gone, '{}');
 end
 $_$;
 
@@ -679,7 +729,7 @@ $_$;
 -- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, where the run is failed still; what another session holds waits for the next call.';
+COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, where the run is failed still, or deleted; what another session holds waits for the next call.';
 
 
 --
@@ -1051,7 +1101,7 @@ COMMENT ON FUNCTION dagstop.observes() IS 'Whether nothing is to be stopped in t
 -- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer)
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer, state_after text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1109,7 +1159,7 @@ begin
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds
+        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     from dagstop.stop_order o
     left join (
         -- once for each DAG, not for each of its orders
@@ -1135,6 +1185,147 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
+
+
+--
+-- Name: order_deleted_run(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_deleted_run() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    before jsonb;
+    run_date timestamptz;
+    unfinished boolean;
+begin
+    if not dagstop.stops_on('deleted') then
+        return null;
+    end if;
+    before := to_jsonb(old);
+    run_date := before ->> dagstop.date_column_of(tg_table_schema);
+    perform dagstop.reach(tg_table_schema, 'task_instance', 'access share');
+    -- what a foreign key deletes with the run is gone by now: its triggers come first, by their names
+    execute format(
+        $sql$
+        select exists (
+            select from %I.task_instance t
+            where t.dag_id = $1 and %s
+                and (t.state is null or t.state <> all (array['success', 'failed', 'skipped', 'upstream_failed', 'removed']))
+        )
+        $sql$,
+        tg_table_schema,
+        case when 'run_id' = any (dagstop.columns_of(tg_table_schema, 'task_instance'))
+            then 't.run_id = $2' else 't.execution_date = $3' end
+    ) into unfinished using before ->> 'dag_id', before ->> 'run_id', run_date;
+    if unfinished then
+        insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, state_before, state_after)
+        values ('run', tg_table_schema, before ->> 'dag_id', before ->> 'run_id', run_date, old.state, 'deleted');
+    end if;
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'order_deleted_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text)
+            );
+        exception
+            when others then
+                raise warning 'dagstop: order_deleted_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION order_deleted_run(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_deleted_run() IS 'Trigger function: writes the stop order of a run that was deleted and left task instances unfinished, if setting also_stop_on says so.';
+
+
+--
+-- Name: order_deleted_task(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_deleted_task() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    before jsonb;
+    run text;
+    run_date timestamptz;
+    is_there boolean;
+    hands_off text;
+    of_run boolean := false;
+    of_order bigint;
+begin
+    if not dagstop.stops_on('deleted') then
+        return null;
+    end if;
+    before := to_jsonb(old);
+    run := before ->> 'run_id';
+    run_date := before ->> 'execution_date';
+    begin
+        hands_off := dagstop.hands_off_of(before ->> 'dag_id');
+        select r.run, r.run_date, r.is_there into run, run_date, is_there from dagstop.run_of(tg_table_schema, before) as r;
+        of_run := not is_there and dagstop.run_is_gone(tg_table_schema, before);
+    exception
+        when others then
+            -- an order that lacks its date or run is better than none
+            perform dagstop.record_fault(
+                'order_deleted_task', sqlstate, sqlerrm,
+                jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+    end;
+    if of_run then
+        -- one order for all task instances that went with their run
+        select o.id into of_order
+        from dagstop.stop_order o
+        where o.created_at >= now() and o.txid = txid_current_if_assigned() and o.state_after = 'deleted'
+            and o.kind = 'run' and o.dag_id = before ->> 'dag_id' and o.run_id is not distinct from run
+            and o.logical_date is not distinct from run_date;
+    end if;
+    if of_order is null then
+        insert into dagstop.stop_order
+            (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, cascaded, state_before,
+             state_after, hands_off)
+        values
+            (case when of_run then 'run' else 'task' end, tg_table_schema, before ->> 'dag_id', run, run_date,
+             case when not of_run then before ->> 'task_id' end,
+             case when not of_run then coalesce((before ->> 'map_index')::integer, -1) end,
+             true, case when not of_run then old.state end, 'deleted', hands_off)
+        returning id into of_order;
+        perform dagstop.ring();
+    end if;
+    if hands_off is null then
+        perform dagstop.add_target(of_order, before, clock_timestamp());
+    end if;
+    return null;
+exception
+    when others or assert_failure then
+        begin
+            perform dagstop.record_fault(
+                'order_deleted_task', sqlstate, sqlerrm,
+                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            );
+        exception
+            when others then
+                raise warning 'dagstop: order_deleted_task failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION order_deleted_task(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_deleted_task() IS 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that went with it, if setting also_stop_on says so.';
 
 
 --
@@ -1177,7 +1368,7 @@ COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop or
 CREATE FUNCTION dagstop.order_task() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
     before jsonb := to_jsonb(old);
     run text := before ->> 'run_id';
@@ -1186,19 +1377,12 @@ declare
     hands_off text;
     new_order bigint;
 begin
+    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
+        return null;
+    end if;
     begin
         hands_off := dagstop.hands_off_of(before ->> 'dag_id');
-        perform dagstop.reach(tg_table_schema, 'dag_run', 'access share');
-        if before ? 'run_id' then
-            execute format(
-                'select %I from %I.dag_run where dag_id = $1 and run_id = $2',
-                dagstop.date_column_of(tg_table_schema), tg_table_schema
-            ) into run_date using before ->> 'dag_id', run;
-        else
-            execute format(
-                'select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', tg_table_schema
-            ) into run using before ->> 'dag_id', run_date;
-        end if;
+        select r.run, r.run_date into run, run_date from dagstop.run_of(tg_table_schema, before) as r;
     exception
         when others then
             -- an order that lacks its date or run is better than none
@@ -1208,25 +1392,20 @@ begin
     end;
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
-         hands_off)
+         state_after, hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
          -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
          new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state', hands_off)
+         true, before ->> 'state', new.state, hands_off)
     returning id into new_order;
     if hands_off is not null then
         perform dagstop.ring();
         return null;  -- no target, so no fence
     end if;
-    insert into dagstop.stop_target
-        (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
-    values
-        (new_order, before ->> 'task_id', index, (before ->> 'try_number')::integer, (before ->> 'job_id')::bigint,
-         before ->> 'id', before ->> 'hostname', (before ->> 'pid')::integer, before ->> 'operator',
-         before ->> 'state', (before ->> 'start_date')::timestamptz);
+    perform dagstop.add_target(new_order, before, null);
     perform dagstop.ring();
-    if not before ? 'id' and new.end_date is null then
+    if new.state = 'failed' and not before ? 'id' and new.end_date is null then
         begin
             -- without an end, a success that the dying process writes looks like a person's (is_late_success, 2.3 on), and
             -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
@@ -1255,14 +1434,14 @@ exception
         end;
         return null;
 end
-$_$;
+$$;
 
 
 --
 -- Name: FUNCTION order_task(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly.';
+COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly, or turned to what setting also_stop_on names.';
 
 
 --
@@ -1643,6 +1822,69 @@ COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per t
 
 
 --
+-- Name: run_is_gone(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    rest boolean;
+begin
+    execute format(
+        'select exists (select from %I.task_instance t where t.dag_id = $1 and %s)',
+        schema_name,
+        case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end
+    ) into rest using
+        task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz;
+    return not rest;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION run_is_gone(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) IS 'Whether no task instance is left of the run that a deleted one belonged to.';
+
+
+--
+-- Name: run_of(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    run := task_instance ->> 'run_id';
+    run_date := task_instance ->> 'execution_date';
+    perform dagstop.reach(schema_name, 'dag_run', 'access share');
+    if task_instance ? 'run_id' then
+        execute format(
+            'select %I, true from %I.dag_run where dag_id = $1 and run_id = $2',
+            dagstop.date_column_of(schema_name), schema_name
+        ) into run_date, is_there using task_instance ->> 'dag_id', run;
+    else
+        execute format(
+            'select run_id, true from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name
+        ) into run, is_there using task_instance ->> 'dag_id', run_date;
+    end if;
+    is_there := coalesce(is_there, false);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean) IS 'The run_id and the date of the run that a row of task_instance belongs to, and whether there is such a run.';
+
+
+--
 -- Name: rung_for(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1877,6 +2119,27 @@ COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a st
 
 
 --
+-- Name: stops_on(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.stops_on(what text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return what = 'failed' or what = any (dagstop.patterns_in(dagstop.setting_of('also_stop_on', '')));
+end
+$$;
+
+
+--
+-- Name: FUNCTION stops_on(what text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.stops_on(what text) IS 'Whether that state, or deleted, orders a stop.';
+
+
+--
 -- Name: take_hands_off(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2044,8 +2307,10 @@ begin
     from (values
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
+        ('dag_run', 'dagstop_deleted', 'dagstop.order_deleted_run()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
-        ('task_instance', 'dagstop_fence', 'dagstop.fence()')
+        ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
+        ('task_instance', 'dagstop_deleted', 'dagstop.order_deleted_task()')
     ) as e (on_table, named, calls)
     left join pg_trigger t
         on t.tgrelid = to_regclass(format('%I.%I', airflow, e.on_table)) and t.tgname = e.named and not t.tgisinternal
@@ -2065,7 +2330,7 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 -- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, hands_off text, grace_seconds integer)
+CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, hands_off text, grace_seconds integer, state_after text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -2096,7 +2361,7 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag);
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed';
 end
 $_$;
 
@@ -2540,7 +2805,7 @@ COMMENT ON COLUMN dagstop.stop_target.started_at IS 'Its start_date.';
 -- Name: COLUMN stop_target.released_at; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...): the fence is open again.';
+COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...) or deleted: no fence is left, and what begins later is another try.';
 
 
 --
@@ -2576,7 +2841,8 @@ CREATE VIEW dagstop.history AS
     r.reported_at,
     r.detail,
     o.closed_at,
-    o.hands_off
+    o.hands_off,
+    o.state_after
    FROM (dagstop.stop_order o
      LEFT JOIN dagstop.report r ON ((r.order_id = o.id)));
 
@@ -2716,7 +2982,8 @@ CREATE VIEW dagstop.open_order AS
           WHERE ((l.seen_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60)))) AND (NOT (EXISTS ( SELECT
                    FROM dagstop.report r
                   WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
-          ORDER BY l.host) AS waiting_for
+          ORDER BY l.host) AS waiting_for,
+    state_after
    FROM dagstop.stop_order o
   WHERE ((closed_at IS NULL) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
 
@@ -2981,6 +3248,13 @@ GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
 
 
 --
+-- Name: FUNCTION add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION audit(order_id bigint, report_host text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3137,6 +3411,20 @@ GRANT ALL ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders in
 
 
 --
+-- Name: FUNCTION order_deleted_run(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_deleted_run() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION order_deleted_task(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_deleted_task() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION order_run(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3229,6 +3517,20 @@ REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION run_is_gone(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION rung_for(host text, max_orders integer); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3279,6 +3581,13 @@ REVOKE ALL ON FUNCTION dagstop.speak_for(host text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.stop_again(of_dag text, of_run text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION stops_on(what text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.stops_on(what text) FROM PUBLIC;
 
 
 --

@@ -15,14 +15,20 @@ from docker.models.containers import Container
 
 from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
+from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.counted import CountedSocket
 from tests.support.listener import CLEAN, Listener, dagstop, show
 from tests.support.tasks import Tasks, wait_for
+from tests.support.watch import wait_until
 
 pytestmark = [one_server, shape_2]
 HANDLES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 Run = Callable[..., Container]
+LOG_TABLE = (
+    "create table log (id serial primary key, dttm timestamptz, dag_id text, task_id text, owner text,"
+    " extra text, event text, run_id text, map_index integer)"
+)
 
 
 @pytest.fixture
@@ -103,6 +109,33 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     assert signals[ours["no handler"].id[:12]] == ["SIGKILL"], show(report)
     assert set(signals) == {container.id[:12] for container in ours.values()}, show(report)
     assert [item["why"] for item in report["detail"]["spared"]] == ["its AIRFLOW_HOME is /srv/other"]
+
+
+def test_observing_ends_the_grace_of_a_container(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    """Switched on between its SIGTERM and its SIGKILL; no row is written into Airflow's audit log."""
+    airflow_db.rows(LOG_TABLE)
+    airflow_db.add_running("run")
+    stubborn = run(["sh", "-c", "trap 'echo no' TERM; while :; do sleep 0.1; done"])
+    set_setting(airflow_db, "grace_seconds", "6")
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        airflow_db.set_run("failed")
+        wait_until(lambda: b"no" in stubborn.logs(), 20, listener.log)
+        set_setting(airflow_db, "observe_only", "on")
+        (report,) = listener.wait_for_reports(1)
+        assert running(stubborn), show(report)
+        assert report["outcome"] == "spared" and report["detail"]["containers"] == [], show(report)
+        ((why, name),) = [(item["why"], item["container"]) for item in report["detail"]["spared"]]
+        assert name == stubborn.name
+        assert why == "observe only: it would die, of the stopped run; it had got SIGTERM"
+        assert airflow_db.rows("select * from log") == []
+        set_setting(airflow_db, "observe_only", "off")
+        airflow_db.set_run("running")
+        airflow_db.set_run("failed")
+        assert listener.wait_for_reports(2)[1]["outcome"] == "stopped"
+        assert not running(stubborn)
+        assert airflow_db.one("select extra from log").startswith("stopped by dagstop: DAG run marked failed")
 
 
 def test_ps_names_containers_that_nothing_ties_to_a_task(

@@ -93,3 +93,42 @@ def test_the_grace_of_its_dag_goes_before_the_listeners(
         (report,) = listener.wait_for_reports(1, timeout=60)
         (item,) = [p for p in report["detail"]["processes"] if p["pid"] == stubborn.pid]
         assert [name for name, _ in item["signals"]] == ["SIGTERM", "SIGKILL"]
+
+
+@one_server
+@pytest.mark.parametrize("what", ["deleted", "removed"])
+def test_what_else_orders_a_stop(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, what: str
+) -> None:
+    """A deleted run, or a running task instance that is set removed; the same again in a run of that name lives."""
+    set_setting(airflow_db, "also_stop_on", what)
+    airflow_db.add_running("run")
+    airflow_db.rows("update task_instance set task_id = 't'")
+    tasks.bash("sleep 7221 & wait", tasks.environment("dag", "run"))
+    wait_for("sleep 7221")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        if what == "deleted":
+            airflow_db.rows("delete from dag_run")
+        else:
+            airflow_db.set_task("t", what)
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)
+        assert {item["why"] for item in report["detail"]["processes"]} == {
+            f"of the stopped {'run' if what == 'deleted' else 'task'}"
+        }
+        wait_for("sleep 7221", 0)
+        history = dagstop("history", "--database-url", airflow_db.url).stdout
+        assert f", {what}\t" in history
+    if what == "deleted":
+        # a host that comes back later, and a run of that name made anew
+        airflow_db.rows("delete from task_instance")
+        airflow_db.add_running("run", ("t",))
+        if not airflow_db.has_uuid:
+            airflow_db.rows("update task_instance set job_id = 9")
+        tasks.bash("sleep 7222 & wait", tasks.environment("dag", "run"))
+        wait_for("sleep 7222")
+        options = ("--host", "host-2", "--state-dir", str(tmp_path / "other"))
+        with Listener(airflow_db.url, tmp_path, *options) as listener:
+            reports = listener.wait_for_reports(2)
+        assert [r["outcome"] for r in reports] == ["stopped", "superseded"], show(reports)
+        assert find("sleep 7222")

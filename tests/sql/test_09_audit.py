@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from psycopg2.extras import Json
 
+from tests.sql.test_settings import newest, set_setting
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 
 # table log as each release makes it
@@ -100,3 +101,30 @@ def test_a_report_is_written_though_a_migration_holds_the_table(logged_db: Airfl
     assert logged_db.rows("select from log") == []
     assert logged_db.one("select outcome from dagstop.report") == "stopped"
     assert [place for place, _ in logged_db.faults()] == ["audit"]
+
+
+@newest
+def test_observing_writes_nothing_of_airflows_and_a_protected_dag_is_told_of(
+    logged_db: AirflowDatabase,
+) -> None:
+    for name, value, written in (("observe_only", "on", 0), ("protected", "dag", 1)):
+        set_setting(logged_db, name, value)
+        logged_db.set_run("failed")
+        report(logged_db, "spared", spared=[{"why": f"{name}: it would die"}])
+        assert logged_db.one("select count(*) from log") == written
+        logged_db.set_run("running")
+        set_setting(logged_db, name, "off" if name == "observe_only" else "")
+    logged_db.rows("delete from log")
+    set_setting(logged_db, "observe_only", "on")
+    logged_db.set_run("failed")
+    set_setting(logged_db, "observe_only", "off")  # what was only observed stays so
+    report(logged_db, "spared", spared=[{"why": "x"}])
+    assert logged_db.rows("select from log") == [] and logged_db.faults() == []
+
+
+@newest
+def test_what_was_deleted_is_called_so(logged_db: AirflowDatabase, shape: str) -> None:
+    set_setting(logged_db, "also_stop_on", "deleted")
+    logged_db.rows("delete from dag_run")
+    report(logged_db, "stopped", processes=[_PROCESS])
+    assert logged_db.one("select extra from log").startswith("stopped by dagstop: DAG run deleted by ")

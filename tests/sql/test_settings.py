@@ -29,6 +29,8 @@ def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: A
         ("cascade", "most", "unfinished or all"),
         ("observe_only", "yes", "on or off"),
         ("airflow_log", "no", "on or off"),
+        ("also_stop_on", "deleted success", "of deleted, skipped, removed, with commas between"),
+        ("also_stop_on", "success", "of deleted, skipped, removed"),
         ("fence_seconds", "10 min", "a whole number of seconds"),
         ("grace_seconds", "-1", "a whole number of seconds"),
         ("grace_seconds:a dag", "long", "a whole number of seconds"),
@@ -41,6 +43,7 @@ def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: A
         assert said.startswith(f"dagstop setting {name}: '{value}' is not {wanted}") and "\n" not in said
     for name, value in (
         ("cascade", "all"),
+        ("also_stop_on", "removed ,deleted"),
         ("fence_seconds", "0"),
         ("grace_seconds:a dag", "3"),
         ("protected", "billing_*,\n  días?, a.b-c\n"),

@@ -111,7 +111,23 @@ def test_observing_is_said_by_check(airflow_db: AirflowDatabase) -> None:
 @one_server
 @shape_2
 def test_the_database_refuses_what_the_command_refuses(airflow_db: AirflowDatabase) -> None:
-    values = ("on", "off", "all", "unfinished", "12", "-1", "1.5", "a b", "a, b", "a_*\nb?", "a[b]", "")
+    values = (
+        "on",
+        "off",
+        "all",
+        "unfinished",
+        "12",
+        "-1",
+        "1.5",
+        "a b",
+        "a, b",
+        "a_*\nb?",
+        "a[b]",
+        "",
+        "deleted, skipped",
+        "deleted skipped",
+        " ,removed",
+    )
     for known in SETTINGS:
         for value in values if known.in_database else ():
             try:
@@ -132,4 +148,4 @@ def test_the_database_refuses_what_the_command_refuses(airflow_db: AirflowDataba
 def test_the_defaults_are_those_of_the_install() -> None:
     seeded = dict(re.findall(r"^    \('(\w+)', '([^']*)', ", sql.read("01_schema"), re.MULTILINE))
     known = {setting.name: setting.default for setting in SETTINGS}
-    assert seeded.items() <= known.items() and len(seeded) == 8
+    assert seeded.items() <= known.items() and len(seeded) == 9

@@ -1,0 +1,166 @@
+"""04_orders_deleted.sql: what orders a stop besides failed, if the setting also_stop_on says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sql.test_settings import BEAT, newest, set_setting
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+
+ORDERS = (
+    "select kind, run_id, task_id, state_before, state_after, cascaded from dagstop.stop_order order by id"
+)
+TARGETS = "select task_id, state_before, released_at is not null from dagstop.stop_target order by task_id"
+
+
+def test_by_itself_nothing_but_failed_orders_a_stop(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running(tasks=("a", "b", "c"))
+    airflow_db.set_task("a", "skipped")
+    airflow_db.set_task("b", "removed")
+    airflow_db.rows("delete from task_instance where task_id = 'c'")
+    airflow_db.rows("delete from dag_run")
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.faults() == []
+
+
+def test_a_deleted_run_and_all_that_ran_in_it_is_one_order(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.add_running("other", tasks=("x",), number=1)
+    airflow_db.add_task("done", "success")
+    airflow_db.add_task("waits", "scheduled")
+    airflow_db.rows("delete from dag_run where run_id = 'run'")
+    ((kind, run, task, before, after, cascaded),) = airflow_db.rows(ORDERS)
+    assert (kind, run, task, after, cascaded) == ("run", "run", None, "deleted", True)
+    targets = [("a", "running"), ("b", "running")]
+    if airflow_db.by_date:  # no foreign key takes the task instances along: they fail
+        assert before == "running"
+        assert airflow_db.one("select logical_date from dagstop.stop_order") == FIRST_DATE
+        targets.append(("waits", "scheduled"))
+        assert airflow_db.states() == {
+            "a": "failed", "b": "failed", "done": "success", "waits": "failed", "x": "running",
+        }  # fmt: skip
+    else:
+        assert airflow_db.states() == {"x": "running"}
+    gone = not airflow_db.by_date
+    assert airflow_db.rows(TARGETS) == [(task, state, gone) for task, state in targets]
+    (order,) = airflow_db.rows("select state_after, present is not null from dagstop.open_orders('h')")
+    assert order == ("deleted", True)
+    assert airflow_db.faults() == []
+
+
+def test_as_airflow_deletes_a_run(airflow_db: AirflowDatabase) -> None:
+    """Its task instances first, in statements of their own, one transaction."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running(tasks=("a", "b"))
+    with airflow_db.transaction() as session:
+        session.execute("delete from task_instance where task_id = 'a'")
+        session.execute("delete from task_instance where task_id = 'b'")
+        session.execute("delete from dag_run")
+    orders = airflow_db.rows(ORDERS)
+    assert [(kind, task) for kind, _, task, *_ in orders] == [("task", "a"), ("task", "b")]
+    assert all(run == "run" for _, run, *_ in orders)
+
+
+def test_a_deleted_task_instance_of_a_run_still_there(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.rows("delete from task_instance where task_id = 'a'")
+    assert airflow_db.rows(ORDERS) == [("task", "run", "a", "running", "deleted", True)]
+    assert airflow_db.one("select logical_date from dagstop.stop_order") == FIRST_DATE
+    assert airflow_db.rows(TARGETS) == [("a", "running", True)]
+    assert airflow_db.states() == {"b": "running"}
+
+
+def test_what_is_finished_or_never_ran_is_deleted_without_an_order(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_run()
+    for state in ("success", "failed", "skipped", None, "up_for_retry", "queued"):
+        airflow_db.add_task(f"was {state}", state)
+    airflow_db.rows("update dag_run set state = 'success'")
+    airflow_db.rows("delete from dag_run")
+    airflow_db.rows("delete from task_instance")
+    assert airflow_db.rows(ORDERS) == []
+
+
+def test_a_run_made_anew_with_the_same_name_is_not_fenced(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    with airflow_db.transaction() as session:
+        session.execute("delete from task_instance")
+        session.execute("delete from dag_run")
+    set_setting(airflow_db, "also_stop_on", "")
+    airflow_db.add_run()
+    airflow_db.add_task("a", "failed")
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "up_for_retry"}
+
+
+@pytest.mark.parametrize("state", ["skipped", "removed"])
+def test_a_running_task_instance_that_is_set_so(airflow_db: AirflowDatabase, state: str) -> None:
+    set_setting(airflow_db, "also_stop_on", f"deleted, {state}")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.add_task("waits", "scheduled")
+    airflow_db.set_task("a", state)
+    airflow_db.set_task("waits", state)
+    airflow_db.set_task("b", "success")
+    assert airflow_db.rows(ORDERS) == [("task", "run", "a", "running", state, True)]
+    assert airflow_db.states()["a"] == state
+    assert airflow_db.one("select end_date is null from task_instance where task_id = 'a'")
+    assert airflow_db.faults() == []
+
+
+@newest
+@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+def test_a_cascade_of_a_deleted_run_that_gave_way_is_made_up_for(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    with airflow_db.transaction() as other:
+        other.execute("select from task_instance for update")
+        airflow_db.rows("delete from dag_run")
+    assert airflow_db.rows("select cascaded from dagstop.stop_order") == [(False,)]
+    airflow_db.rows(BEAT)
+    assert airflow_db.rows("select cascaded from dagstop.stop_order") == [(True,)]
+    assert airflow_db.states() == {"a": "failed"}
+
+
+@newest
+@pytest.mark.parametrize(("name", "value", "why"), [
+    ("observe_only", "on", "observe only"), ("protected", "dag", "protected DAG"),
+])  # fmt: skip
+def test_nothing_of_what_is_left_alone_changes(
+    airflow_db: AirflowDatabase, name: str, value: str, why: str
+) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted, skipped")
+    set_setting(airflow_db, name, value)
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.set_task("b", "skipped")
+    airflow_db.rows("delete from dag_run")
+    orders = airflow_db.rows("select hands_off, cascaded, state_after from dagstop.stop_order order by id")
+    assert orders == [(why, True, "skipped"), (why, True, "deleted")]
+    assert airflow_db.rows(TARGETS) == []
+    assert airflow_db.states() == ({"a": "running", "b": "skipped"} if airflow_db.by_date else {})
+
+
+@newest
+def test_a_fault_lets_the_delete_pass(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    airflow_db.rows("drop function dagstop.ring(); drop function dagstop.date_column_of(text)")
+    airflow_db.rows("delete from task_instance")
+    airflow_db.rows("delete from dag_run")
+    assert airflow_db.one("select count(*) from dag_run") == 0
+    assert [place for place, _ in airflow_db.faults()] == ["order_deleted_task", "order_deleted_run"]
+
+
+@newest
+def test_a_delete_waits_for_nobody(airflow_db: AirflowDatabase) -> None:
+    """A migration that holds dag_run may want next what the deleting session holds."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    with airflow_db.transaction() as migration:
+        migration.execute("lock table dag_run in access exclusive mode")
+        airflow_db.rows("set lock_timeout = '8s'; delete from task_instance")
+    assert airflow_db.states() == {}
+    ((kind, task),) = airflow_db.rows("select kind, task_id from dagstop.stop_order")
+    assert (kind, task) == ("task", "a")
+    assert [place for place, _ in airflow_db.faults()] == ["order_deleted_task"]
