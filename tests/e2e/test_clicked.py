@@ -89,6 +89,11 @@ def test_a_run_marked_failed_by_a_mouse(site: Site, browser: Browser) -> None:
     browser.driver.refresh()
     wait_until(lambda: "failed" in browser.text().lower(), START_SECONDS, browser.text)
     browser.shoot(f"clicked-{site.version}-failed")
+    log = "/admin/log/" if airflow.generation == 1 else f"/dags/again/runs/{FAILED}/events"
+    browser.driver.get(f"{base}{log}")  # what an Airflow user finds of it
+    said = "stopped by dagstop: DAG run marked failed by "
+    wait_until(lambda: said in browser.text(), START_SECONDS, browser.text)
+    browser.shoot(f"clicked-{site.version}-audit-log")
 
     def look() -> None:
         assert marked(FAILED) == [] and now() == failed

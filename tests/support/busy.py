@@ -172,6 +172,8 @@ def _busy_day(db: Rows) -> None:
     report(db, one, "worker-4", "unkillable", signal=0.002, death=0.31, processes=3, alive="in uninterruptible sleep (state D)",
            command="tar -cf /mnt/nfs/export.tar /data/warehouse")  # fmt: skip
     one = order(db, "warehouse_load", "manual__2026-11-12T09:20:00+00:00", ago=1500, by="dba_ines")
+    db.rows("update dagstop.stop_order set state_after = 'deleted' where id = %s", (one,))
+    db.rows("update dagstop.stop_target set released_at = now() where order_id = %s", (one,))
     report(db, one, "worker-2", "spared", spared="another AIRFLOW_HOME: /srv/other")
     one = order(
         db,
@@ -209,4 +211,5 @@ def _hostile_day(db: Rows) -> None:
                     closed=number > 1, refused=1, targets=1)  # fmt: skip
         report(db, one, text, "unkillable" if number % 2 else "spared", signal=0.001, death=0.01, processes=2, containers=1,
                alive=text if number % 2 else None, spared=text, command=text, problem=text)  # fmt: skip
+        db.rows("update dagstop.stop_order set state_after = %s where id = %s", (text, one))
         db.rows("insert into dagstop.fault (place, sqlstate, message) values (%s, 'XX000', %s)", (text, text))

@@ -85,6 +85,7 @@ def test_a_busy_day_is_readable_on_every_screen(airflow_db: AirflowDatabase, bro
         "dba_ines with psql through a local socket", "airflow api-server from 2001:db8::4", "1 not dead",
         "alive: in uninterruptible sleep (state D)", "another AIRFLOW_HOME: /srv/other", "2 refused writes", "up_for_retry",
         "signal 2.1 ms, dead 12 ms", "silent, seen", "polling", "knows 45 processes", "container 3f9ac1d2e4b0",
+        "min ago deleted by dba_ines",
     ):  # fmt: skip
         assert said in text, f"{said!r} is not in: {text}"
     assert browser.complaints() == []
