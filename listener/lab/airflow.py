@@ -20,8 +20,12 @@ from dagstop.lab.web import PASSWORD, USER, Web
 _TRIGGER_MANY_1_10 = """
 import json, sys
 from airflow.api.common.experimental.trigger_dag import trigger_dag
+from sqlalchemy.exc import IntegrityError
 for run_id in json.loads(sys.argv[2]):
-    trigger_dag(sys.argv[1], run_id=run_id, replace_microseconds=False)
+    try:
+        trigger_dag(sys.argv[1], run_id=run_id, replace_microseconds=False)
+    except IntegrityError:  # the run is there, and the scheduler was first to make its task instances
+        pass
 """
 
 
