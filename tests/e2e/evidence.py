@@ -60,6 +60,8 @@ def wrong_reports(site: Site, act: Act, victims: dict[str, list[proc.Process]]) 
         orders = [o for o in site.orders(run) if (o["kind"], o["state_before"]) != ("task", "skipped")]
         wanted = [("run", None)]
         if act.of_tasks:
+            # and a scheduler that finds nothing left to run fails the run
+            orders = [order for order in orders if order["kind"] == "task"]
             wanted = [("task", task) for task in tasks_of(site.airflow.generation)]
         found = [(order["kind"], order["task_id"]) for order in orders]
         if sorted(found, key=str) != sorted(wanted, key=str):
