@@ -42,6 +42,7 @@ class Daemon:
         self._proc = proc or ProcFS()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
+        self._rung = False  # the doorbell rang: orders are being read
         self._swept = False  # all that was open here at some moment since the start is known
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
@@ -67,7 +68,7 @@ class Daemon:
             sweep_every=config.sweep,
             dry_run=config.dry_run,
             details=self._details,
-            on_ring=self._containers.warm_up,
+            on_ring=self._prepare,
         )
         self._begun = Begun(self._state_dir)
         self._stopping = Stopping(
@@ -99,6 +100,9 @@ class Daemon:
             due = min(next_tick, self._stopping.next_at())
             poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
+            if self._rung:
+                self._rung = False
+                self._stopping.prepare()
             while self.link.news:
                 news = self.link.news.popleft()
                 self._swept = self._swept or news.sweep
@@ -123,6 +127,12 @@ class Daemon:
     def _end(self, number: int, frame: object) -> None:
         self._ending = True
 
+    def _prepare(self) -> None:
+        """Called by the link's thread: what can be done while it reads the orders."""
+        self._containers.warm_up()
+        self._rung = True
+        self._wake()
+
     def _wake(self) -> None:
         try:
             os.write(self._wake_write, b".")
@@ -141,8 +151,7 @@ class Daemon:
         self._looked_at = time.monotonic()
         self._watch.tick()
         self._containers.learn_clients(self._watch.labelled())
-        self._stopping.late_starters()
-        self._stopping.settle(complete=self._swept)
+        self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         if self._watch.changed and not self._stopping.under_way:
             self._save()

@@ -28,6 +28,8 @@ from dagstop.work import Notes, Work
 
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
+GLANCE = 0.002
+"""Seconds from the first signals to the search for what is new, for the same reason; 0 if none was sent."""
 RECENT = 1.0
 """Seconds that a listing of the engine's containers may be old for the first pass, never for the last."""
 ENGINE_RETRY = 2.0
@@ -58,6 +60,7 @@ class Stopping:
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
         self._clock = Clock(proc)
+        self._around: Surroundings | None = None  # prepared for the orders that are being read
         self._task_logs = TaskLogs()
         self._notes = Notes(begun, self._clock, self._task_logs)
         containers.note = self._notes.container
@@ -66,10 +69,6 @@ class Stopping:
     @property
     def under_way(self) -> int:
         return len(self._works)
-
-    def settle(self, *, complete: bool) -> None:
-        """Forget what was noted for orders that are reported on; `complete`: all open ones are known here."""
-        self._begun.settle(self._works.keys() | self._link.unsent, complete=complete)
 
     def next_at(self) -> float:
         """When (monotonic seconds) `step` is due if nothing happens before."""
@@ -84,11 +83,15 @@ class Stopping:
             self._begin([self._works[order.id or 0] for order in fresh])
         self._link.expect(len(self._works))
 
-    def late_starters(self) -> None:
-        """Ask again for the orders whose run started something after they were ended here."""
-        again = self._ended.reopen()
-        if again:
+    def tick(self, *, complete: bool) -> None:
+        """Take up again whose run started something since, forget the notes on what is reported on.
+
+        `complete`: all open orders are known here.
+        """
+        self._around = None  # others may be here by now
+        if again := self._ended.reopen():
             self._link.refresh(again)
+        self._begun.settle(self._works.keys() | self._link.unsent, complete=complete)
 
     def step(self) -> None:
         """See who died, escalate, look again where it is time, report what is done."""
@@ -117,23 +120,27 @@ class Stopping:
         self._works[order.id] = work
         return True
 
+    def prepare(self) -> None:
+        """Orders are being read: look around, so that their first signals need not wait for that."""
+        self._around = self._survey()
+
     def _begin(self, works: list[Work]) -> None:
-        """Signal what is known to be the run's, then what is new; a look at everything follows."""
-        around = self._survey()
+        """Signal what is known to be the run's; a search for what is new and a look at everything follow."""
+        around = self._around or self._survey()
         self._judge(works, around, 0.0)
         self._ask_engines(works, around, since=time.monotonic() - RECENT)
         for work in works:
             for process, _ in work.hunt.spared.values():
                 if is_supervisor_of(process, work.hunt.order):
                     self._task_logs.keep(work.hunt.order, process)
-        self._watch.tick()
-        self._judge(works, self._survey(), 0.0)
+        moment = time.monotonic()
         for work in works:
-            work.next_look = time.monotonic() + SOON
+            work.next_glance = moment + GLANCE if work.hunt.quarries else 0.0
+            work.next_look = moment + SOON
 
     def _look(self, works: list[Work], *, closely: bool) -> None:
         """`closely`: at every process; otherwise at new ones only, which no order can end with."""
-        looked = time.monotonic() if closely else 0.0
+        looked, self._around = time.monotonic() if closely else 0.0, None
         if closely:
             self._watch.look()
         else:
@@ -148,13 +155,7 @@ class Stopping:
 
     def _survey(self) -> Surroundings:
         urls = (self._config.database_url, *self._config.airflow_urls)
-        return survey(
-            self._config.airflow_homes,
-            urls,
-            self._watch.at_homes(),
-            self._proc,
-            os.getpid(),
-        )
+        return survey(self._config.airflow_homes, urls, self._watch.at_homes(), self._proc, os.getpid())
 
     def _judge(self, works: list[Work], around: Surroundings, looked: float) -> None:
         index = self._watch.index()

@@ -90,6 +90,7 @@ create or replace function dagstop.cascade_mass(order_ids bigint[], schema_name 
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '10ms'
+set work_mem = '64MB'  -- 100,000 task instances are joined without a spill to disk
 as $$
 begin
     perform dagstop.cascade_orders(order_ids, schema_name, false);

@@ -63,6 +63,7 @@ returns table (
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan  -- a kill waits for this, and planning takes longer than all else here
 as $$
 #variable_conflict use_column
 declare
@@ -91,14 +92,17 @@ begin
     if picked = '{}' then
         return;
     end if;
-    for schema_name in select distinct o.airflow_schema from dagstop.stop_order o where o.id = any (picked) loop
+    for schema_name in
+        select distinct o.airflow_schema from unnest(picked) as k (id) join dagstop.stop_order o on o.id = k.id
+    loop
         begin
             select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
             from (
                 select array_agg(o.id) as numbers, array_agg(o.dag_id) as dags, array_agg(o.run_id) as runs,
                     array_agg(o.logical_date) as dates, array_agg(o.task_id) as tasks, array_agg(o.map_index) as indexes
-                from dagstop.stop_order o
-                where o.id = any (picked) and o.airflow_schema = schema_name
+                from unnest(picked) as asked (id)
+                join dagstop.stop_order o on o.id = asked.id
+                where o.airflow_schema = schema_name
             ) as k
             cross join lateral dagstop.present_rows(schema_name, k.numbers, k.dags, k.runs, k.dates, k.tasks, k.indexes) as p;
             numbers := numbers || some_numbers;
@@ -119,31 +123,36 @@ begin
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
         b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
-    from dagstop.stop_order o
+    -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
+    from unnest(picked) as asked (id)
+    join dagstop.stop_order o on o.id = asked.id
     left join (
         -- once for each DAG, not for each of its orders
         select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
-        from (select distinct y.dag_id from dagstop.stop_order y where y.id = any (picked)) as x
+        from (
+            select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
+        ) as x
     ) as d on d.dag_id = o.dag_id
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
-        from dagstop.stop_target s
-        where s.order_id = any (picked)
+        from unnest(picked) as k (id)
+        join dagstop.stop_target s on s.order_id = k.id
         group by s.order_id
     ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
     left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host
-    where o.id = any (picked)
     order by o.id;
 end
 $$;
 comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
 
 create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan  -- as open_orders
 as $$
-    select array(
+begin
+    return array(
         select o.id from dagstop.stop_order o
         where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
             and not exists (
@@ -152,7 +161,8 @@ as $$
             )
         order by o.id
         limit max_orders
-    )
+    );
+end
 $$;
 comment on function dagstop.rung_for(text, integer) is 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
 

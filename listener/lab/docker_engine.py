@@ -124,7 +124,7 @@ class Engine:
     def _remove_containers(self) -> None:
         client = self.client()
         try:
-            for container in client.containers.list(all=True):
+            for container in client.containers.list(all=True, ignore_removed=True):
                 try:
                     container.remove(force=True)
                 except docker.errors.APIError:

@@ -20,7 +20,7 @@ Wrong = Iterator[tuple[str, str]]  # the kind (or `run`) and what is wrong, in w
 def trouble_containers(site: Site, run: str) -> None:
     """Give one container of the run a restart policy, and pause another."""
     handles, paused = f"6016.{number_of(run)}", f"6017.{number_of(run)}"
-    for container in site.client.containers.list():
+    for container in site.client.containers.list(ignore_removed=True):
         command = " ".join(container.attrs["Config"]["Cmd"] or ())
         if handles in command:
             container.update(restart_policy={"Name": "always"})
@@ -189,7 +189,9 @@ def wrong_list(site: Site, act: Act, kinds: Sequence[Kind], said: dict[str, Any]
             ]
             if kind.name != "mapped" and any(row["state"] != "running" for row in shown):
                 yield kind.name, f"`dagstop ps` says {shown}"
-    untied = [c for c in site.client.containers.list() if site.bare and _of_operator(c, act)]
+    untied = [
+        c for c in site.client.containers.list(ignore_removed=True) if site.bare and _of_operator(c, act)
+    ]
     for container in untied:
         if f"container {container.name} " not in strangers or "`dagstop policy`" not in strangers:
             yield "run", f"`dagstop ps` does not say why {container.name} is not attributable"

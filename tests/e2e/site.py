@@ -135,7 +135,7 @@ class Site:
 
     def _end_the_rest(self) -> None:
         """Containers, and processes that nothing ties to this Airflow any more (`env -i`)."""
-        for container in self.client.containers.list(all=True):
+        for container in self.client.containers.list(all=True, ignore_removed=True):
             container.remove(force=True)
         proc.send(marked(), signal.SIGKILL)
         wait_until(lambda: not marked(), 10, lambda: f"still there: {marked()}")

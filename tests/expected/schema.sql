@@ -147,8 +147,7 @@ CREATE TABLE dagstop.stop_order (
     state_before text,
     closed_at timestamp with time zone,
     hands_off text,
-    state_after text DEFAULT 'failed'::text NOT NULL,
-    CONSTRAINT stop_order_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'task'::text])))
+    state_after text DEFAULT 'failed'::text NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -398,6 +397,7 @@ CREATE FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) RETUR
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '10ms'
+    SET work_mem TO '64MB'
     AS $$
 begin
     perform dagstop.cascade_orders(order_ids, schema_name, false);
@@ -1104,6 +1104,7 @@ COMMENT ON FUNCTION dagstop.observes() IS 'Whether nothing is to be stopped in t
 CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer, state_after text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -1132,14 +1133,17 @@ begin
     if picked = '{}' then
         return;
     end if;
-    for schema_name in select distinct o.airflow_schema from dagstop.stop_order o where o.id = any (picked) loop
+    for schema_name in
+        select distinct o.airflow_schema from unnest(picked) as k (id) join dagstop.stop_order o on o.id = k.id
+    loop
         begin
             select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
             from (
                 select array_agg(o.id) as numbers, array_agg(o.dag_id) as dags, array_agg(o.run_id) as runs,
                     array_agg(o.logical_date) as dates, array_agg(o.task_id) as tasks, array_agg(o.map_index) as indexes
-                from dagstop.stop_order o
-                where o.id = any (picked) and o.airflow_schema = schema_name
+                from unnest(picked) as asked (id)
+                join dagstop.stop_order o on o.id = asked.id
+                where o.airflow_schema = schema_name
             ) as k
             cross join lateral dagstop.present_rows(schema_name, k.numbers, k.dags, k.runs, k.dates, k.tasks, k.indexes) as p;
             numbers := numbers || some_numbers;
@@ -1160,21 +1164,24 @@ begin
         o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
         b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
-    from dagstop.stop_order o
+    -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
+    from unnest(picked) as asked (id)
+    join dagstop.stop_order o on o.id = asked.id
     left join (
         -- once for each DAG, not for each of its orders
         select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
-        from (select distinct y.dag_id from dagstop.stop_order y where y.id = any (picked)) as x
+        from (
+            select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
+        ) as x
     ) as d on d.dag_id = o.dag_id
     left join (
         select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
-        from dagstop.stop_target s
-        where s.order_id = any (picked)
+        from unnest(picked) as k (id)
+        join dagstop.stop_target s on s.order_id = k.id
         group by s.order_id
     ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
     left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host
-    where o.id = any (picked)
     order by o.id;
 end
 $$;
@@ -1889,10 +1896,12 @@ COMMENT ON FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT ru
 --
 
 CREATE FUNCTION dagstop.rung_for(host text, max_orders integer) RETURNS bigint[]
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-    select array(
+begin
+    return array(
         select o.id from dagstop.stop_order o
         where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
             and not exists (
@@ -1901,7 +1910,8 @@ CREATE FUNCTION dagstop.rung_for(host text, max_orders integer) RETURNS bigint[]
             )
         order by o.id
         limit max_orders
-    )
+    );
+end
 $$;
 
 

@@ -38,7 +38,7 @@ def test_it_runs_restarts_and_ends_containers_and_leaves_nothing() -> None:
         engine.halt()
         assert proc.find("sleep", "7201.5"), "a dead engine leaves its containers alone"
         engine.start()
-        assert [c.status for c in client.containers.list()] == ["running"]
+        assert [c.status for c in client.containers.list(ignore_removed=True)] == ["running"]
         client.close()
         folder = engine.folder
     assert proc.find(str(folder)) == []

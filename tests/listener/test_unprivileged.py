@@ -98,10 +98,10 @@ def test_it_stops_processes_and_containers_of_another_user(
             assert not find("sleep 7871") and find("sleep 7872") and find("sleep 7873")
             (stopped,) = report["detail"]["containers"]
             assert str(container.id).startswith(stopped["id"]), show(report)
-            assert container.id not in {c.id for c in client.containers.list()}
+            assert container.id not in {c.id for c in client.containers.list(ignore_removed=True)}
             assert "no right" not in listener.log() and "denied" not in listener.log()
     finally:
         os.chown(socket, 0, 0)
-        for left in client.containers.list(all=True):
+        for left in client.containers.list(all=True, ignore_removed=True):
             left.remove(force=True)
         client.close()
