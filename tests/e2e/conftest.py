@@ -108,7 +108,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for kind in ("run", *(kind.name for kind in KINDS)):
                 row = [_shown(cells.get((mode, action, kind))) for action in actions]
                 if any(row):
-                    say(f"{kind:<14}" + "".join(f"{text:>12}" for text in row))
+                    say((f"{kind:<14}" + "".join(f"{text:>12}" for text in row)).rstrip())
 
 
 def _shown(cell: Cell | None) -> str:

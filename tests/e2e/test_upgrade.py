@@ -44,7 +44,7 @@ GIVEN_WAY = {("cascade_statement", "55P03")}  # lock_not_available
 IMPATIENT = """
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''10ms''', current_database()); END $$
 """
-LOST = {f"trigger task_instance.dagstop_{name}" for name in ("order", "fence")}
+LOST = {f"trigger task_instance.dagstop_{name}" for name in ("order", "fence", "deleted")}
 _FILL = """
 INSERT INTO dag (dag_id, is_paused, is_active, schedule_interval) VALUES (%(dag)s, false, true, 'null');
 INSERT INTO dag_run (dag_id, run_id, execution_date, start_date, state, external_trigger)
