@@ -1,7 +1,8 @@
 -- Fired by: dagstop_fence, after a task instance left failed: to a state in which it would run again,
 -- to success, or cleared, skipped, ...; the heartbeat, for what could not be put back at once.
--- Changes: while an order is open it puts a state in which it would run again, or the dying process' own
--- success, back to failed and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
+-- Changes: while an order is open it puts a state in which it would run again, the dying process' own
+-- success, or what a late message makes of it back to failed and writes dagstop.refused_write; else it stamps
+-- dagstop.stop_target.released_at.
 -- Leaves alone: every other column of the row, and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
@@ -68,10 +69,22 @@ set search_path = pg_catalog, pg_temp
 as $$
     -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
     -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
-    select not before ? 'queued_by_job_id' and after ->> 'state' not in ('scheduled', 'queued')
+    select not before ? 'queued_by_job_id' and coalesce(after ->> 'state', '') not in ('scheduled', 'queued')
         and before - 'state' is distinct from after - 'state'
 $$;
 comment on function dagstop.may_be_late(jsonb, jsonb) is 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
+
+create or replace function dagstop.is_late_without_slot(before jsonb, after jsonb) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- 1.10's runner takes its start and its place in the queue anew when it gives up for want of a slot; a clear
+    -- touches neither
+    select not before ? 'queued_by_job_id' and after ->> 'state' is null
+        and before -> 'start_date' is distinct from after -> 'start_date'
+        and before -> 'queued_dttm' is distinct from after -> 'queued_dttm'
+$$;
+comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
 
 create or replace function dagstop.put_back_pending() returns bigint
 language plpgsql
@@ -132,6 +145,7 @@ begin
     if (
             new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
+            or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
         )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
         and not dagstop.observes()

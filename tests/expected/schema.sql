@@ -837,6 +837,7 @@ begin
     if (
             new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
+            or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
         )
         and current_setting('dagstop.bypass', true) is distinct from 'on'
         and not dagstop.observes()
@@ -1055,6 +1056,29 @@ COMMENT ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) IS 'Wheth
 
 
 --
+-- Name: is_late_without_slot(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- 1.10's runner takes its start and its place in the queue anew when it gives up for want of a slot; a clear
+    -- touches neither
+    select not before ? 'queued_by_job_id' and after ->> 'state' is null
+        and before -> 'start_date' is distinct from after -> 'start_date'
+        and before -> 'queued_dttm' is distinct from after -> 'queued_dttm'
+$$;
+
+
+--
+-- Name: FUNCTION is_late_without_slot(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
+
+
+--
 -- Name: may_be_late(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1064,7 +1088,7 @@ CREATE FUNCTION dagstop.may_be_late(before jsonb, after jsonb) RETURNS boolean
     AS $$
     -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
     -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
-    select not before ? 'queued_by_job_id' and after ->> 'state' not in ('scheduled', 'queued')
+    select not before ? 'queued_by_job_id' and coalesce(after ->> 'state', '') not in ('scheduled', 'queued')
         and before - 'state' is distinct from after - 'state'
 $$;
 
@@ -3396,6 +3420,13 @@ GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version tex
 --
 
 REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION is_late_without_slot(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) FROM PUBLIC;
 
 
 --

@@ -104,6 +104,25 @@ def test_it_ends_with_its_order_but_not_for_1_10_s_late_message(airflow_db: Airf
     assert airflow_db.states()["late"] == ("failed" if airflow_db.shape == "1.10.0" else "up_for_retry")
 
 
+@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@pytest.mark.parametrize("open_still", [True, False])
+def test_a_late_message_that_finds_no_slot_is_refused_and_a_clear_is_not(
+    airflow_db: AirflowDatabase, open_still: bool
+) -> None:
+    closed(airflow_db)
+    if open_still:
+        airflow_db.rows("update dagstop.stop_order set closed_at = null")
+    # models.py of 1.10.0, line 1521; the clear is line 202
+    airflow_db.rows(
+        "update task_instance set state = null, start_date = clock_timestamp(), queued_dttm = clock_timestamp(),"
+        " hostname = 'worker', job_id = 8 where task_id = 'late'"
+    )
+    assert airflow_db.states() == {"a": "failed", "late": "failed"}
+    assert airflow_db.rows("select task_id, wanted_state from dagstop.refused_write") == [("late", None)]
+    airflow_db.rows("update task_instance set state = null, max_tries = 3")
+    assert airflow_db.states() == {"a": None, "late": None}
+
+
 @pytest.mark.parametrize("by_hand", ["up_for_retry", "running", "scheduled", "queued"])
 def test_once_closed_what_was_queued_runs_again_when_people_want_it(
     airflow_db: AirflowDatabase, by_hand: str
