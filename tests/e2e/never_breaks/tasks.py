@@ -31,6 +31,17 @@ def runners(site: Site, run: str) -> list[proc.Process]:
     return [p for p in proc.everyone() if is_runner(p) and keys & set(" ".join(p.command).split())]
 
 
+def heard(site: Site, dag: str, run: str) -> None:
+    """Wait until the scheduler knows how `long` ended: 1.10.0's names no try, and would think that of a new one."""
+    said = f"Executor reports {dag}.long execution_date={site.airflow.date(dag, run)} "
+    logs = site.airflow.home / "output"
+    if site.release == "1.10.0":
+        site.airflow.wait_for(
+            lambda: any(said in path.read_text(errors="replace") for path in logs.glob("*.log")),
+            "told of the old try's end",
+        )
+
+
 def number(process: proc.Process) -> str:
     """What tells what a process belongs to."""
     return process.command[1].partition(".")[0]

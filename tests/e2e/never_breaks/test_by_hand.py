@@ -12,6 +12,7 @@ from tests.e2e.never_breaks.tasks import (
     closed,
     dead,
     fail,
+    heard,
     started,
     state,
 )  # fmt: skip
@@ -34,6 +35,7 @@ def test_a_retry_set_by_hand(site: Site) -> None:
             assert wanted(site, run) == ["up_for_retry"]
     dead(site, old)
     closed(site, "retried", run)
+    heard(site, "retried", run)
     assert state(site, run) == "failed"
     if airflow.generation < 3:
         airflow.retry_task_by_ui("retried", run, "long")
@@ -57,6 +59,7 @@ def test_a_task_run_by_hand(site: Site) -> None:
     fail(site, "again", run, "run")
     dead(site, old)
     closed(site, "again", run)
+    heard(site, "again", run)
     date = airflow.date("again", run)
     forced = {
         1: ("run", "--force", "again", "long", date.isoformat()),

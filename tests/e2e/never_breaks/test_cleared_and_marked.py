@@ -10,6 +10,7 @@ from tests.e2e.never_breaks.tasks import (
     START_SECONDS,
     dead,
     fail,
+    heard,
     runners,
     started,
 )
@@ -31,6 +32,7 @@ def test_cleared_while_its_order_is_open_it_runs_again(site: Site, kind: str) ->
         airflow.wait_for(lambda: airflow.run("again", run)["state"] == "failed", "failed", START_SECONDS)
         # and up to 2.x a runner that its supervisor ends now would write `failed` into the cleared row
         airflow.wait_for(lambda: not runners(site, run), "without its old runner", START_SECONDS)
+        heard(site, "again", run)
         airflow.clear_task_by_ui("again", run, "long")
         new = started(site, run, besides=old)
         # open all the while
