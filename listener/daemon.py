@@ -102,6 +102,7 @@ class Daemon:
             self._drain()
             if self._rung:
                 self._rung = False
+                self._containers.warm_up()
                 self._stopping.prepare()
             while self.link.news:
                 news = self.link.news.popleft()
@@ -128,8 +129,7 @@ class Daemon:
         self._ending = True
 
     def _prepare(self) -> None:
-        """Called by the link's thread: what can be done while it reads the orders."""
-        self._containers.warm_up()
+        """Called by the link's thread, which is to read the orders: the main thread can do much meanwhile."""
         self._rung = True
         self._wake()
 

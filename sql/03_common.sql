@@ -19,14 +19,11 @@ create or replace function dagstop.seconds_of(setting_name text, fallback intege
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    value text := dagstop.setting_of(setting_name, fallback::text);
 begin
     -- a mistyped setting must not switch anything off
-    if value !~ '^[0-9]{1,9}$' then
-        value := fallback::text;
-    end if;
-    return make_interval(secs => value::integer);
+    return make_interval(secs => coalesce(
+        (select s.value::integer from dagstop.setting s where s.name = setting_name and s.value ~ '^[0-9]{1,9}$'), fallback
+    ));
 end
 $$;
 comment on function dagstop.seconds_of(text, integer) is 'A setting in seconds as an interval; the fallback where it is missing or not a whole number.';
@@ -39,10 +36,8 @@ declare
     found_columns text[];
 begin
     select array_agg(a.attname::text) into found_columns
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    where n.nspname = schema_name and c.relname = table_name and c.relkind in ('r', 'p');
+    from pg_attribute a
+    where a.attrelid = to_regclass(format('%I.%I', schema_name, table_name)) and a.attnum > 0 and not a.attisdropped;
     if found_columns is null then
         raise exception 'dagstop.columns_of: no table %.%', schema_name, table_name
             using errcode = 'undefined_table';

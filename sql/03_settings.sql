@@ -100,10 +100,13 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return case
-        when dagstop.observes() then 'observe only'
-        when dag like any (dagstop.protected_dags()) then 'protected DAG'
-    end;
+    -- one look where neither is set: each order that is read asks this, and its kill waits
+    return (
+        select min(case when s.name = 'protected' then 'protected DAG' else 'observe only' end)
+        from dagstop.setting s
+        where (s.name = 'observe_only' and s.value = 'on')
+            or (s.name = 'protected' and dag like any (dagstop.protected_dags()))
+    );
 end
 $$;
 comment on function dagstop.hands_off_of(text) is 'Why nothing of a DAG is to be stopped, as the settings are now; null if it is.';

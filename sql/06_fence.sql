@@ -1,8 +1,7 @@
 -- Fired by: dagstop_fence, after a task instance left failed: to a state in which it would run again,
 -- to success, or cleared, skipped, ...; the heartbeat, for what could not be put back at once.
--- Changes: while an order is open it puts a state in which it would run again, the dying process' own
--- success, or what a late message makes of it back to failed and writes dagstop.refused_write; else it stamps
--- dagstop.stop_target.released_at.
+-- Changes: while an order is open it puts back to failed what would run again, the dying process' own success
+-- and a late message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
 -- Leaves alone: every other column of the row, and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is

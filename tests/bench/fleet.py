@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class _Fleet:
 
 
 def _serve(url: str, size: int) -> None:
+    os.nice(19)
     connections = {}
     poller = select.epoll()
     for _ in range(size):
