@@ -65,6 +65,7 @@ def _last_word_of_the_scheduler(
 ) -> bool:
     """What stock Airflow makes of a run failed in the very moment in which its scheduler works on it."""
     if generation == 1:
-        return state == "success" and tasks == {"success"}  # it locks no run
+        # it locks no run; and what it schedules late in a failed run it finds without one, and sets to NULL
+        return (state == "success" and tasks == {"success"}) or (state == "failed" and tasks <= OVER | {None})
     # a click skips what is pending: a scheduler that was beginning the run finds it well ended
     return generation == 3 and clicked and state == "success" and tasks == {"skipped"}

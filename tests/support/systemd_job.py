@@ -1,0 +1,110 @@
+"""`python -m tests.support.systemd_job URL USER RUN...`, as root in a systemd_box: prints what it saw as JSON.
+
+Each run is failed once its bash group runs: under the unit as it was started, after the listener
+was SIGKILLed, after it was stopped so that the watchdog must see to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dagstop.lab.postgres import rows
+
+HOME = Path("/opt/airflow")
+UNIT = Path("/etc/systemd/system/dagstop.service")
+PROGRAM = str(Path(sys.executable).with_name("dagstop"))
+TASKS = "tasks"  # the user of Airflow's tasks
+PATIENCE = 30.0
+
+
+def main(url: str, user: str, *runs: str) -> None:
+    for name in {TASKS, user} - {"root"}:
+        subprocess.run(["useradd", "--no-create-home", name], check=True)
+    subprocess.run(["groupadd", "--force", "docker"], check=True)
+    HOME.mkdir(parents=True, exist_ok=True)
+    tasks = pwd.getpwnam(TASKS)
+    os.chown(HOME, tasks.pw_uid, tasks.pw_gid)
+    Path("/etc/dagstop").mkdir(mode=0o700)
+    Path("/etc/dagstop/dagstop.env").write_text(f"AIRFLOW_HOME={HOME}\nDAGSTOP_DATABASE_URL={url}\n")
+    words = [] if user == "root" else ["--user", user]
+    UNIT.write_text(_said(PROGRAM, "systemd", *words).replace("WatchdogSec=30", "WatchdogSec=3"))
+    _said("systemctl", "daemon-reload")
+    _said("systemctl", "enable", "--now", "dagstop")
+    seen: dict[str, Any] = {"user": pwd.getpwuid(os.stat(f"/proc/{_pid()}").st_uid).pw_name, "alive": {}}
+    for number, run in enumerate(runs):
+        if number:
+            before = _pid()
+            os.kill(before, (signal.SIGKILL, signal.SIGSTOP)[number - 1])
+            _wait(partial(_restarted, before))
+        seen["alive"][run] = _stop(url, run)
+    check = subprocess.run([PROGRAM, "check"], env={**os.environ, "DAGSTOP_DATABASE_URL": url})
+    seen["check"] = check.returncode
+    seen["restarts"] = int(_shown("NRestarts"))
+    _said("systemctl", "stop", "dagstop")
+    seen["state"], seen["result"] = _shown("ActiveState"), _shown("Result")
+    seen["journal"] = _said("journalctl", "--unit", "dagstop", "--no-pager", "--output", "cat").splitlines()
+    print(json.dumps(seen), flush=True)
+
+
+def _restarted(before: int) -> bool:
+    return _pid() not in (0, before) and _shown("ActiveState") == "active"
+
+
+def _stop(url: str, run: str) -> int:
+    """Fail the run; how many of its processes live on."""
+    names = {"DAG_ID": "dag", "DAG_RUN_ID": run, "TASK_ID": "a", "TRY_NUMBER": "1"}
+    environment = {f"AIRFLOW_CTX_{name}": value for name, value in names.items()}
+    group = subprocess.Popen(
+        ["bash", "-c", "sleep 6001 & sleep 6002 & wait"],
+        env={"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(HOME), **environment},
+        user=TASKS,
+        start_new_session=True,
+    )
+    time.sleep(1)
+    assert _in_session(group.pid) == 3
+    rows(url, "update dag_run set state = 'failed' where run_id = %s", (run,))
+    _wait(lambda: group.poll() is not None and not _in_session(group.pid))
+    return _in_session(group.pid)
+
+
+def _in_session(session: int) -> int:
+    found = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found += words[0] != "Z" and words[3] == str(session)
+    return found
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _pid() -> int:
+    return int(_shown("MainPID"))
+
+
+def _shown(name: str) -> str:
+    return _said("systemctl", "show", "--property", name, "--value", "dagstop").strip()
+
+
+def _said(*words: str) -> str:
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
