@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_a_process_may_ask_to_be_spared(airflow_db: AirflowDatabase, tmp_path: P
         assert find("sleep 7211") and not find("sleep 7212")
         spared = {item["command"]: item["why"] for item in report["detail"]["spared"]}
         assert spared["sleep 7211"] == "it asks to be spared: DAGSTOP_SPARE=1", show(report)
+
+
+@one_server
+@shape_2
+def test_what_a_spared_process_starts_later_is_no_news(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    environment = tasks.environment("dag", "run", DAGSTOP_SPARE="1")
+    tasks.bash("while :; do sleep 0.1; done", environment)
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "spared", show(report)
+        time.sleep(3)
+        assert airflow_db.one("select reported_at from dagstop.report") == report["reported_at"], listener.log()
 
 
 @one_server
