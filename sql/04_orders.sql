@@ -1,6 +1,6 @@
--- Fired by: the triggers dagstop_order on dag_run and task_instance, for each row that turned
--- failed in any way, or to what setting also_stop_on names (the conditions stand in the triggers, in
--- 11_triggers.sql); 04_orders_deleted.sql has what is deleted.
+-- Fired by: the triggers dagstop_order on dag_run, for each row that turned failed, and on task_instance, for each
+-- row that was set to failed or to what setting also_stop_on may name (11_triggers.sql); 04_orders_deleted.sql has
+-- what is deleted.
 -- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
 -- Leaves alone: the row that turned failed, but for its end before Airflow 3, where Airflow would have
 -- set it; on a fault the statement goes on.
@@ -76,16 +76,26 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    before jsonb := to_jsonb(old);
-    run text := before ->> 'run_id';
-    run_date timestamptz := before ->> 'execution_date';
-    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    before jsonb;
+    run text;
+    run_date timestamptz;
+    index integer;
     hands_off text;
     new_order bigint;
 begin
-    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
+    if old.state = new.state then
         return null;
     end if;
+    -- who turns to another state while nothing of it runs has nothing to stop
+    if new.state <> 'failed'
+        and (coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') or not dagstop.stops_on(new.state))
+    then
+        return null;
+    end if;
+    before := to_jsonb(old);
+    run := before ->> 'run_id';
+    run_date := before ->> 'execution_date';
+    index := coalesce((before ->> 'map_index')::integer, -1);
     begin
         hands_off := dagstop.hands_off_of(before ->> 'dag_id');
         select r.run, r.run_date into run, run_date from dagstop.run_of(tg_table_schema, before) as r;

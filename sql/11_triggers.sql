@@ -53,15 +53,9 @@ drop trigger if exists dagstop_order on task_instance;
 create trigger dagstop_order
     after update of state on task_instance
     for each row
+    -- no more than this: Postgres reads the text of a condition anew for each statement, and most change to neither
     when (
-        old.state::text is distinct from new.state::text
-        and (
-            new.state::text = 'failed'::text
-            or (
-                new.state::text = any ('{skipped,removed}'::text[])
-                and old.state::text = any ('{running,restarting,shutdown}'::text[])
-            )
-        )
+        new.state::text = any ('{failed,skipped,removed}'::text[])
         and pg_catalog.current_setting('dagstop.cascading', true) is distinct from 'on'::text
     )
     execute function dagstop.order_task();

@@ -1404,16 +1404,26 @@ CREATE FUNCTION dagstop.order_task() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    before jsonb := to_jsonb(old);
-    run text := before ->> 'run_id';
-    run_date timestamptz := before ->> 'execution_date';
-    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    before jsonb;
+    run text;
+    run_date timestamptz;
+    index integer;
     hands_off text;
     new_order bigint;
 begin
-    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
+    if old.state = new.state then
         return null;
     end if;
+    -- who turns to another state while nothing of it runs has nothing to stop
+    if new.state <> 'failed'
+        and (coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') or not dagstop.stops_on(new.state))
+    then
+        return null;
+    end if;
+    before := to_jsonb(old);
+    run := before ->> 'run_id';
+    run_date := before ->> 'execution_date';
+    index := coalesce((before ->> 'map_index')::integer, -1);
     begin
         hands_off := dagstop.hands_off_of(before ->> 'dag_id');
         select r.run, r.run_date into run, run_date from dagstop.run_of(tg_table_schema, before) as r;
