@@ -86,7 +86,8 @@ class EndedOrders:
                 if (
                     started_after
                     and process.role is not Role.SUPERVISOR
-                    and process.environ.get(SPARE) != "1"  # or each child of one that is spared would be a report
+                    and process.environ.get(SPARE)
+                    != "1"  # or each child of one that is spared would be a report
                     and process.identity not in (ended.looked_at or ())
                 ):
                     ended.looked_at = {*(ended.looked_at or ()), process.identity}

@@ -57,6 +57,8 @@ class Hunt:
     clean: bool = False  # the last look found nothing that is still to die
     looked: float = 0.0  # when that look began, monotonic seconds; 0: it was no look at everything
     settled: float = 0.0  # when a runner has had its time to report its own failure
+    _parents: dict[int, int] = field(default_factory=dict)  # of the candidates, by pid
+    _by_pid: dict[int, Quarry] = field(default_factory=dict)  # the quarries, the latest of each pid
 
     def __post_init__(self) -> None:
         age = (self.order.db_now - self.order.created_at).total_seconds()
@@ -75,7 +77,9 @@ class Hunt:
         self.looked = looked
         self.spared = {}
         left = False
-        for process in sorted(candidates, key=_order_of_signals):
+        ordered = sorted(candidates, key=_order_of_signals)
+        self._parents = {process.pid: process.ppid for process in ordered}
+        for process in ordered:
             if process.state in {"X", "x"}:
                 continue
             verdict = judge(self.order, process, started_at(process), around)
@@ -101,7 +105,7 @@ class Hunt:
             if process.identity not in self.quarries:
                 pool.hold(quarry)
                 self._first(process, quarry, verdict, pool)
-            self.quarries[process.identity] = quarry
+            self.quarries[process.identity] = self._by_pid[process.pid] = quarry
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool, at_once=verdict.at_once)
         self.clean = not left
@@ -171,8 +175,9 @@ class Hunt:
     def _may_wait(self, process: Process, verdict: Verdict) -> bool:
         """True for what is given time before its first signal.
 
-        The runner of a task that may have failed by itself gets the settling time; what a runner
-        starts while it cleans up (on_kill, failure callbacks) gets the runner's own grace.
+        The runner of a task that may have failed by itself gets the settling time; what a runner or
+        anyone else starts while it cleans up (on_kill, failure callbacks, a trap of bash) gets the grace
+        of the one that started it.
         """
         if process.identity in self.quarries:
             return False
@@ -182,10 +187,32 @@ class Hunt:
             until = self.settled
         elif self.first_signal is not None and self._its_runner_lives(process):
             until = self.first_signal + self.grace
+        elif (starter := self._cleaning_up(process)) is not None and starter.first_signal is not None:
+            until = starter.first_signal + self.grace
         if until is None or moment >= until:
             return False
         self.waiting_until = max(until, self.waiting_until or until)
         return True
+
+    def _cleaning_up(self, process: Process) -> Quarry | None:
+        """The one that started it, or an ancestor of it, after SIGTERM and is in its grace period still.
+
+        One that was forked in the same tick (10 ms) as the signal counts too: a handler acts at once.
+        """
+        pid, seen = process.ppid, set[int]()
+        while pid in self._parents and pid not in seen:
+            seen.add(pid)
+            quarry = self._by_pid.get(pid)
+            if (
+                quarry is not None
+                and quarry.alive
+                and quarry.killed is None
+                and quarry.first_tick is not None
+            ):
+                if process.identity.start >= quarry.first_tick:
+                    return quarry
+            pid = self._parents[pid]
+        return None
 
     def _its_runner_lives(self, process: Process) -> bool:
         """True for what lives in the session of its own runner, while that one does.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from dagstop.model import Identity, Process
-from dagstop.outside.procfs import ProcFS
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 
 _DEAD = frozenset({"Z", "X", "?"})  # a zombie is dead: it only waits for its parent
 
@@ -40,6 +40,7 @@ class Quarry:
     pidfd: int | None
     signals: list[Sent] = field(default_factory=list)
     first_signal: float | None = None  # monotonic seconds
+    first_tick: int | None = None  # the same moment on the scale of `Identity.start`
     killed: float | None = None  # when SIGKILL was sent, monotonic seconds
     died_at: datetime | None = None
     died: float | None = None  # the same moment in monotonic seconds
@@ -119,6 +120,7 @@ class Quarries:
         quarry.signals = list(sent)
         age = (now() - min(at for _, at in sent)).total_seconds()
         quarry.first_signal = time.monotonic() - max(0.0, age)
+        quarry.first_tick = self._proc.now_ticks() - int(max(0.0, age) * TICKS_PER_SECOND)
         masks = self._proc.signal_masks(quarry.process.pid)
         ignores = masks is not None and masks.ignores_sigterm
         if ignores or any(name == "SIGKILL" for name, _ in sent):
@@ -129,7 +131,8 @@ class Quarries:
                 self._send(quarry, signal.SIGCONT)
 
     def _send(self, quarry: Quarry, number: signal.Signals) -> None:
-        quarry.first_signal = quarry.first_signal or time.monotonic()
+        if quarry.first_signal is None:
+            quarry.first_signal, quarry.first_tick = time.monotonic(), self._proc.now_ticks()
         if self._dry_run:
             quarry.died_at = now()
             return

@@ -93,7 +93,9 @@ def test_what_a_spared_process_starts_later_is_no_news(
         (report,) = listener.wait_for_reports(1)
         assert report["outcome"] == "spared", show(report)
         time.sleep(3)
-        assert airflow_db.one("select reported_at from dagstop.report") == report["reported_at"], listener.log()
+        assert airflow_db.one("select reported_at from dagstop.report") == report["reported_at"], (
+            listener.log()
+        )
 
 
 @one_server

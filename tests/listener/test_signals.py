@@ -45,6 +45,38 @@ def signals_of(report: dict[str, object], pid: int) -> list[str]:
     return [name for name, _ in item["signals"]]  # type: ignore[attr-defined]
 
 
+def test_what_a_trap_starts_has_the_grace_of_its_shell(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    mark = tmp_path / "mark"
+    script = f"trap 'sleep 1.5 && sh -c \"sleep 0.3\" && touch {mark}; exit 3' TERM; touch {mark}.ready; sleep 7951 & wait"
+    shell = tasks.bash(script, tasks.environment("dag", "run", "a"))
+    tasks.wait_for_file(Path(f"{mark}.ready"))
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert mark.exists() and shell.wait(10) == 3, show(report)
+    assert signals_of(report, shell.pid) == ["SIGTERM"]
+    assert not find("sleep 7951")
+
+
+def test_what_a_trap_starts_dies_with_the_grace(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("trap 'sleep 7952' TERM; sleep 7953 & wait", tasks.environment("dag", "run", "a"))
+    wait_for("sleep 7953")
+    with Listener(airflow_db.url, tmp_path, "--grace", "2") as listener:
+        airflow_db.set_run("failed")
+        wait_for("sleep 7952")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)
+        (late,) = [item for item in report["detail"]["processes"] if item["command"] == "sleep 7952"]
+        assert [name for name, _ in late["signals"]] == ["SIGKILL"]
+    assert not find("sleep 7952")
+
+
 def test_a_handler_that_ignores_further_signals_finishes_its_work(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:
