@@ -35,8 +35,8 @@ class DatabaseUrlError(DagstopError):
 
 
 class NoDatabaseUrlError(DatabaseUrlError):
-    """No database URL: pass --database-url, set DAGSTOP_DATABASE_URL, or name Airflow's home
-    with --airflow-home."""
+    """No database URL: pass --database-url, set DAGSTOP_DATABASE_URL, or set AIRFLOW_HOME to an
+    Airflow that is configured with one."""
 
 
 class UnsupportedDatabaseError(DatabaseUrlError):

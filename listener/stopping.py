@@ -29,7 +29,7 @@ from dagstop.work import Notes, Work
 SOON = 0.02
 """Seconds from an order to the first look at everything: what is dying wants the processor first."""
 GLANCE = 0.002
-"""Seconds from the first signals to the search for what is new, for the same reason; 0 if none was sent."""
+"""Seconds from the first signals to the search for what is new, likewise; 0 if none was sent."""
 RECENT = 1.0
 """Seconds that a listing of the engine's containers may be old for the first pass, never for the last."""
 ENGINE_RETRY = 2.0
@@ -78,8 +78,7 @@ class Stopping:
         """Begin the orders that are new; bring those under way up to date."""
         if news.orders:
             self._clock.bound(*news.clock_ahead)
-        fresh = [order for order in news.orders if self._take_order(order)]
-        if fresh:
+        if fresh := [order for order in news.orders if self._take_order(order)]:
             self._begin([self._works[order.id or 0] for order in fresh])
         self._link.expect(len(self._works))
 
@@ -282,7 +281,8 @@ class Stopping:
         result = final or self._findings(work)
         order = work.hunt.order
         outcome = result.outcome(is_superseded(work.hunt)).value if final is not None else None
-        if final is not None:
+        # a late starter that was spared is no news
+        if final is not None and (order.id not in self._ended or work.hunt.quarries or work.ends):
             log.info(summary(order, result, f"would be {outcome}" if self._config.dry_run else f"{outcome}"))
         if self._config.dry_run:
             return

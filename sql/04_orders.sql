@@ -13,7 +13,11 @@ as $$
 begin
     -- the date is filled in by the cascade: its column has two names, and this runs once per row
     insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
-    values ('run', tg_table_schema, new.dag_id, new.run_id, new.end_date is distinct from old.end_date, old.state);
+    values (
+        'run', tg_table_schema, new.dag_id, new.run_id,
+        -- `dagstop stop` sets the end as Airflow does
+        new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
+    );
     return null;
 exception
     when others or assert_failure then

@@ -1,7 +1,7 @@
--- Fired by: dagstop_fence, after a task instance left failed: to a state in which it would run again,
--- to success, or cleared, skipped, ...; the heartbeat, for what could not be put back at once.
--- Changes: while an order is open it puts back to failed what would run again, the dying process' own success
--- and a late message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
+-- Fired by: dagstop_fence, after a task instance left failed (or skipped or removed, which setting also_stop_on may
+-- name) in any way; the heartbeat, for what could not be put back at once.
+-- Changes: while an order is open it puts back what would run again, the dying process' own success and a late
+-- message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
 -- Leaves alone: every other column of the row, and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
@@ -96,7 +96,7 @@ declare
 begin
     -- of releases whose rows refer to their run: those have run_id
     for refused in
-        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state
+        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
         where w.pending and w.at > young
@@ -116,7 +116,7 @@ begin
         continue when present is null;  -- somebody has it: later
         -- what was cleared or set since is not ours to put back
         if present ->> 'state' is distinct from refused.wanted_state
-            or dagstop.set_again(refused.airflow_schema, present, $set$state = 'failed'$set$)
+            or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
         then
             update dagstop.refused_write w set pending = false where w.id = refused.id;
         end if;
@@ -137,7 +137,11 @@ declare
     fencing bigint;
     done boolean;
 begin
-    orders := dagstop.orders_of_task(tg_table_schema, ti);
+    -- one that ordered a stop by another state says nothing of this one
+    orders := array(
+        select o.id from dagstop.stop_order o
+        where o.id = any (dagstop.orders_of_task(tg_table_schema, ti)) and o.state_after = old.state
+    );
     if orders = '{}' then
         return null;
     end if;
@@ -165,7 +169,7 @@ begin
         limit 1;
     end if;
     if fencing is not null then
-        done := dagstop.set_again(tg_table_schema, ti, $set$state = 'failed'$set$);
+        done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
         select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
         from dagstop.stop_order o where o.id = fencing;
@@ -192,4 +196,4 @@ exception
         return null;
 end
 $$;
-comment on function dagstop.fence() is 'Trigger function: keeps a stopped task instance failed while its order is open, and notes when it was taken out of failed.';
+comment on function dagstop.fence() is 'Trigger function: keeps a stopped task instance in the state that stopped it (failed) while its order is open, and notes when it was taken out of that.';

@@ -73,6 +73,6 @@ drop trigger if exists dagstop_fence on task_instance;
 create trigger dagstop_fence
     after update of state on task_instance
     for each row
-    when (old.state::text = 'failed'::text and new.state::text is distinct from 'failed'::text)
+    when (old.state::text = any ('{failed,skipped,removed}'::text[]) and old.state::text is distinct from new.state::text)
     execute function dagstop.fence();
-comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance failed while its order is open. [dagstop {checksum}]';
+comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance in the state that stopped it while its order is open. [dagstop {checksum}]';

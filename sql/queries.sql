@@ -150,6 +150,7 @@ select
             'host', r.host, 'outcome', r.outcome,
             'processes', jsonb_array_length(coalesce(r.detail -> 'processes', '[]')),
             'containers', jsonb_array_length(coalesce(r.detail -> 'containers', '[]')),
+            'spared', jsonb_array_length(coalesce(r.detail -> 'spared', '[]')), 'why', r.detail -> 'spared' -> 0 ->> 'why',
             'problem', r.detail ->> 'problem',
             'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
         from dagstop.report r

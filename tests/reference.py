@@ -11,6 +11,7 @@ import click
 
 from dagstop import errors, sql
 from dagstop.commands import cli
+from dagstop.settings import SETTINGS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -23,7 +24,6 @@ Exit codes of every command: 0, done; 1, not so, or failed, and one line on stde
 """
 _OBJECT = re.compile(r"comment on (table|view) dagstop\.(\w+) is '((?:[^']|'')*)'")
 _COLUMN = re.compile(r"comment on column dagstop\.(\w+)\.(\w+) is '((?:[^']|'')*)'")
-_SETTING = re.compile(r"^\s+\('(\w+)', '((?:[^']|'')*)', '((?:[^']|'')*)'\)", re.MULTILINE)
 
 
 def reference() -> str:
@@ -64,10 +64,10 @@ def _settings() -> Iterator[str]:
     yield "## Settings in the database\n"
     yield "One row each in `dagstop.setting`, read at every use: an UPDATE there takes effect at once.\n"
     yield "| setting | default | means |\n|---|---|---|"
-    for file in sql.INSTALL_FILES:
-        if "insert into dagstop.setting" in sql.read(file):
-            for name, value, means in _SETTING.findall(sql.read(file)):
-                yield f"| `{name}` | `{_plain(value)}` | {_plain(means)} |"
+    for setting in SETTINGS:
+        if setting.in_database:
+            default = f"`{setting.default}`" if setting.default else "none"
+            yield f"| `{setting.name}` | {default} | {_cell(setting.meaning)} |"
     yield ""
 
 

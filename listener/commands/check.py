@@ -36,12 +36,16 @@ OBSERVE_ONLY = "observe only"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. Not ok makes the exit code 1; `do` says what would mend it."""
+    """One thing looked at. Not ok makes the exit code 1; ok with something to `do` is a warning."""
 
     name: str
     ok: bool
     said: str
     do: str = ""
+
+    @property
+    def word(self) -> str:
+        return "failed" if not self.ok else "warning" if self.do else "ok"
 
 
 @click.command()
@@ -62,7 +66,7 @@ def check(
     findings = list(_revision(connection, url))
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
-    findings += [*_engines(docker_urls), *_rights()]
+    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_rights()]
     connection.close()
     good = all(finding.ok for finding in findings)
     if as_json:
@@ -70,7 +74,7 @@ def check(
     else:
         print_table(
             ["", "WHAT", "SEEN", "TO DO"],
-            [["ok" if f.ok else "failed", f.name, f.said, f.do] for f in findings],
+            [[f.word, f.name, f.said, f.do] for f in findings],
             "",
         )
         if sys.stdout.isatty():
@@ -189,6 +193,13 @@ def _left_running(connection: Connection, url: str) -> Iterator[Finding]:
         said = f"failed, and {row['tasks']} of its tasks run"
         do = "unless somebody cleared them alone: `dagstop stop` stops the run again"
         yield Finding(f"run {row['dag_id']} {row['run_id']}", True, said, do)
+
+
+def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
+    for home in airflow_homes:
+        if not os.path.isdir(home):
+            do = "set AIRFLOW_HOME to Airflow's own: a listener tells its processes by that"
+            yield Finding("AIRFLOW_HOME", False, f"{home} is no directory", do)
 
 
 def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:

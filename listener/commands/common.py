@@ -144,7 +144,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
     if not rows:
         click.echo(empty)
         return
-    cells = [[shown("" if value is None else value, 120) for value in row] for row in rows]
+    most = 120 if sys.stdout.isatty() else 1000  # characters of a cell
+    cells = [[shown("" if value is None else value, most) for value in row] for row in rows]
     if not sys.stdout.isatty():
         click.echo("\t".join(columns))
         for row in cells:
@@ -180,6 +181,7 @@ _STYLES = {
     "superseded": "yellow",
     "unkillable": "bold red",
     "failed": "bold red",
+    "warning": "yellow",
     "open": "bold cyan",
     "orphan": "yellow",
 }

@@ -59,6 +59,10 @@ def explain(
     if not rows:
         raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
     order = read_order(rows[0])
+    if task_id and not order.present:
+        raise DagstopError(
+            f"There is no task {task_id!r} in run {run_id!r} of DAG {dag_id!r} in this database"
+        )
     proc = ProcFS()
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
@@ -70,7 +74,7 @@ def explain(
     clients = []
     for process in watch.index().of(order):
         verdict = judge(order, process, clock.started_at(process), around)
-        if verdict.decision is not Decision.FOREIGN:
+        if verdict.decision is not Decision.FOREIGN and process.state != "Z":  # that one is dead
             facts.append(_fact(f"pid {process.pid}", command(process), verdict))
         if (client := read_client(process)) is not None:
             clients.append(client)

@@ -49,7 +49,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
             ]
             for row in listeners
         ],
-        "no listener has ever reported: run `dagstop listen` on each host that runs tasks",
+        "no listener is there: run `dagstop listen` on each host that runs tasks",
     )
     click.echo()
     print_table(
@@ -90,7 +90,7 @@ def history(
     print_table(
         ["ORDER", "WHEN", "DAG", "RUN", "TASK", "BY", "HOST", "OUTCOME", "ENDED", "TOOK"],
         [_history_line(row) for row in rows],
-        "nothing was stopped yet",
+        "nothing was stopped yet" if dag_id is None and run_id is None else "nothing of that was stopped",
     )
 
 
@@ -98,9 +98,15 @@ def _history_line(row: dict[str, Any]) -> list[Any]:
     detail = row["detail"] or {}
     counts = [
         counted(len(found), kind)
-        for kind, found in (("process", detail.get("processes")), ("container", detail.get("containers")))
+        for kind, found in (
+            ("process", detail.get("processes")),
+            ("container", detail.get("containers")),
+        )
         if found
     ]
+    if spared := detail.get("spared"):
+        why = f": {spared[0]['why']}" if row["outcome"] == "spared" else ""
+        counts.append(f"{len(spared)} left alive{why}")
     created: datetime = row["created_at"]
     return [
         row["order_id"],

@@ -54,9 +54,10 @@ def ps(
     watch = look(airflow_homes, task_users, proc)
     containers, problems = containers_of(docker_urls)
     tasks: dict[Any, dict[str, Any]] = {}
+    attempts = _attempts(watch.labelled())
     for process in watch.labelled():
-        if process.role is not Role.SERVICE and process.state != "Z":
-            _add_process(tasks, process, proc)
+        if process.role is not Role.SERVICE and process.state != "Z" and process.label is not None:
+            _add_process(tasks, process, attempts.get(process.pid, process.label), proc)
     through = _through_clients(watch, containers)
     for container in containers:
         label = container.label or through.get(container.id)
@@ -84,6 +85,21 @@ def ps(
         click.echo(f"{stranger['what']}: {stranger['why']}")
     for problem in problems:
         click.echo(f"dagstop: {problem}", err=True)
+
+
+def _attempts(labelled: Sequence[Process]) -> dict[int, Label]:
+    """By pid: how the runner of a process' own try is labelled, which may be in other words than its own."""
+    runners = [p for p in labelled if p.role is Role.RUNNER and p.label is not None and p.state != "Z"]
+    found: dict[int, Label] = {}
+    for runner in runners:
+        assert runner.label is not None
+        around = (
+            p
+            for p in labelled
+            if runner.pid in p.line or (p.role is Role.SUPERVISOR and p.pid in runner.line)
+        )
+        found |= {p.pid: runner.label for p in around}
+    return found
 
 
 def _key(label: Label) -> Any:
@@ -114,10 +130,11 @@ def _entry(label: Label) -> dict[str, Any]:
     }
 
 
-def _add_process(tasks: dict[Any, dict[str, Any]], process: Process, proc: ProcFS) -> None:
-    label = process.label
-    assert label is not None
+def _add_process(tasks: dict[Any, dict[str, Any]], process: Process, label: Label, proc: ProcFS) -> None:
     entry = tasks.setdefault(_key(label), _entry(label))
+    for name in ("run_id", "logical_date", "task_id", "map_index", "try_number", "job_id", "ti_id"):
+        if entry[name] is None and process.label is not None:
+            entry[name] = getattr(process.label, name)  # what one of them says and another does not
     age = proc.age(process.identity.start)
     entry["processes"].append(
         {

@@ -23,6 +23,10 @@ from dagstop.errors import DagstopError
 from dagstop.logs import shown
 
 
+NOBODY = 1.0
+"""Seconds of --wait after which it says that no listener is there to wait for."""
+
+
 @click.command()
 @click.argument("dag_id", metavar="DAG")
 @click.argument("run_id", metavar="RUN")
@@ -43,7 +47,7 @@ def stop(
     """Mark run RUN of DAG failed, so that it stops; one that is failed already is stopped again.
 
     Exits 1 if there is no such run or task, if the task has ended already, or, with --wait, if
-    something is left or a host has not answered.
+    something is left (spared, too) or a host has not answered.
     """
     url = url_of(database_url)
     connection = open_database(url, "stop")
@@ -97,7 +101,8 @@ def _wait(
     connection: Connection, url: str, ids: list[int], timeout: float, *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Follow the orders until every live host has reported; what the database says at the end."""
-    until = time.monotonic() + timeout
+    begun = time.monotonic()
+    until, nobody_said = begun + timeout, False
     told: set[tuple[int, str]] = set()
     with nullcontext() if quiet or not sys.stdout.isatty() else _Progress() as progress:
         while True:
@@ -108,6 +113,10 @@ def _wait(
                     if report["outcome"] and key not in told and not quiet:
                         told.add(key)
                         (click.echo if progress is None else progress.say)(_line(row, report))
+            nobody = any(row["closed_at"] is None and not row["waiting_for"] for row in rows)
+            if nobody and not nobody_said and not quiet and time.monotonic() > begun + NOBODY:
+                nobody_said = True
+                (click.echo if progress is None else progress.say)("  no listener is alive; waiting for one")
             if all(row["closed_at"] for row in rows) or time.monotonic() > until:
                 break
             if progress is not None:
@@ -161,13 +170,17 @@ def _under_way(host: str, report: dict[str, Any] | None) -> str:
 
 def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
     counts = f"{counted(report['processes'], 'process')}, {counted(report['containers'], 'container')}"
+    if report["outcome"] == "spared":  # nothing died: what lives on is all there is to say
+        return (
+            f"  {shown(report['host'])}: spared, {report['spared']} left alive: {shown(report['why'] or '')}"
+        )
     took = report["milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
     return f"  {shown(report['host'])}: {report['outcome']} ({counts}{speed})"
 
 
 def _left(row: dict[str, Any]) -> bool:
-    """Whether something is not seen dead; `unheard` is known only where it was waited for."""
+    """Whether something lives, or may; `unheard` is known only where it was waited for."""
     return bool(row.get("unheard")) or any(
-        report["outcome"] in {"unkillable", None} for report in row["reports"]
+        report["outcome"] in {"unkillable", "spared", None} for report in row["reports"]
     )

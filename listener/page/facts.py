@@ -17,6 +17,7 @@ from psycopg2.extensions import connection as Connection
 from dagstop.commands.check import OBSERVE_ONLY, in_database, without_listener
 from dagstop.commands.common import ask, open_database
 from dagstop.errors import ConnectError, DagstopError
+from dagstop.outside.database_errors import remedy
 
 YOUNG = 1.0
 """Seconds for which an answer is given again; the page asks every two."""
@@ -229,4 +230,6 @@ def _result(pending: Future[Answer]) -> Answer:
     except Late:
         raise NoAnswer(f"The database has not answered for {PATIENCE:.0f} s") from None
     except psycopg2.Error as exc:
-        raise NoAnswer(f"The database cannot be asked: {str(exc).splitlines()[0]}") from exc
+        do = remedy(exc).get("do", "")
+        why = f"The database cannot be asked: {str(exc).splitlines()[0]}"
+        raise NoAnswer(f"{why}: {do}" if do else why) from exc

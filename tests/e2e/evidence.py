@@ -48,7 +48,7 @@ def fate(site: Site, mode: str, kind: Kind) -> str:
 
 def own(kind: Kind, process: proc.Process) -> bool:
     """Whether it is what the kind is about, and not the task's runner or another part of its session."""
-    if kind.container:
+    if kind.container or kind.name == "ignores_term":
         return not is_runner(process)
     return process.command[0] == "sleep" and process.command[1].partition(".")[0] in kind.sleeps
 

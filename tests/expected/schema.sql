@@ -820,7 +820,7 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 CREATE FUNCTION dagstop.fence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
     ti jsonb := to_jsonb(old);
     index integer := coalesce((ti ->> 'map_index')::integer, -1);
@@ -828,7 +828,11 @@ declare
     fencing bigint;
     done boolean;
 begin
-    orders := dagstop.orders_of_task(tg_table_schema, ti);
+    -- one that ordered a stop by another state says nothing of this one
+    orders := array(
+        select o.id from dagstop.stop_order o
+        where o.id = any (dagstop.orders_of_task(tg_table_schema, ti)) and o.state_after = old.state
+    );
     if orders = '{}' then
         return null;
     end if;
@@ -856,7 +860,7 @@ begin
         limit 1;
     end if;
     if fencing is not null then
-        done := dagstop.set_again(tg_table_schema, ti, $set$state = 'failed'$set$);
+        done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
         select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
         from dagstop.stop_order o where o.id = fencing;
@@ -882,14 +886,14 @@ exception
         end;
         return null;
 end
-$_$;
+$$;
 
 
 --
 -- Name: FUNCTION fence(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance failed while its order is open, and notes when it was taken out of failed.';
+COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance in the state that stopped it (failed) while its order is open, and notes when it was taken out of that.';
 
 
 --
@@ -1373,7 +1377,11 @@ CREATE FUNCTION dagstop.order_run() RETURNS trigger
 begin
     -- the date is filled in by the cascade: its column has two names, and this runs once per row
     insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
-    values ('run', tg_table_schema, new.dag_id, new.run_id, new.end_date is distinct from old.end_date, old.state);
+    values (
+        'run', tg_table_schema, new.dag_id, new.run_id,
+        -- `dagstop stop` sets the end as Airflow does
+        new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
+    );
     return null;
 exception
     when others or assert_failure then
@@ -1672,7 +1680,7 @@ declare
 begin
     -- of releases whose rows refer to their run: those have run_id
     for refused in
-        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state
+        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
         where w.pending and w.at > young
@@ -1692,7 +1700,7 @@ begin
         continue when present is null;  -- somebody has it: later
         -- what was cleared or set since is not ours to put back
         if present ->> 'state' is distinct from refused.wanted_state
-            or dagstop.set_again(refused.airflow_schema, present, $set$state = 'failed'$set$)
+            or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
         then
             update dagstop.refused_write w set pending = false where w.id = refused.id;
         end if;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import AirflowDatabase
 
 REFUSED = (
@@ -63,6 +64,34 @@ def test_a_clear_opens_the_fence(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("update dagstop.stop_order set closed_at = now() where kind = 'task'")
     airflow_db.set_task("a", "up_for_retry")
     assert airflow_db.states() == {"a": "up_for_retry"}
+
+
+@pytest.mark.parametrize("state", ["skipped", "removed"])
+def test_what_also_stops_is_fenced_too(airflow_db: AirflowDatabase, state: str) -> None:
+    set_setting(airflow_db, "also_stop_on", "skipped, removed")
+    airflow_db.add_running()
+    airflow_db.set_task("a", state)
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": state}
+    assert airflow_db.one("select wanted_state from dagstop.refused_write") == "up_for_retry"
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
+    airflow_db.set_task("a", None)  # a clear
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "up_for_retry"}
+
+
+def test_what_the_web_interface_skipped_is_not_fenced_and_no_other_order_is_released(
+    airflow_db: AirflowDatabase,
+) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("update task_instance set pid = 4321, end_date = now()")
+    airflow_db.set_task("a", "skipped")  # as a dagrun_timeout does
+    airflow_db.set_run("failed")
+    assert airflow_db.one("select state_before from dagstop.stop_target") == "skipped"
+    airflow_db.set_task("a", "failed")  # by its own process
+    assert airflow_db.states() == {"a": "failed"}
+    released = "select count(*) from dagstop.stop_target t join dagstop.stop_order o on o.id = t.order_id"
+    assert airflow_db.one(f"{released} where o.kind = 'run' and t.released_at is not null") == 0
 
 
 def test_rows_may_be_deleted(airflow_db: AirflowDatabase) -> None:

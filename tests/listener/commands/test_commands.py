@@ -190,25 +190,28 @@ def test_explain_names_the_evidence_and_signals_nothing(
         assert item["verdict"] == verdict, item
         assert ("--same-database" in item["why"]) == (verdict == "spare")
     assert "no run 'x'" in failing("explain", "dag", "x", *where).stderr
+    assert "no task 'x' in run 'run'" in failing("explain", "dag", "run", "--task-id", "x", *where).stderr
 
 
 @on_one
 def test_ps_shows_tasks_states_and_orphans(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     airflow_db.add_running("run", ("a", "b"))
     tasks.bash("sleep 7321", tasks.environment("dag", "run", "a"))
-    tasks.runner("airflow task runner: dag b run 7", "sleep 7322")
+    tags = {"AIRFLOW_CTX_DAG_ID": "dag", "AIRFLOW_CTX_DAG_RUN_ID": "run", "AIRFLOW_CTX_TASK_ID": "b"}
+    command = f"env AIRFLOW_CTX_TRY_NUMBER=1 {' '.join(f'{k}={v}' for k, v in tags.items())} sleep 7322"
+    tasks.runner("airflow task runner: dag b run 7", command)
     wait_for("sleep 7322")
     where = ("--database-url", airflow_db.url, "--airflow-home", str(tmp_path), *NO_DOCKER)
     rows = json.loads(dagstop("ps", "--json", *where).stdout)["tasks"]
-    seen = {row["task_id"]: (row["state"], row["run_state"], row["orphan"]) for row in rows}
-    assert seen == {"a": ("running", "running", True), "b": ("running", "running", False)}
+    seen = sorted((row["task_id"], row["state"], row["run_state"], row["orphan"]) for row in rows)
+    assert seen == [("a", "running", "running", True), ("b", "running", "running", False)]  # a row each
     assert "orphan" in dagstop("ps", *where).stdout
 
 
 @on_one
 def test_history_and_status(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     where = ("--database-url", airflow_db.url)
-    assert "no listener has ever reported" in dagstop("status", *where).stdout
+    assert "no listener is there" in dagstop("status", *where).stdout
     assert "nothing was stopped yet" in dagstop("history", *where).stdout
     airflow_db.add_running("run")
     tasks.bash("sleep 7331", tasks.environment("dag", "run"))
@@ -220,7 +223,7 @@ def test_history_and_status(airflow_db: AirflowDatabase, tmp_path: Path, tasks: 
         assert "no open orders" in dagstop("status", *where).stdout
         line = dagstop("history", *where, "--dag-id", "dag", "--run-id", "run").stdout.splitlines()[1]
         assert "stopped" in line and "host-1" in line and "postgres" in line
-        assert dagstop("history", *where, "--dag-id", "x").stdout == "nothing was stopped yet\n"
+        assert dagstop("history", *where, "--dag-id", "x").stdout == "nothing of that was stopped\n"
         (row,) = json.loads(dagstop("history", "--json", *where).stdout)
         assert row["outcome"] == "stopped"
 
