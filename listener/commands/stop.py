@@ -22,7 +22,6 @@ from dagstop.commands.common import (
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
 
-
 NOBODY = 1.0
 """Seconds of --wait after which it says that no listener is there to wait for."""
 
