@@ -222,8 +222,10 @@ def _rows(order: StopOrder, label: Label) -> list[tuple[Target | None, Target | 
 def _index_unknown(order: StopOrder, label: Label) -> bool:
     """True for an order about one map index and a process that does not say which it is of."""
     mapped = order.kind == "task" and order.map_index is not None and order.map_index >= 0
-    if not mapped or label.map_index is not None or label.ti_id is not None:
+    if not mapped or label.map_index is not None:
         return False
+    if label.ti_id is not None:
+        return not _uuid_recorded(order, label)  # of an earlier try, or of another index: nobody knows
     return all(label.job_id is None or label.job_id != row.job_id for row in order.targets)
 
 

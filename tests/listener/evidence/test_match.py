@@ -33,6 +33,7 @@ def task_order(**more: Any) -> StopOrder:
 CLEARED = row(released_at=at(10), job_id=7, try_number=1)
 RERUN = row(job_id=9, try_number=2, started_at=at(20))
 THREE = row(job_id=None, ti_id=UUID)
+MAPPED_3 = row(map_index=0, job_id=None, ti_id=UUID)
 MAPPED = tuple(row(map_index=n, job_id=70 + n, state="failed") for n in range(3))
 
 # name, order, label, start, decision
@@ -62,6 +63,10 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2],
      present=()),
      label(job_id=71), BEFORE, KILL),
+    ("3.x: the map index by its uuid", order(kind="task", task_id="t", map_index=0, targets=(MAPPED_3,),
+     present=(MAPPED_3,)), label(ti_id=UUID), BEFORE, KILL),
+    ("3.x: the uuid of another map index, or of an earlier try", order(kind="task", task_id="t", map_index=0,
+     targets=(MAPPED_3,), present=(MAPPED_3,)), label(ti_id=OTHER_UUID), BEFORE, SPARE),
     ("explain: all map indexes of a task", order(kind="task", task_id="t"), label(map_index=2), BEFORE, KILL),
     ("3.x: the uuid", order(targets=(THREE,), present=()), Label(ti_id=UUID), BEFORE, KILL),
     ("3.x: another uuid", order(targets=(THREE,), present=()), Label(ti_id=OTHER_UUID), BEFORE, FOREIGN),
