@@ -142,7 +142,10 @@ class Scene:
                         (list(runs),),
                     )
                 break
-            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            except psycopg2.Error as exc:
+                # a server that goes amid a statement is a plain DatabaseError at times, without a code
+                if exc.pgcode is not None and not isinstance(exc, psycopg2.OperationalError):
+                    raise
                 time.sleep(0.05)
         moment = time.monotonic()
         self.ordered.update(dict.fromkeys(runs, moment))

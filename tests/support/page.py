@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -73,7 +74,7 @@ def wait_for_answer(url: str, status: int, words: str = "", timeout: float = 60.
     while True:
         try:
             found, body, _ = get(url, timeout=30)
-        except OSError as exc:
+        except (OSError, http.client.HTTPException) as exc:  # it may end amid its answer, to start anew
             found, body = 0, str(exc)
         if found == status and words in body:
             return body

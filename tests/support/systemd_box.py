@@ -13,11 +13,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NEEDED = ("null", "zero", "full", "random", "urandom", "tty")
+_NOT_STARTED = (
+    "systemd-udevd", "systemd-logind", "systemd-networkd", "systemd-resolved", "systemd-timesyncd",
+    "systemd-tmpfiles-setup", "systemd-tmpfiles-clean", "docker", "containerd",
+)  # fmt: skip
 _BOOT = """
 set -e
 mount -t tmpfs tmpfs {folder}
@@ -34,12 +38,16 @@ mkdir dev/shm dev/pts
 mount -t devpts devpts dev/pts -o newinstance,ptmxmode=0666
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
-touch {open_places}  # copied up, so that they can be made readable for all
-chmod a+rx {open_places}
+for place in {places}; do
+    mkdir -p .$place
+    mount --bind $place .$place
+    mount -o remount,bind,ro .$place
+done
+chmod a+rx {above}  # of the copy: a user of its own is to reach them
 # nothing of what this machine starts at boot, but the job
 find etc/systemd/system -name '*.wants' -exec rm -rf {{}} +
 rm -f etc/systemd/system/dbus-org.freedesktop.* etc/systemd/system/dagstop.service
-for unit in systemd-udevd systemd-logind systemd-networkd systemd-resolved systemd-timesyncd docker containerd; do
+for unit in {not_started}; do
     ln -sf /dev/null etc/systemd/system/$unit.service
 done
 cp {job} etc/systemd/system/job.service
@@ -79,10 +87,16 @@ def run(command: list[str], seconds: float = 120, **environment: str) -> str:
         variables = " ".join(shlex.quote(f"{key}={value}") for key, value in environment.items())
         text = _JOB.format(repository=os.getcwd(), environment=variables, command=shlex.join(command))
         job.write_text(text)
+        # an overlay has no other file systems in it, and /tmp is its own
+        places = sorted(
+            {Path(place).resolve() for place in (os.getcwd(), sys.prefix, sys.base_prefix)} - {Path("/usr")}
+        )
         boot = _BOOT.format(
             folder=folder / "box",
             needed=" ".join(_NEEDED),
-            open_places=" ".join(f"./{place}" for place in _on_the_way(Path(sys.executable), Path.cwd())),
+            not_started=" ".join(_NOT_STARTED),
+            places=" ".join(map(str, places)),
+            above=" ".join(f".{place}" for place in _above(places)),
             job=job,
             output=output,
         )
@@ -107,10 +121,10 @@ def run(command: list[str], seconds: float = 120, **environment: str) -> str:
         raise SystemdError(f"it did not boot: {done.stdout}{done.stderr}")
 
 
-def _on_the_way(*paths: Path) -> list[str]:
-    """All folders above these, and above what they link to, without the first slash."""
-    places = {parent for path in paths for real in (path, path.resolve()) for parent in (*real.parents, real)}
-    return sorted(str(place).lstrip("/") for place in places if place.is_dir() and place != Path("/"))
+def _above(places: Sequence[Path]) -> list[Path]:
+    """The folders on the way to these, but none within one of them."""
+    above = {parent for place in places for parent in place.parents[:-1]}
+    return sorted(folder for folder in above if not any(folder.is_relative_to(place) for place in places))
 
 
 @contextmanager
