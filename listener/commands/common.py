@@ -199,7 +199,7 @@ def when(moment: datetime, now: datetime) -> str:
     """On a terminal, for a day, how long ago; else the time itself, which stays true in a file."""
     if sys.stdout.isatty() and (now - moment).total_seconds() < 86400:
         return ago(moment, now)
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S%z}"
 
 
 def counted(number: int, what: str) -> str:

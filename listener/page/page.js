@@ -118,7 +118,7 @@ function finding(item) {
 function drawTiles(numbers) {
   const stops = Number(numbers.run_orders) + Number(numbers.task_orders);
   const tiles = [
-    ["stops in 24 hours", stops.toLocaleString("en"), `${plural(numbers.run_orders, "run")}, ${plural(numbers.task_orders, "task")}; ${Number(numbers.open_orders) || "none"} open`, ""],
+    ["orders in 24 hours", stops.toLocaleString("en"), `${plural(numbers.run_orders, "run")}, ${plural(numbers.task_orders, "task")}; ${Number(numbers.open_orders) || "none"} open`, ""],
     ["median to last death", numbers.median_seconds === null ? "–" : span(numbers.median_seconds),
       numbers.slowest_seconds === null ? "nothing died" : `slowest ${span(numbers.slowest_seconds)}`, ""],
     ["refused writes", Number(numbers.refused_writes).toLocaleString("en"), "of dying tasks", ""],
