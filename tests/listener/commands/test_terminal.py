@@ -54,7 +54,7 @@ def test_history_for_people_and_for_programs(airflow_db: AirflowDatabase, tmp_pa
         assert code == 0 and not COLOUR.search(screen)
         head, line = dagstop("history", **url).stdout.splitlines()
         assert len(head.split("\t")) == len(line.split("\t")) == 10
-        assert ESCAPED in line and re.search(r"\t\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t", line)
+        assert ESCAPED in line and re.search(r"\t\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4}\t", line)
 
 
 @one_server
