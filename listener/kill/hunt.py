@@ -57,8 +57,6 @@ class Hunt:
     clean: bool = False  # the last look found nothing that is still to die
     looked: float = 0.0  # when that look began, monotonic seconds; 0: it was no look at everything
     settled: float = 0.0  # when a runner has had its time to report its own failure
-    _parents: dict[int, int] = field(default_factory=dict)  # of the candidates, by pid
-    _by_pid: dict[int, Quarry] = field(default_factory=dict)  # the quarries, the latest of each pid
 
     def __post_init__(self) -> None:
         age = (self.order.db_now - self.order.created_at).total_seconds()
@@ -78,7 +76,7 @@ class Hunt:
         self.spared = {}
         left = False
         ordered = sorted(candidates, key=_order_of_signals)
-        self._parents = {process.pid: process.ppid for process in ordered}
+        cleaning = self._cleaning_up(ordered)
         for process in ordered:
             if process.state in {"X", "x"}:
                 continue
@@ -100,12 +98,12 @@ class Hunt:
             if not quarry.alive:
                 continue
             left = True
-            if self._may_wait(process, verdict):
+            if self._may_wait(process, verdict, cleaning.get(process.pid)):
                 continue
             if process.identity not in self.quarries:
                 pool.hold(quarry)
                 self._first(process, quarry, verdict, pool)
-            self.quarries[process.identity] = self._by_pid[process.pid] = quarry
+            self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool, at_once=verdict.at_once)
         self.clean = not left
@@ -172,7 +170,7 @@ class Hunt:
             pool.stop(quarry, hard=at_once or (late and not quarry.signals))
         self.first_signal = self.first_signal or quarry.first_signal
 
-    def _may_wait(self, process: Process, verdict: Verdict) -> bool:
+    def _may_wait(self, process: Process, verdict: Verdict, cleaning_until: float | None) -> bool:
         """True for what is given time before its first signal.
 
         The runner of a task that may have failed by itself gets the settling time; what a runner or
@@ -187,32 +185,39 @@ class Hunt:
             until = self.settled
         elif self.first_signal is not None and self._its_runner_lives(process):
             until = self.first_signal + self.grace
-        elif (starter := self._cleaning_up(process)) is not None and starter.first_signal is not None:
-            until = starter.first_signal + self.grace
+        else:
+            until = cleaning_until
         if until is None or moment >= until:
             return False
         self.waiting_until = max(until, self.waiting_until or until)
         return True
 
-    def _cleaning_up(self, process: Process) -> Quarry | None:
-        """The one that started it, or an ancestor of it, after SIGTERM and is in its grace period still.
+    def _cleaning_up(self, candidates: list[Process]) -> dict[int, float]:
+        """Candidates started by one that is in its grace, or below it: by pid, until when it has that.
 
         One that was forked in the same tick (10 ms) as the signal counts too: a handler acts at once.
+        What was read before the first signal does not: it is no part of a clean-up.
         """
-        pid, seen = process.ppid, set[int]()
-        while pid in self._parents and pid not in seen:
-            seen.add(pid)
-            quarry = self._by_pid.get(pid)
-            if (
-                quarry is not None
-                and quarry.alive
-                and quarry.killed is None
-                and quarry.first_tick is not None
-            ):
-                if process.identity.start >= quarry.first_tick:
-                    return quarry
-            pid = self._parents[pid]
-        return None
+        living = {q.process.pid: q for q in self.alive() if q.killed is None}
+        if not living:
+            return {}
+        parents = {process.pid: process.ppid for process in candidates}
+        found: dict[int, float] = {}
+        for process in candidates:
+            pid, seen = process.ppid, set[int]()
+            while pid in parents and pid not in seen:
+                seen.add(pid)
+                starter = living.get(pid)
+                if (
+                    starter is not None
+                    and starter.first_signal is not None
+                    and starter.first_tick is not None
+                ):
+                    if process.identity.start >= starter.first_tick:
+                        found[process.pid] = starter.first_signal + self.grace
+                        break
+                pid = parents[pid]
+        return found
 
     def _its_runner_lives(self, process: Process) -> bool:
         """True for what lives in the session of its own runner, while that one does.
