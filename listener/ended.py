@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dagstop.evidence.index import Index, names_of
-from dagstop.evidence.match import SPARE
+from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.watch import Watch
 from dagstop.model import Identity, Process, Role, StopOrder
 from dagstop.outside.procfs import ProcFS
@@ -86,8 +86,7 @@ class EndedOrders:
                 if (
                     started_after
                     and process.role is not Role.SUPERVISOR
-                    and process.environ.get(SPARE)
-                    != "1"  # or each child of one that is spared would be a report
+                    and not asks_to_be_spared(process)  # or each of its children would be a report
                     and process.identity not in (ended.looked_at or ())
                 ):
                     ended.looked_at = {*(ended.looked_at or ()), process.identity}

@@ -35,6 +35,11 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     return verdict
 
 
+def asks_to_be_spared(process: Process) -> bool:
+    """By its own environment."""
+    return process.environ.get(SPARE) == "1"
+
+
 def names_order(order: StopOrder, label: Label) -> bool:
     """True if the label names the run (and task) of the order."""
     if conflict(label, order.label()):
@@ -59,7 +64,7 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
         return "it is Airflow's supervisor, which ends with its task"
     if process.role in {Role.SERVICE, Role.TEST}:
         return f"it is a {process.role.value} and never killed"
-    if process.environ.get(SPARE) == "1":
+    if asks_to_be_spared(process):
         return f"it asks to be spared: {SPARE}=1"
     return process.contrary
 
