@@ -98,10 +98,7 @@ def _history_line(row: dict[str, Any]) -> list[Any]:
     detail = row["detail"] or {}
     counts = [
         counted(len(found), kind)
-        for kind, found in (
-            ("process", detail.get("processes")),
-            ("container", detail.get("containers")),
-        )
+        for kind, found in (("process", detail.get("processes")), ("container", detail.get("containers")))
         if found
     ]
     if spared := detail.get("spared"):

@@ -54,11 +54,11 @@ def ps(
     watch = look(airflow_homes, task_users, proc)
     containers, problems = containers_of(docker_urls)
     tasks: dict[Any, dict[str, Any]] = {}
-    attempts = _attempts(watch.labelled())
+    labels = _labels(watch.labelled())
     for process in watch.labelled():
-        if process.role is not Role.SERVICE and process.state != "Z" and process.label is not None:
-            _add_process(tasks, process, attempts.get(process.pid, process.label), proc)
-    through = _through_clients(watch, containers)
+        if process.role is not Role.SERVICE and process.state != "Z":
+            _add_process(tasks, process, labels[process.pid], proc)
+    through = _through_clients(watch, containers, labels)
     for container in containers:
         label = container.label or through.get(container.id)
         if label is not None:
@@ -87,18 +87,21 @@ def ps(
         click.echo(f"dagstop: {problem}", err=True)
 
 
-def _attempts(labelled: Sequence[Process]) -> dict[int, Label]:
-    """By pid: how the runner of a process' own try is labelled, which may be in other words than its own."""
-    runners = [p for p in labelled if p.role is Role.RUNNER and p.label is not None and p.state != "Z"]
-    found: dict[int, Label] = {}
-    for runner in runners:
-        assert runner.label is not None
-        around = (
-            p
+def _labels(labelled: Sequence[Process]) -> dict[int, Label]:
+    """By pid: its label, one and the same for a runner, its supervisor and all that it started."""
+    found = {p.pid: p.label for p in labelled if p.label is not None}
+    for runner in labelled:
+        if runner.role is not Role.RUNNER or runner.state == "Z":
+            continue
+        around = [
+            p.pid
             for p in labelled
             if runner.pid in p.line or (p.role is Role.SUPERVISOR and p.pid in runner.line)
-        )
-        found |= {p.pid: runner.label for p in around}
+        ]
+        label = found[runner.pid]
+        for pid in around:  # some of them say what others do not
+            label = label.filled_from(found[pid])
+        found |= dict.fromkeys(around, label)
     return found
 
 
@@ -132,9 +135,6 @@ def _entry(label: Label) -> dict[str, Any]:
 
 def _add_process(tasks: dict[Any, dict[str, Any]], process: Process, label: Label, proc: ProcFS) -> None:
     entry = tasks.setdefault(_key(label), _entry(label))
-    for name in ("run_id", "logical_date", "task_id", "map_index", "try_number", "job_id", "ti_id"):
-        if entry[name] is None and process.label is not None:
-            entry[name] = getattr(process.label, name)  # what one of them says and another does not
     age = proc.age(process.identity.start)
     entry["processes"].append(
         {
@@ -199,16 +199,18 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _through_clients(watch: Watch, containers: Sequence[Container]) -> dict[str, Label]:
+def _through_clients(
+    watch: Watch, containers: Sequence[Container], labels: dict[int, Label]
+) -> dict[str, Label]:
     """By container id: the task whose `docker run` names it."""
     found: dict[str, Label] = {}
     files = CidFiles()
     for process in watch.labelled():
         client = read_client(process)
-        if client is not None and process.label is not None:
+        if client is not None:
             cid = files.of(client)
             named = [c for c in containers if (c.id == cid if cid else c.name == client.name)]
-            found |= {c.id: process.label for c in named}
+            found |= {c.id: labels[process.pid] for c in named}
     return found
 
 

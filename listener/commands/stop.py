@@ -104,6 +104,7 @@ def _wait(
     until, nobody_said = begun + timeout, False
     told: set[tuple[int, str]] = set()
     with nullcontext() if quiet or not sys.stdout.isatty() else _Progress() as progress:
+        say = click.echo if progress is None else progress.say
         while True:
             rows = ask(connection, url, "progress", ids=ids)
             for row in rows:
@@ -111,11 +112,11 @@ def _wait(
                     key = (row["id"], report["host"])
                     if report["outcome"] and key not in told and not quiet:
                         told.add(key)
-                        (click.echo if progress is None else progress.say)(_line(row, report))
+                        say(_line(row, report))
             nobody = any(row["closed_at"] is None and not row["waiting_for"] for row in rows)
             if nobody and not nobody_said and not quiet and time.monotonic() > begun + NOBODY:
                 nobody_said = True
-                (click.echo if progress is None else progress.say)("  no listener is alive; waiting for one")
+                say("  no listener is alive; waiting for one")
             if all(row["closed_at"] for row in rows) or time.monotonic() > until:
                 break
             if progress is not None:
@@ -168,11 +169,11 @@ def _under_way(host: str, report: dict[str, Any] | None) -> str:
 
 
 def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
-    counts = f"{counted(report['processes'], 'process')}, {counted(report['containers'], 'container')}"
     if report["outcome"] == "spared":  # nothing died: what lives on is all there is to say
         return (
             f"  {shown(report['host'])}: spared, {report['spared']} left alive: {shown(report['why'] or '')}"
         )
+    counts = f"{counted(report['processes'], 'process')}, {counted(report['containers'], 'container')}"
     took = report["milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
     return f"  {shown(report['host'])}: {report['outcome']} ({counts}{speed})"

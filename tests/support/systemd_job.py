@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dagstop.lab import proc
 from dagstop.lab.postgres import rows
 
 HOME = Path("/opt/airflow")
@@ -78,14 +79,7 @@ def _stop(url: str, run: str) -> int:
 
 
 def _in_session(session: int) -> int:
-    found = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        found += words[0] != "Z" and words[3] == str(session)
-    return found
+    return sum(p.session == session and p.state != "Z" for p in proc.everyone())
 
 
 def _wait(condition: Callable[[], bool]) -> None:
