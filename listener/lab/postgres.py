@@ -118,9 +118,12 @@ class Server:
                 return
             except psycopg2.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    text = (self.root / "log").read_text(errors="replace")
-                    raise RuntimeError(f"Postgres did not start: {error}\n{text}") from error
+                    raise RuntimeError(f"Postgres did not start: {error}\n{self.log()}") from error
                 time.sleep(0.05)
+
+    def log(self) -> str:
+        """All that the server has logged."""
+        return (self.root / "log").read_text(errors="replace")
 
     def halt(self) -> None:
         """End the server by its pid, immediately; its files stay, `start` brings it back."""
