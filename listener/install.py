@@ -156,7 +156,7 @@ def _attach(connection: Connection, schema: str, before: str) -> Installed:
     broken = catalogue.broken_triggers(connection, schema)
     if broken:
         catalogue.require_install_rights(connection, schema)
-        _run(connection, (sql.LOCK_FILE, sql.TRIGGERS_FILE))
+        _run(connection, (sql.LOCK_FILE, *sql.BOUND_FILES))
     return Installed(bool(broken), before, before, schema, broken)
 
 

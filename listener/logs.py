@@ -12,7 +12,9 @@ log = logging.getLogger("dagstop")
 def shown(value: object, most: int = 200) -> str:
     """Text that came from elsewhere, on one line: control characters escaped, length bounded."""
     text = value if isinstance(value, str) else str(value)
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    safe = text
+    if not text.isprintable():  # rare, and a kill waits for the rest
+        safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return safe if len(safe) <= most else safe[: most - 3] + "..."
 
 

@@ -12,9 +12,9 @@ declare
     held boolean := false;
     give_way_at timestamptz;
 begin
-    if current_setting('lock_timeout') = '0' then
+    if pg_catalog.current_setting('lock_timeout') = '0' then
         -- a script in psql: whoever waits in the queue for a lock makes all behind it wait
-        perform set_config('lock_timeout', '2s', true);
+        perform pg_catalog.set_config('lock_timeout', '2s', true);
     end if;
     for airflow_table in
         select c.oid
@@ -30,22 +30,22 @@ begin
         order by c.relname, c.oid  -- dag_run first, as everybody
     loop
         if not held then
-            execute format('lock table %s in access exclusive mode', airflow_table);
+            execute pg_catalog.format('lock table %s in access exclusive mode', airflow_table);
             held := true;
-            give_way_at := clock_timestamp() + interval '1 second';
+            give_way_at := pg_catalog.clock_timestamp() + interval '1 second';
             continue;
         end if;
         loop
             begin
-                execute format('lock table %s in access exclusive mode nowait', airflow_table);
+                execute pg_catalog.format('lock table %s in access exclusive mode nowait', airflow_table);
                 exit;
             exception
                 when lock_not_available then
-                    if clock_timestamp() > give_way_at then
+                    if pg_catalog.clock_timestamp() > give_way_at then
                         raise;
                     end if;
             end;
-            perform pg_sleep(0.01);
+            perform pg_catalog.pg_sleep(0.01);
         end loop;
     end loop;
 end

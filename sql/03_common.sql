@@ -33,16 +33,17 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    found_columns text[];
+    -- found before the query, which would be planned anew for each call otherwise
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
 begin
-    select array_agg(a.attname::text) into found_columns
-    from pg_attribute a
-    where a.attrelid = to_regclass(format('%I.%I', schema_name, table_name)) and a.attnum > 0 and not a.attisdropped;
-    if found_columns is null then
+    if asked is null then
         raise exception 'dagstop.columns_of: no table %.%', schema_name, table_name
             using errcode = 'undefined_table';
     end if;
-    return found_columns;
+    return array(
+        select a.attname::text from pg_attribute a
+        where a.attrelid = asked and a.attnum > 0 and not a.attisdropped
+    );
 end
 $$;
 comment on function dagstop.columns_of(text, text) is 'The columns that a table of Airflow''s has now; asked at each call, since Airflow is upgraded underneath.';

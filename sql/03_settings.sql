@@ -105,7 +105,7 @@ begin
         select min(case when s.name = 'protected' then 'protected DAG' else 'observe only' end)
         from dagstop.setting s
         where (s.name = 'observe_only' and s.value = 'on')
-            or (s.name = 'protected' and dag like any (dagstop.protected_dags()))
+            or (s.name = 'protected' and s.value <> '' and dag like any (dagstop.protected_dags()))
     );
 end
 $$;

@@ -4,43 +4,6 @@
 -- Security definer: role dagstop_listener has no right on Airflow's tables, and sees of them only
 -- what these functions show.
 
-create or replace function dagstop.present_rows(
-    schema_name text, numbers bigint[], dags text[], runs text[], dates timestamptz[], tasks text[], indexes integer[]
-) returns table (number bigint, present jsonb)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    columns text[];
-    index text;
-begin
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    columns := dagstop.columns_of(schema_name, 'task_instance');
-    index := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
-    return query execute format(
-        $sql$
-        select k.number, jsonb_agg(jsonb_build_object(
-            'task_id', t.task_id, 'map_index', %3$s, 'try_number', t.try_number, 'job_id', %4$s, 'ti_id', %5$s,
-            'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
-            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, %3$s)
-        from %6$s as k (number, dag_id, run_id, execution_date, task_id, map_index)
-        join %1$I.task_instance t on t.dag_id = k.dag_id and t.%2$I = k.%2$I
-        where (k.task_id is null or t.task_id = k.task_id) and (k.map_index is null or %3$s = k.map_index)
-        group by k.number
-        $sql$,
-        schema_name,
-        case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end,
-        index,
-        case when 'job_id' = any (columns) then 't.job_id' else 'null::bigint' end,
-        case when 'id' = any (columns) then 't.id::text' else 'null::text' end,
-        -- of one order the planner sees constants and no join, which is planned in half the time
-        case when cardinality(numbers) = 1 then '(select ($1)[1], ($2)[1], ($3)[1], ($4)[1], ($5)[1], ($6)[1])'
-            else 'unnest($1, $2, $3, $4, $5, $6)' end
-    ) using numbers, dags, runs, dates, tasks, indexes;
-end
-$$;
-comment on function dagstop.present_rows(text, bigint[], text[], text[], timestamptz[], text[], integer[]) is 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
-
 do $$
 declare
     earlier regprocedure;
@@ -51,7 +14,7 @@ begin
         where p.pronamespace = 'dagstop'::regnamespace and p.proname in ('open_orders', 'would_be_order')
             and 'state_after' <> all (p.proargnames)
     loop
-        execute format('drop function %s', earlier);
+        execute pg_catalog.format('drop function %s', earlier);
     end loop;
 end
 $$;
@@ -125,9 +88,14 @@ begin
         o.created_at, o.txid,
         o.cascaded and not exists (select from dagstop.refused_write w where w.order_id = o.id and w.pending),
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
-        o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
+        o.state_before, o.closed_at, clock_timestamp(), settle,
+        coalesce((
+            select jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index)
+            from dagstop.stop_target s where s.order_id = o.id
+        ), '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
+        (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
+        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
     from unnest(picked) as asked (id)
     join dagstop.stop_order o on o.id = asked.id
@@ -138,14 +106,7 @@ begin
             select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
         ) as x
     ) as d on d.dag_id = o.dag_id
-    left join (
-        select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
-        from unnest(picked) as k (id)
-        join dagstop.stop_target s on s.order_id = k.id
-        group by s.order_id
-    ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
-    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host
     order by o.id;
 end
 $$;

@@ -83,8 +83,8 @@ create or replace view dagstop.history as
 select
     o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
     o.session_user_name, o.application_name, o.client_addr, o.backend_pid, o.self_reported, o.state_before, o.cascaded,
-    (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
-    (select count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
+    (select pg_catalog.count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
+    (select pg_catalog.count(*) from dagstop.refused_write w where w.order_id = o.id) as refused_writes,
     r.host, r.outcome, r.first_signal_at, r.last_death_at, r.reported_at, r.detail, o.closed_at, o.hands_off,
     o.state_after
 from dagstop.stop_order o
@@ -95,10 +95,10 @@ create or replace view dagstop.open_order as
 select
     o.id as order_id, o.kind, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.created_at,
     o.session_user_name, o.application_name, o.self_reported, o.state_before, o.cascaded,
-    (select count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
+    (select pg_catalog.count(*) from dagstop.stop_target t where t.order_id = o.id) as targets,
     array(
         select l.host from dagstop.listener l
-        where l.seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60))
+        where l.seen_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('live_seconds', 60))
             and not exists (
                 select from dagstop.report r where r.order_id = o.id and r.host = l.host and r.outcome is not null
             )
@@ -106,5 +106,5 @@ select
     ) as waiting_for,
     o.state_after
 from dagstop.stop_order o
-where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
+where o.closed_at is null and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';

@@ -8,8 +8,8 @@
 
 do $$
 begin
-    if to_regclass('dag_run') is null or to_regclass('task_instance') is null or to_regclass('alembic_version') is null then
-        raise exception 'no Airflow tables dag_run, task_instance, alembic_version on the search_path %', current_setting('search_path')
+    if pg_catalog.to_regclass('dag_run') is null or pg_catalog.to_regclass('task_instance') is null or pg_catalog.to_regclass('alembic_version') is null then
+        raise exception 'no Airflow tables dag_run, task_instance, alembic_version on the search_path %', pg_catalog.current_setting('search_path')
             using hint = 'Connect to Airflow''s database as Airflow does, with the search_path that it uses.';
     end if;
 end

@@ -25,7 +25,7 @@ revoke all on all functions in schema dagstop from public;
 
 do $$
 begin
-    if to_regrole('dagstop_listener') is null then
+    if pg_catalog.to_regrole('dagstop_listener') is null then
         return;
     end if;
     grant usage on schema dagstop to dagstop_listener;

@@ -10,7 +10,7 @@ declare
     statement text;
 begin
     for statement in
-        select format('drop function %s cascade', p.oid::regprocedure)
+        select pg_catalog.format('drop function %s cascade', p.oid::regprocedure)
         from pg_catalog.pg_proc p
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = 'dagstop'
@@ -19,7 +19,7 @@ begin
         execute statement;
     end loop;
     for statement in
-        select format('drop %s if exists dagstop.%I cascade', case c.relkind when 'v' then 'view' else 'table' end, c.relname)
+        select pg_catalog.format('drop %s if exists dagstop.%I cascade', case c.relkind when 'v' then 'view' else 'table' end, c.relname)
         from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'dagstop' and c.relkind in ('v', 'r') and c.relname <> 'alembic_version'

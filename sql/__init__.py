@@ -27,9 +27,12 @@ INSTALL_FILES = (
     "09_reports",
     "10_health",
     "11_triggers",
+    "11_present_rows",
     "12_grants",
 )
 TRIGGERS_FILE = "11_triggers"
+BOUND_FILES = (TRIGGERS_FILE, "11_present_rows")
+"""What names Airflow's tables: made anew where they moved."""
 UNINSTALL_FILES = (LOCK_FILE, "90_uninstall")
 DROP_SCHEMA_FILE = "91_drop_schema"
 REVISION_FILE = "92_revision"

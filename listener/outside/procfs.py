@@ -20,6 +20,8 @@ _MOST = (
 
 SIGTERM_BIT = 1 << (15 - 1)
 
+_SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -62,14 +64,14 @@ def parse_signal_masks(data: bytes) -> SignalMasks | None:
     """Parse SigIgn and SigCgt (hexadecimal masks) and State of /proc/PID/status."""
     ignored = caught = None
     stopped = False
-    for line in data.split(b"\n"):
+    for name, value in _SIGNAL_FIELDS.findall(data):
         try:
-            if line.startswith(b"SigIgn:"):
-                ignored = int(line[7:], 16)
-            elif line.startswith(b"SigCgt:"):
-                caught = int(line[7:], 16)
-            elif line.startswith(b"State:"):
-                stopped = line[6:].strip()[:1] in (b"T", b"t")
+            if name == b"SigIgn":
+                ignored = int(value, 16)
+            elif name == b"SigCgt":
+                caught = int(value, 16)
+            else:
+                stopped = value[:1] in (b"T", b"t")
         except ValueError:
             return None
     if ignored is None or caught is None:

@@ -648,16 +648,17 @@ CREATE FUNCTION dagstop.columns_of(schema_name text, table_name text) RETURNS te
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    found_columns text[];
+    -- found before the query, which would be planned anew for each call otherwise
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
 begin
-    select array_agg(a.attname::text) into found_columns
-    from pg_attribute a
-    where a.attrelid = to_regclass(format('%I.%I', schema_name, table_name)) and a.attnum > 0 and not a.attisdropped;
-    if found_columns is null then
+    if asked is null then
         raise exception 'dagstop.columns_of: no table %.%', schema_name, table_name
             using errcode = 'undefined_table';
     end if;
-    return found_columns;
+    return array(
+        select a.attname::text from pg_attribute a
+        where a.attrelid = asked and a.attnum > 0 and not a.attisdropped
+    );
 end
 $$;
 
@@ -962,7 +963,7 @@ begin
         select min(case when s.name = 'protected' then 'protected DAG' else 'observe only' end)
         from dagstop.setting s
         where (s.name = 'observe_only' and s.value = 'on')
-            or (s.name = 'protected' and dag like any (dagstop.protected_dags()))
+            or (s.name = 'protected' and s.value <> '' and dag like any (dagstop.protected_dags()))
     );
 end
 $$;
@@ -1192,9 +1193,14 @@ begin
         o.created_at, o.txid,
         o.cascaded and not exists (select from dagstop.refused_write w where w.order_id = o.id and w.pending),
         o.session_user_name, o.application_name, o.client_addr, o.backend_pid,
-        o.state_before, o.closed_at, clock_timestamp(), settle, coalesce(t.targets, '[]'),
+        o.state_before, o.closed_at, clock_timestamp(), settle,
+        coalesce((
+            select jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index)
+            from dagstop.stop_target s where s.order_id = o.id
+        ), '[]'),
         case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
-        b.detail, coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
+        (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
+        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
     from unnest(picked) as asked (id)
     join dagstop.stop_order o on o.id = asked.id
@@ -1205,14 +1211,7 @@ begin
             select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
         ) as x
     ) as d on d.dag_id = o.dag_id
-    left join (
-        select s.order_id, jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index) as targets
-        from unnest(picked) as k (id)
-        join dagstop.stop_target s on s.order_id = k.id
-        group by s.order_id
-    ) as t on t.order_id = o.id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
-    left join dagstop.report b on b.order_id = o.id and b.host = open_orders.host
     order by o.id;
 end
 $$;
@@ -1566,36 +1565,60 @@ COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The patterns of a list wi
 CREATE FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) RETURNS TABLE(number bigint, present jsonb)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare
-    columns text[];
-    index text;
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
 begin
+    if schema_name <> 'public' then
+        raise exception 'dagstop serves the Airflow in schema %, not the one in %', 'public', schema_name
+            using errcode = 'undefined_table';
+    end if;
+    if cardinality(numbers) > 10 then
+        -- the plan for one order would search 1.10's table, which has no index for that, once for each of them
+        perform set_config('plan_cache_mode', 'force_custom_plan', true);
+    end if;
     perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    columns := dagstop.columns_of(schema_name, 'task_instance');
-    index := case when 'map_index' = any (columns) then 't.map_index' else '-1' end;
-    return query execute format(
-        $sql$
+    if 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then
+        return query 
         select k.number, jsonb_agg(jsonb_build_object(
-            'task_id', t.task_id, 'map_index', %3$s, 'try_number', t.try_number, 'job_id', %4$s, 'ti_id', %5$s,
-            'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
-            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, %3$s)
-        from %6$s as k (number, dag_id, run_id, execution_date, task_id, map_index)
-        join %1$I.task_instance t on t.dag_id = k.dag_id and t.%2$I = k.%2$I
-        where (k.task_id is null or t.task_id = k.task_id) and (k.map_index is null or %3$s = k.map_index)
+            'task_id', t.task_id, 'map_index', own.map_index, 'try_number', t.try_number, 'job_id', own.job_id,
+            'ti_id', own.id, 'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
+            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, own.map_index)
+        from unnest(numbers, dags, runs, dates, tasks, indexes)
+            as k (number, dag, run_id, execution_date, task, index)
+        join public.task_instance t on t.dag_id = k.dag and t.run_id = k.run_id
+        cross join (values (-1, null::bigint, null::text)) as lacking (map_index, job_id, id)
+        cross join lateral (
+            select
+                (select map_index from (select t.*) as it) as map_index,
+                (select job_id::bigint from (select t.*) as it) as job_id,
+                (select id::text from (select t.*) as it) as id
+        ) as own
+        where (k.task is null or t.task_id = k.task) and (k.index is null or own.map_index = k.index)
         group by k.number
-        $sql$,
-        schema_name,
-        case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end,
-        index,
-        case when 'job_id' = any (columns) then 't.job_id' else 'null::bigint' end,
-        case when 'id' = any (columns) then 't.id::text' else 'null::text' end,
-        -- of one order the planner sees constants and no join, which is planned in half the time
-        case when cardinality(numbers) = 1 then '(select ($1)[1], ($2)[1], ($3)[1], ($4)[1], ($5)[1], ($6)[1])'
-            else 'unnest($1, $2, $3, $4, $5, $6)' end
-    ) using numbers, dags, runs, dates, tasks, indexes;
+    ;
+    else
+        return query 
+        select k.number, jsonb_agg(jsonb_build_object(
+            'task_id', t.task_id, 'map_index', own.map_index, 'try_number', t.try_number, 'job_id', own.job_id,
+            'ti_id', own.id, 'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
+            'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, own.map_index)
+        from unnest(numbers, dags, runs, dates, tasks, indexes)
+            as k (number, dag, run_id, execution_date, task, index)
+        join public.task_instance t on t.dag_id = k.dag and t.execution_date = k.execution_date
+        cross join (values (-1, null::bigint, null::text)) as lacking (map_index, job_id, id)
+        cross join lateral (
+            select
+                (select map_index from (select t.*) as it) as map_index,
+                (select job_id::bigint from (select t.*) as it) as job_id,
+                (select id::text from (select t.*) as it) as id
+        ) as own
+        where (k.task is null or t.task_id = k.task) and (k.index is null or own.map_index = k.index)
+        group by k.number
+    ;
+    end if;
 end
-$_$;
+$$;
 
 
 --

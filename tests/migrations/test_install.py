@@ -156,11 +156,26 @@ def test_airflows_tables_in_a_schema_of_their_own(server: Server) -> None:
     db.add_running()
     db.set_run("failed")
     assert db.states() == {"a": "failed"}
+    present = "select present -> 0 ->> 'state' from dagstop.open_orders('host')"
+    assert db.one(present) == "failed"
     assert not install(url).changed
     rows(url, f"create schema other; set search_path = other; {schema_sql('2.11.2')}")
     with pytest.raises(errors.NotAirflowError, match="several schemas"):
         install(url)
     assert install(url + "?options=-csearch_path%3Dother").airflow_schema == "other"
+    # what the same ids say in another Airflow's table is nothing to that order
+    assert db.one(present) is None
+    assert "serves the Airflow in schema other, not the one in Air flow" in str(db.faults())
+
+
+def test_airflows_tables_that_moved(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("alter schema public rename to airflow")
+    assert install(airflow_db.url + "?options=-csearch_path%3Dairflow").airflow_schema == "airflow"
+    moved = AirflowDatabase(airflow_db.url + "?options=-csearch_path%3Dairflow", airflow_db.shape)
+    moved.add_running()
+    moved.set_run("failed")
+    assert moved.one("select present -> 0 ->> 'state' from dagstop.open_orders('host')") == "failed"
+    assert moved.faults() == []
 
 
 def test_a_lock_held_by_another_session(bare_db: AirflowDatabase) -> None:

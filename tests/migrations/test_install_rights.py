@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg2
 import pytest
 
 from dagstop import errors
@@ -93,3 +94,35 @@ def test_operators_of_a_stranger_are_not_preferred(bare_db: AirflowDatabase, ser
     assert bare_db.states() == {"a": "failed"}
     assert bare_db.faults() == []
     server.psql(bare_db.url, uninstall_script())
+
+
+# Postgres prefers these to its own, whose arguments are of other types
+STRANGERS = (
+    "format(text, regclass)", "format(text, regprocedure)", "format(text, text)", "format(text, text, text)",
+    "format(text, text, name)", "format(text, text, text, text)", "pg_sleep(numeric)", "quote_ident(name)",
+    "array_agg(text)", "count(bigint)", "to_regclass(name)", "to_regclass(character varying)",
+    "current_setting(name)", "set_config(text, text, boolean, text default '')",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["install", "script"])
+def test_an_install_calls_no_function_of_a_strangers(
+    bare_db: AirflowDatabase, server: Server, by: str
+) -> None:
+    """Made in schema public, where before Postgres 15 everybody may make one."""
+    for function in STRANGERS:
+        bare_db.rows(
+            f"create function public.{function} returns text language plpgsql as"
+            " $$ begin raise 'hijacked as %', current_user; end $$"
+        )
+    with pytest.raises(psycopg2.Error, match="hijacked as"):  # it is a trap indeed
+        bare_db.rows("select format('%s', 'dag_run'::regclass)")
+    for _ in range(2):
+        server.psql(bare_db.url, install_script()) if by == "script" else install(bare_db.url)
+    bare_db.add_running()
+    bare_db.set_run("failed")
+    assert (bare_db.states(), bare_db.faults()) == ({"a": "failed"}, [])
+    bare_db.rows("alter table task_instance disable trigger dagstop_fence")
+    install(bare_db.url)
+    server.psql(bare_db.url, uninstall_script()) if by == "script" else uninstall(bare_db.url)
+    assert bare_db.one("select to_regnamespace('dagstop')") is None

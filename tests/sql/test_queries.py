@@ -26,6 +26,23 @@ def test_every_file_begins_with_what_it_does(name: str) -> None:
     assert [word for word in ("Fired by:", "Changes:", "Leaves alone:") if word not in head[0]] == []
 
 
+# what looks like a call and is none, or follows its keyword in a list of columns
+SYNTAX = {
+    "all", "any", "array", "as", "coalesce", "conflict", "exists", "from", "in", "key", "nullif", "select", "values",
+    "varchar", "when", "with",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name[0].isdigit()])
+def test_what_runs_outside_a_function_names_the_schema_of_what_it_calls(name: str) -> None:
+    """It runs with the search_path of whoever installs, on which strangers may make functions of their own."""
+    text = re.sub(r"--.*", "", sql.read(name))
+    text = re.sub(r"create or replace function.*?as \$\$.*?\$\$;", "", text, flags=re.DOTALL)
+    text = re.sub(r"'(?:[^']|'')*'", "", text)
+    text = re.sub(r"\$sql\$.*?\$sql\$", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"(?<![.\w])([a-z_]+) ?\(", text)) - SYNTAX == set()
+
+
 def test_the_checksum_is_put_in() -> None:
     assert "{checksum}" not in sql.script(sql.TRIGGERS_FILE)
     assert f"[dagstop {sql.checksum(sql.TRIGGERS_FILE)}]" in sql.script(sql.TRIGGERS_FILE)
