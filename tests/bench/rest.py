@@ -58,13 +58,21 @@ def growth(stage: Stage) -> Found:
         )
     )
     for curve in found.curves:
+        # what makes the yardstick itself slow (a simulated /proc is larger than the processor's caches) is nobody's work
+        machine = max([1.0, *(_of_linear(points) for name, points in curve.series.items() if "bare" in name)])
         for name, points in curve.series.items():
             (x0, y0), (x1, y1) = points[0], points[-1]
-            factor = (y1 / y0) / (x1 / x0)
             row = Row(f"growth of {name}, {x0:g} to {x1:g}", "at the least", y0, y1, "", "linear or better")
-            row.met, row.note = factor <= 1.25, f"{factor:.2f} of linear growth"
+            row.note = f"{_of_linear(points):.2f} of linear growth"
+            row.met = None if "bare" in name else _of_linear(points) <= 1.25 * machine
             found.rows.append(row)
     return found
+
+
+def _of_linear(points: list[tuple[float, float]]) -> float:
+    """How the first and the last of a curve's points differ: 1 if both coordinates grew alike."""
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    return (y1 / y0) / (x1 / x0)
 
 
 def _rest(stage: Stage, dagstop: Dagstop) -> tuple[float, float]:
