@@ -33,23 +33,17 @@ set plan_cache_mode = force_generic_plan  -- a kill waits for this, and planning
 as $$
 #variable_conflict use_column
 declare
-    picked bigint[] := ids;
+    picked dagstop.stop_order[];
     settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
-    schema_name text;
-    numbers bigint[] := '{}';
-    rows jsonb[] := '{}';
-    some_numbers bigint[];
-    some_rows jsonb[];
-    dags text[];
-    runs text[];
-    dates timestamptz[];
-    tasks text[];
-    indexes integer[];
-    unreadable text[] := '{}';
+    numbers bigint[];
+    rows jsonb[];
+    readable text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    if picked is null then
+    if ids is not null then
+        picked := array(select o from unnest(ids) as asked (id) join dagstop.stop_order o on o.id = asked.id);
+    else
         picked := array(
-            select o.id from dagstop.stop_order o
+            select o from dagstop.stop_order o
             -- reckoned once: asked for each order of a busy day it would take longer than all else
             where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and not exists (
@@ -60,28 +54,17 @@ begin
             limit max_orders
         );
     end if;
-    if picked = '{}' then
+    if cardinality(picked) = 0 then
         return;
     end if;
-    for schema_name, some_numbers, dags, runs, dates, tasks, indexes in
-        select o.airflow_schema, array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(o.logical_date),
-            array_agg(o.task_id), array_agg(o.map_index)
-        from unnest(picked) as asked (id)
-        join dagstop.stop_order o on o.id = asked.id
-        group by o.airflow_schema
-    loop
-        begin
-            select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
-            from dagstop.present_rows(schema_name, some_numbers, dags, runs, dates, tasks, indexes) as p;
-            numbers := numbers || some_numbers;
-            rows := rows || some_rows;
-        exception
-            when others then
-                -- the orders must reach the hosts all the same
-                unreadable := unreadable || schema_name;
-                perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
-        end;
-    end loop;
+    begin
+        select array_agg(p.number), array_agg(p.present) into numbers, rows from dagstop.present_rows(picked) as p;
+    exception
+        when others then
+            -- the orders must reach the hosts all the same
+            readable := null;
+            perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
+    end;
     return query
     select
         o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
@@ -93,18 +76,16 @@ begin
             select jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index)
             from dagstop.stop_target s where s.order_id = o.id
         ), '[]'),
-        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
+        -- of another Airflow's order, in another schema, these would be some other rows
+        case when o.airflow_schema = readable then coalesce(p.present, '[]') end,
         (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
         coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
-    from unnest(picked) as asked (id)
-    join dagstop.stop_order o on o.id = asked.id
-    left join (
+    from unnest(picked) as o
+    join (
         -- once for each DAG, not for each of its orders
         select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
-        from (
-            select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
-        ) as x
+        from (select distinct y.dag_id from unnest(picked) as y) as x
     ) as d on d.dag_id = o.dag_id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
     order by o.id;
@@ -148,6 +129,7 @@ declare
     run_date timestamptz;
     run_state text;
     known boolean;
+    asked dagstop.stop_order;
     rows jsonb;
 begin
     perform dagstop.reach(schema_name, 'dag_run', 'access share');
@@ -158,8 +140,13 @@ begin
     if known is null then
         return;
     end if;
-    select p.present into rows
-    from dagstop.present_rows(schema_name, '{0}', array[of_dag], array[of_run], array[run_date], array[of_task], '{null}') as p;
+    asked.id := 0;
+    asked.airflow_schema := schema_name;
+    asked.dag_id := of_dag;
+    asked.run_id := of_run;
+    asked.logical_date := run_date;
+    asked.task_id := of_task;
+    select p.present into rows from dagstop.present_rows(array[asked]) as p;
     return query select
         null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),

@@ -4,6 +4,9 @@
 -- The one function that names Airflow's table in its text: a kill waits for its answer, and what is put together
 -- at each call is planned at each call, which took longer than all else that was asked of the database.
 
+drop function if exists  -- of an earlier release
+    dagstop.present_rows(text, bigint[], text[], text[], timestamptz[], text[], integer[]);
+
 do $install$
 declare
     airflow constant text := dagstop.setting_of('airflow_schema', 'public');
@@ -14,8 +17,12 @@ declare
             'task_id', t.task_id, 'map_index', own.map_index, 'try_number', t.try_number, 'job_id', own.job_id,
             'ti_id', own.id, 'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
             'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, own.map_index)
-        from unnest(numbers, dags, runs, dates, tasks, indexes)
-            as k (number, dag, run_id, execution_date, task, index)
+        from (
+            select
+                o.id as number, o.dag_id as dag, o.run_id, o.logical_date as execution_date, o.task_id as task,
+                o.map_index as index
+            from unnest(orders) as o
+        ) as k
         join %1$I.task_instance t on t.dag_id = k.dag and t.%2$I = k.%2$I
         cross join (values (-1, null::bigint, null::text)) as lacking (map_index, job_id, id)
         cross join lateral (
@@ -30,25 +37,19 @@ declare
 begin
     execute pg_catalog.format(
         $make$
-create or replace function dagstop.present_rows(
-    schema_name text, numbers bigint[], dags text[], runs text[], dates timestamptz[], tasks text[], indexes integer[]
-) returns table (number bigint, present jsonb)
+create or replace function dagstop.present_rows(orders dagstop.stop_order[]) returns table (number bigint, present jsonb)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan  -- a kill waits for this, as in open_orders
 as $$
 #variable_conflict use_column
 begin
-    if schema_name <> %1$L then
-        raise exception 'dagstop serves the Airflow in schema %%, not the one in %%', %1$L, schema_name
-            using errcode = 'undefined_table';
-    end if;
-    if cardinality(numbers) > 10 then
+    if cardinality(orders) > 10 then
         -- the plan for one order would search 1.10's table, which has no index for that, once for each of them
         perform set_config('plan_cache_mode', 'force_custom_plan', true);
     end if;
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    if 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then
+    perform dagstop.reach(%1$L, 'task_instance', 'access share');
+    if 'run_id' = any (dagstop.columns_of(%1$L, 'task_instance')) then
         return query %2$s;
     else
         return query %3$s;
@@ -59,4 +60,4 @@ $$;
     );
 end
 $install$;
-comment on function dagstop.present_rows(text, bigint[], text[], text[], timestamptz[], text[], integer[]) is 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+comment on function dagstop.present_rows(dagstop.stop_order[]) is 'The rows of task_instance that orders are about as they are now, one JSON array for each; none for an order of which there is no row. To be asked only of orders about the Airflow in the schema that setting airflow_schema names.';

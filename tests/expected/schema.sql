@@ -1138,23 +1138,17 @@ CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint
     AS $$
 #variable_conflict use_column
 declare
-    picked bigint[] := ids;
+    picked dagstop.stop_order[];
     settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
-    schema_name text;
-    numbers bigint[] := '{}';
-    rows jsonb[] := '{}';
-    some_numbers bigint[];
-    some_rows jsonb[];
-    dags text[];
-    runs text[];
-    dates timestamptz[];
-    tasks text[];
-    indexes integer[];
-    unreadable text[] := '{}';
+    numbers bigint[];
+    rows jsonb[];
+    readable text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    if picked is null then
+    if ids is not null then
+        picked := array(select o from unnest(ids) as asked (id) join dagstop.stop_order o on o.id = asked.id);
+    else
         picked := array(
-            select o.id from dagstop.stop_order o
+            select o from dagstop.stop_order o
             -- reckoned once: asked for each order of a busy day it would take longer than all else
             where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
                 and not exists (
@@ -1165,28 +1159,17 @@ begin
             limit max_orders
         );
     end if;
-    if picked = '{}' then
+    if cardinality(picked) = 0 then
         return;
     end if;
-    for schema_name, some_numbers, dags, runs, dates, tasks, indexes in
-        select o.airflow_schema, array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(o.logical_date),
-            array_agg(o.task_id), array_agg(o.map_index)
-        from unnest(picked) as asked (id)
-        join dagstop.stop_order o on o.id = asked.id
-        group by o.airflow_schema
-    loop
-        begin
-            select array_agg(p.number), array_agg(p.present) into some_numbers, some_rows
-            from dagstop.present_rows(schema_name, some_numbers, dags, runs, dates, tasks, indexes) as p;
-            numbers := numbers || some_numbers;
-            rows := rows || some_rows;
-        exception
-            when others then
-                -- the orders must reach the hosts all the same
-                unreadable := unreadable || schema_name;
-                perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
-        end;
-    end loop;
+    begin
+        select array_agg(p.number), array_agg(p.present) into numbers, rows from dagstop.present_rows(picked) as p;
+    exception
+        when others then
+            -- the orders must reach the hosts all the same
+            readable := null;
+            perform dagstop.record_fault('open_orders', sqlstate, sqlerrm, '{"repeats": true}');
+    end;
     return query
     select
         o.id, o.kind, o.airflow_schema, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, o.self_reported,
@@ -1198,18 +1181,16 @@ begin
             select jsonb_agg(to_jsonb(s) - 'order_id' order by s.task_id, s.map_index)
             from dagstop.stop_target s where s.order_id = o.id
         ), '[]'),
-        case when o.airflow_schema = any (unreadable) then null else coalesce(p.present, '[]') end,
+        -- of another Airflow's order, in another schema, these would be some other rows
+        case when o.airflow_schema = readable then coalesce(p.present, '[]') end,
         (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
         coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
-    from unnest(picked) as asked (id)
-    join dagstop.stop_order o on o.id = asked.id
-    left join (
+    from unnest(picked) as o
+    join (
         -- once for each DAG, not for each of its orders
         select x.dag_id, dagstop.hands_off_of(x.dag_id) as hands_off, dagstop.grace_of(x.dag_id) as grace_seconds
-        from (
-            select distinct y.dag_id from unnest(picked) as k (id) join dagstop.stop_order y on y.id = k.id
-        ) as x
+        from (select distinct y.dag_id from unnest(picked) as y) as x
     ) as d on d.dag_id = o.dag_id
     left join unnest(numbers, rows) as p (number, present) on p.number = o.id
     order by o.id;
@@ -1559,33 +1540,33 @@ COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The patterns of a list wi
 
 
 --
--- Name: present_rows(text, bigint[], text[], text[], timestamp with time zone[], text[], integer[]); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: present_rows(dagstop.stop_order[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) RETURNS TABLE(number bigint, present jsonb)
+CREATE FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) RETURNS TABLE(number bigint, present jsonb)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    if schema_name <> 'public' then
-        raise exception 'dagstop serves the Airflow in schema %, not the one in %', 'public', schema_name
-            using errcode = 'undefined_table';
-    end if;
-    if cardinality(numbers) > 10 then
+    if cardinality(orders) > 10 then
         -- the plan for one order would search 1.10's table, which has no index for that, once for each of them
         perform set_config('plan_cache_mode', 'force_custom_plan', true);
     end if;
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    if 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then
+    perform dagstop.reach('public', 'task_instance', 'access share');
+    if 'run_id' = any (dagstop.columns_of('public', 'task_instance')) then
         return query 
         select k.number, jsonb_agg(jsonb_build_object(
             'task_id', t.task_id, 'map_index', own.map_index, 'try_number', t.try_number, 'job_id', own.job_id,
             'ti_id', own.id, 'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
             'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, own.map_index)
-        from unnest(numbers, dags, runs, dates, tasks, indexes)
-            as k (number, dag, run_id, execution_date, task, index)
+        from (
+            select
+                o.id as number, o.dag_id as dag, o.run_id, o.logical_date as execution_date, o.task_id as task,
+                o.map_index as index
+            from unnest(orders) as o
+        ) as k
         join public.task_instance t on t.dag_id = k.dag and t.run_id = k.run_id
         cross join (values (-1, null::bigint, null::text)) as lacking (map_index, job_id, id)
         cross join lateral (
@@ -1603,8 +1584,12 @@ begin
             'task_id', t.task_id, 'map_index', own.map_index, 'try_number', t.try_number, 'job_id', own.job_id,
             'ti_id', own.id, 'hostname', t.hostname, 'pid', t.pid, 'operator', t.operator, 'state', t.state,
             'started_at', t.start_date, 'ended_at', t.end_date) order by t.task_id, own.map_index)
-        from unnest(numbers, dags, runs, dates, tasks, indexes)
-            as k (number, dag, run_id, execution_date, task, index)
+        from (
+            select
+                o.id as number, o.dag_id as dag, o.run_id, o.logical_date as execution_date, o.task_id as task,
+                o.map_index as index
+            from unnest(orders) as o
+        ) as k
         join public.task_instance t on t.dag_id = k.dag and t.execution_date = k.execution_date
         cross join (values (-1, null::bigint, null::text)) as lacking (map_index, job_id, id)
         cross join lateral (
@@ -1622,10 +1607,10 @@ $$;
 
 
 --
--- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION present_rows(orders dagstop.stop_order[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) IS 'The rows of task_instance of several runs or tasks as they are now, one JSON array for each.';
+COMMENT ON FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) IS 'The rows of task_instance that orders are about as they are now, one JSON array for each; none for an order of which there is no row. To be asked only of orders about the Airflow in the schema that setting airflow_schema names.';
 
 
 --
@@ -2417,6 +2402,7 @@ declare
     run_date timestamptz;
     run_state text;
     known boolean;
+    asked dagstop.stop_order;
     rows jsonb;
 begin
     perform dagstop.reach(schema_name, 'dag_run', 'access share');
@@ -2427,8 +2413,13 @@ begin
     if known is null then
         return;
     end if;
-    select p.present into rows
-    from dagstop.present_rows(schema_name, '{0}', array[of_dag], array[of_run], array[run_date], array[of_task], '{null}') as p;
+    asked.id := 0;
+    asked.airflow_schema := schema_name;
+    asked.dag_id := of_dag;
+    asked.run_id := of_run;
+    asked.logical_date := run_date;
+    asked.task_id := of_task;
+    select p.present into rows from dagstop.present_rows(array[asked]) as p;
     return query select
         null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
@@ -3538,10 +3529,10 @@ REVOKE ALL ON FUNCTION dagstop.patterns_in(list text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION present_rows(orders dagstop.stop_order[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.present_rows(schema_name text, numbers bigint[], dags text[], runs text[], dates timestamp with time zone[], tasks text[], indexes integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) FROM PUBLIC;
 
 
 --
