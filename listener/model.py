@@ -113,6 +113,7 @@ class Process:
     contrary: str | None = None  # why it is to be spared whatever its label says
     with_runner: bool = False  # the runner itself, or in the session that the runner lives in
     line: frozenset[int] = frozenset()  # pids of the runner it descends from and that one's parent
+    kin_spared: bool = False  # what it descends from asks to be spared
     reads: int = 1  # how often command line and environment were read
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dagstop.evidence.airflow_names import differs, is_init, read_tags, surroundings_of
 from dagstop.evidence.circles import Circles
+from dagstop.evidence.match import asks_to_be_spared
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
@@ -87,6 +88,7 @@ class Labelling:
         if source is not None:
             process.trusted = process.trusted or source.trusted
             process.contrary = process.contrary or source.contrary
+            process.kin_spared = asks_to_be_spared(source)
         if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
             process.trusted = process.trusted or process.uid in self._trusted_uids()
 

@@ -36,8 +36,8 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
 
 
 def asks_to_be_spared(process: Process) -> bool:
-    """By its own environment."""
-    return process.environ.get(SPARE) == "1"
+    """By its environment; where that shows nothing (amid an exec, or given up), by what it descends from."""
+    return process.environ.get(SPARE) == "1" if process.environ else process.kin_spared
 
 
 def names_order(order: StopOrder, label: Label) -> bool:

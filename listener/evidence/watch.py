@@ -169,7 +169,8 @@ class Watch:
         if not argv or (argv == process.argv and process.reads > _SETTLED_READS):
             return  # ending, or amid an exec; or one of Airflow's own, unchanged
         process.reads += 1
-        environ = self._proc.environ(process.pid)
+        # the exec may begin between the two reads: then none is there for a moment
+        environ = self._proc.environ(process.pid) or process.environ
         if argv != process.argv or environ != process.environ:
             named = read_command(argv)
             process.argv, process.environ, self._derived = argv, environ, None
