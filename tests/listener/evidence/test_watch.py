@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.watch import Watch
 from dagstop.model import Identity, Label, Process, Role
 from tests.support.airflow_trees import (
@@ -198,29 +197,6 @@ def test_what_execs_is_still_the_tasks(proc: FakeProc, watch: Watch) -> None:
     watch.tick()
     watch.tick()
     assert job_of(watch, BASH) == 4
-
-
-def test_what_is_amid_an_exec_asks_as_its_parent_does(proc: FakeProc, watch: Watch) -> None:
-    """For that moment /proc shows no environment; what gave its own up shows none for good."""
-    airflow_2(proc)
-    spared = {**tags(), "DAGSTOP_SPARE": "1"}
-    proc.become(BASH, BASH_ARGV, spared)
-    child = {"pgid": BASH, "sid": BASH}
-    proc.add(500, ppid=BASH, argv=BASH_ARGV, **child)
-    proc.add(501, ppid=500, argv=("sleep", "1"), **child)
-    proc.add(502, ppid=BASH, argv=("sleep", "1"), environ={**tags(), "DAGSTOP_SPARE": "0"}, **child)
-    seen = watch.look()
-    assert [asks_to_be_spared(seen[pid]) for pid in (RUNNER, BASH, 500, 501, 502)] == [
-        False,
-        True,
-        True,
-        True,
-        False,
-    ]
-    proc.become(BASH, BASH_ARGV, b"")
-    proc.become(500, ("sleep", "2"), tags())
-    watch.tick()
-    assert [asks_to_be_spared(seen[pid]) for pid in (BASH, 500)] == [True, False]
 
 
 def test_an_orphan_of_systemd_user_is_the_tasks(proc: FakeProc, watch: Watch) -> None:
