@@ -88,7 +88,7 @@ class Labelling:
         if source is not None:
             process.trusted = process.trusted or source.trusted
             process.contrary = process.contrary or source.contrary
-            process.kin_spared = asks_to_be_spared(source)
+            process.kin_spared = process.kin_spared or asks_to_be_spared(source)
         if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
             process.trusted = process.trusted or process.uid in self._trusted_uids()
 

@@ -154,4 +154,8 @@ def test_what_is_amid_an_exec_asks_as_its_parent_does(proc: FakeProc, watch: Wat
     proc.become(BASH, BASH_ARGV, b"")
     proc.become(500, ("sleep", "2"), tags())
     watch.tick()
-    assert [asks_to_be_spared(seen[pid]) for pid in (BASH, 500)] == [True, False]
+    assert not asks_to_be_spared(seen[500])
+    proc.end(500)
+    proc.add(503, ppid=502, argv=("sleep", "3"), **child)
+    watch.tick()
+    assert [asks_to_be_spared(seen[pid]) for pid in (BASH, 501, 503)] == [True, True, False]
