@@ -140,8 +140,6 @@ begin
     if known is null then
         return;
     end if;
-    asked.id := 0;
-    asked.airflow_schema := schema_name;
     asked.dag_id := of_dag;
     asked.run_id := of_run;
     asked.logical_date := run_date;

@@ -30,24 +30,23 @@ def run(stage: Stage) -> Found:
     side = Dagstop(stage)
     side.listener.kill()  # only its database is wanted: the fleet listens in its place
     plain = _Plain(stage, "bare")
-    paid: dict[str, list[tuple[float, float]]] = {}
-    awake: list[tuple[float, float]] = []
+    commits, _ = _measured(stage, plain)
+    without = _medians(commits)
+    commits, wakes = _measured(stage, side)
+    paid, awake = _medians(commits), _medians(wakes)
     for one in (plain, side):
-        commits, wakes = _measured(stage, one)
-        paid[one.name] = [(float(size), median(commits[size])) for size in SIZES]
-        awake = [(float(size), median(wakes[size])) for size in SIZES]
         one.connection.close()
     curves = {
         "last awake": awake,
-        "UPDATE and commit": paid[side.name],
-        "the same without dagstop": paid[plain.name],
+        "UPDATE and commit": paid,
+        "the same without dagstop": without,
     }
     found.curves.append(Curve("A fleet on one database", "listeners", "ms", curves))
-    (_, alone), (_, together) = paid[side.name][0], paid[side.name][-1]
+    (_, alone), (_, together) = paid[0], paid[-1]
     row = Row("UPDATE and commit with 200 listeners", "1 listener", alone, together, "ms", "<= 2 x")
     row.met = together <= 2 * alone
     found.rows.append(row)
-    added = paid[plain.name][-1][1] - paid[plain.name][0][1]
+    added = without[-1][1] - without[0][1]
     what = "what 199 more listeners add to a commit"
     found.rows.append(Row(what, "plain NOTIFY", added, together - alone, "ms", "none"))
     found.rows.append(
@@ -72,6 +71,10 @@ def _measured(stage: Stage, side: Side) -> tuple[dict[int, list[float]], dict[in
                 commits[size].append(side.statement_ms + side.commit_ms)
             fleet.end()
     return commits, wakes
+
+
+def _medians(times: dict[int, list[float]]) -> list[tuple[float, float]]:
+    return [(size, median(found)) for size, found in times.items()]
 
 
 class _Fleet:
