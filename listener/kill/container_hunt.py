@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -186,11 +186,9 @@ class ContainerHunts:
                     result.problem = str(exc)
             return []
         by_label = Index(containers, lambda container: container.label)
-        ended = Index(engine.ended(), lambda end: end[0].label)
         pending = []
         for quest in quests:
             result = found[id(quest)]
-            result.ends += _ended_since(quest, ended.of(quest.order), around, to_db_clock)
             candidates: dict[str, tuple[Container, Client | None]] = {
                 container.id: (container, None) for container in by_label.of(quest.order)
             }
@@ -212,7 +210,34 @@ class ContainerHunts:
                     result.spared.append((container, verdict))
                 elif verdict.decision is Decision.KILL:
                     pending.append((result, self._end(engine, quest, container, verdict)))
+        self._ended(engine, quests, found, around, to_db_clock, {c.id for c in containers})
         return pending
+
+    @staticmethod
+    def _ended(
+        engine: Engine,
+        quests: Sequence[Quest],
+        found: dict[int, Found],
+        around: Surroundings,
+        to_db_clock: Callable[[datetime], datetime],
+        besides: Collection[str],
+    ) -> None:
+        """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule.
+
+        After the kills, which need not wait for the answer.
+        """
+        moment = now()
+        since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
+        ended = Index(engine.ended(since, besides), lambda end: end[0].label)
+        for quest in quests:
+            for container, at in ended.of(quest.order):
+                if to_db_clock(at) < quest.order.created_at or container.id.startswith(quest.named):
+                    continue
+                created = to_db_clock(container.created_at)
+                verdict = judge_container(quest.order, container, None, created, around)
+                if verdict.decision is Decision.KILL:
+                    end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
+                    found[id(quest)].ends.append(end)
 
     def _end(
         self, engine: Engine, quest: Quest, container: Container, verdict: Verdict
@@ -253,23 +278,6 @@ class ContainerHunts:
     def _shims(self) -> bool:
         """True if some container lives: each has a containerd-shim, also without its engine."""
         return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
-
-
-def _ended_since(
-    quest: Quest,
-    ended: Iterable[tuple[Container, datetime]],
-    around: Surroundings,
-    to_db_clock: Callable[[datetime], datetime],
-) -> list[ContainerEnd]:
-    """What would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
-    found = []
-    for container, ended_at in ended:
-        if to_db_clock(ended_at) < quest.order.created_at or container.id.startswith(quest.named):
-            continue
-        verdict = judge_container(quest.order, container, None, to_db_clock(container.created_at), around)
-        if verdict.decision is Decision.KILL:
-            found.append(ContainerEnd(container, verdict, died_at=ended_at, noticed=NOT_SIGNALLED))
-    return found
 
 
 def _named(engine: Engine, client: Client, proc: ProcFS, cid: str) -> Container | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dagstop.evidence.containers import Container
-from dagstop.kill.quarry import now
+from dagstop.kill.quarry import NOT_SIGNALLED, now
 from dagstop.model import Verdict
 from dagstop.outside.engine import ContainerRefused, Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
@@ -55,6 +55,11 @@ def end_container(
     more, asked until SIGKILL; `let_live` says so then. Raises EngineUnreachable if the engine
     dies before that; afterwards `problem` says so. Either way it is to be tried again.
     """
+    seen = now()
+    fresh = engine.inspect(container.id)
+    if fresh is None:
+        return ContainerEnd(container, verdict, died_at=seen, noticed=NOT_SIGNALLED)
+    container = fresh  # since it was learned it may have got a restart policy, or another init
     end = ContainerEnd(container, verdict)
     start = _start(proc, container)
     init = _init(proc, container)

@@ -5,10 +5,11 @@ The docker package is imported on first use: a host without an engine never pays
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 TIMEOUT = 15
 """Seconds that a call may take before the engine counts as dead."""
-KEEP_ENDED = 60.0
-"""Seconds for which a container that ended is known still: what an order's signals ended need not be running
+EVENTS_TIMEOUT = 2
+"""Seconds for the question what has ended, which an engine with a slow clock answers late."""
+REMEMBERED = 1000
+"""Containers that are known still when they are removed: what an order's signals ended need not be there
 when the engine is asked for the order."""
 
 NEVER: Any = {"Name": "no", "MaximumRetryCount": 0}
@@ -44,7 +47,7 @@ class Engine:
         self.url = url
         self._client: APIClient | None = None
         self._known: dict[str, Container] = {}
-        self._ended: dict[str, tuple[Container, datetime, float]] = {}  # its end; when it was missed
+        self._lately: dict[str, Container] = {}  # what was in a listing, the oldest first
         self._listed_at = 0.0  # when the listing that gave `_known` began, monotonic seconds
         self._listing = threading.Lock()
 
@@ -71,16 +74,48 @@ class Engine:
                 self._list()
             return list(self._known.values())
 
-    def ended(self) -> list[tuple[Container, datetime]]:
-        """What ran by one of the last minute's listings and does not any more, with the engine's word of when
+    def ended(self, since: datetime, besides: Collection[str]) -> list[tuple[Container, datetime]]:
+        """What ended since then by this host's clock, but for some ids, with the engine's word of when.
 
-        it ended; without what the engine has removed since, of which nobody knows when.
+        Without what is removed by then and was in no listing. Never raises: only reports ask for it.
         """
-        with self._listing:
-            return [(container, at) for container, at, _ in self._ended.values()]
+        deaths = ((ident, at) for ident, at in self._deaths(since).items() if ident not in besides)
+        return [(was, at) for ident, at in deaths if (was := self._what_was(ident)) is not None]
+
+    def _what_was(self, ident: str) -> Container | None:
+        """A container that has ended; None if nobody knows, or if it runs again."""
+        from docker.errors import APIError
+
+        if ident in self._lately:
+            return self._lately[ident]
+        try:
+            facts = self._facts(ident)
+        except (EngineUnreachable, APIError):
+            return None
+        return _container(facts) if facts is not None and not _runs(facts) else None
+
+    def _deaths(self, since: datetime) -> dict[str, datetime]:
+        """Ids of what ended since then, and when; the engine remembers 256 events (moby, daemon/events)."""
+        from requests.exceptions import RequestException
+
+        filters = json.dumps({"type": ["container"], "event": ["die"]})
+        asked = {"since": f"{since.timestamp():.6f}", "until": f"{time.time():.6f}", "filters": filters}
+
+        def ask(client: APIClient) -> str:
+            try:  # not client.events(), which has no time limit
+                answer = client.get(f"{client.base_url}/events", params=asked, timeout=EVENTS_TIMEOUT)
+            except RequestException:
+                return ""
+            return answer.text if answer.ok else ""
+
+        try:
+            deaths = [json.loads(line) for line in self._call(ask).splitlines()]
+            return {d["id"]: datetime.fromtimestamp(d["timeNano"] / 1e9, timezone.utc) for d in deaths}
+        except (EngineUnreachable, ValueError, KeyError, TypeError):
+            return {}
 
     def _list(self) -> None:
-        """One call, and one for each container that is new or missing."""
+        """One call, and one for each container that is new."""
         begun = time.monotonic()
         listed = self._call(lambda client: client.containers())
         found: dict[str, Container] = {}
@@ -91,35 +126,14 @@ class Engine:
                 known = self.inspect(row["Id"])
             if known is not None:
                 found[known.id] = known
-        ended = {i: end for i, end in self._ended.items() if i not in found and end[2] > begun - KEEP_ENDED}
-        for missed in self._known.values():
-            if missed.id not in found and (at := self._ended_at(missed)) is not None:
-                ended[missed.id] = (missed, at, begun)
-        self._known, self._listed_at, self._ended = found, begun, ended
-
-    def _ended_at(self, container: Container) -> datetime | None:
-        state = (self._facts(container.id) or {}).get("State", {})
-        return _moment(state["FinishedAt"]) if state.get("Status") == "exited" else None
+        self._known, self._listed_at = found, begun
+        lately = {i: container for i, container in self._lately.items() if i not in found} | found
+        self._lately = dict(list(lately.items())[-max(REMEMBERED, len(found)) :])
 
     def inspect(self, name: str) -> Container | None:
         """A running container by id or name; None if it is gone or has ended."""
         facts = self._facts(name)
-        if facts is None:
-            return None
-        state, config, host = facts["State"], facts["Config"], facts["HostConfig"]
-        if not (state.get("Running") or state.get("Paused") or state.get("Restarting")):
-            return None
-        return Container(
-            id=facts["Id"],
-            name=facts["Name"].lstrip("/"),
-            image=config.get("Image", ""),
-            pid=int(state.get("Pid") or 0),
-            created_at=_moment(facts["Created"]),
-            paused=bool(state.get("Paused")),
-            restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
-            auto_remove=bool(host.get("AutoRemove")),
-            tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
-        )
+        return _container(facts) if facts is not None and _runs(facts) else None
 
     def _facts(self, name: str) -> dict[str, Any] | None:
         from docker.errors import NotFound
@@ -173,6 +187,25 @@ class Engine:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _runs(facts: dict[str, Any]) -> bool:
+    return any(facts["State"].get(state) for state in ("Running", "Paused", "Restarting"))
+
+
+def _container(facts: dict[str, Any]) -> Container:
+    state, config, host = facts["State"], facts["Config"], facts["HostConfig"]
+    return Container(
+        id=facts["Id"],
+        name=facts["Name"].lstrip("/"),
+        image=config.get("Image", ""),
+        pid=int(state.get("Pid") or 0),
+        created_at=_moment(facts["Created"]),
+        paused=bool(state.get("Paused")),
+        restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
+        auto_remove=bool(host.get("AutoRemove")),
+        tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
+    )
 
 
 _TAGS = ("AIRFLOW_CTX_", "DAGSTOP_", "AIRFLOW_TMP_DIR", "AIRFLOW_HOME")

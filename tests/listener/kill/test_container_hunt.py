@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
+
+from docker.errors import NotFound
+from docker.models.containers import Container
 
 from dagstop.kill.container_hunt import LEARN_PAUSE, ContainerHunts, Found, Quest
 from dagstop.kill.quarry import now
@@ -45,44 +51,68 @@ def test_a_flood_of_doorbells_lists_the_containers_some_times_a_second(tmp_path:
 
 
 def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: lab.Engine) -> None:
-    client = docker_engine.client()
-    tags = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t"}
-    started = [
-        client.containers.run(
-            lab.IMAGE,
-            ["sleep", "7602"],
-            detach=True,
-            network_mode="none",
-            environment={**tags, "DAGSTOP_AIRFLOW_HOME": HOME, **more},
-        )
-        for more in ({}, {}, {"AIRFLOW_CTX_DAG_RUN_ID": "another"})
-    ]
     some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
-
-    def found(named: tuple[str, ...] = ()) -> Found:
-        quest = Quest(order(created_at=began, db_now=now()), named=named)
-        some.look([quest], around(), lambda moment: moment)
-        wait_until(lambda: bool(some.results), 20, lambda: "no answer")
-        return some.results.popleft()
-
-    try:
+    with containers(docker_engine, *[["sleep", "7602"]] * 4) as started:
         some.engines[0].learn()
         started[0].kill()  # before the order: it may have ended by itself
         some.engines[0].learn()
         began = now()
         started[1].kill()  # as its task's on_kill does
-        started[2].kill()
-        (end,) = found().ends
-        assert (end.container.id, end.signals, end.noticed) == (
-            started[1].id,
-            [],
-            "ended before it was signalled",
-        )
-        assert end.died_at is not None and began <= end.died_at <= now()
-        assert found(named=(end.container.id[:12],)).ends == []
-        assert some.engines[0].running() == []
+        started[2].remove(force=True)  # or DockerOperator's `auto_remove`
+        ends = found(some, began).ends
+        assert {end.container.id for end in ends} == {started[1].id, started[2].id}
+        for end in ends:
+            assert (end.signals, end.noticed) == ([], "ended before it was signalled")
+            assert end.died_at is not None and began <= end.died_at <= now()
+        assert found(some, began, named=tuple(end.container.id[:12] for end in ends)).ends == []
+        assert [container.id for container in some.engines[0].running()] == [started[3].id]
+        some.engines[0].close()
+        # a listener that never saw them run: what is removed nobody knows any more
+        some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
+        assert [end.container.id for end in found(some, began).ends] == [started[1].id]
+    some.engines[0].close()
+
+
+def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine: lab.Engine) -> None:
+    some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
+    handles = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 7602 & wait; done']
+    with containers(docker_engine, handles, ["sleep", "7602"], ["sleep", "7602"]) as started:
+        some.engines[0].learn()
+        for container in started[:2]:
+            container.update(restart_policy={"Name": "always"})
+        ends = {end.container.id: end for end in found(some, now(), since=time.monotonic() - 60).ends}
+        assert [[name for name, _ in ends[c.id].signals] for c in started[:2]] == [["SIGTERM"], ["SIGKILL"]]
+        for container in started[:2]:
+            container.reload()
+            assert (container.status, container.attrs["RestartCount"]) == ("exited", 0)
+    some.engines[0].close()
+
+
+@contextmanager
+def containers(engine: lab.Engine, *commands: list[str]) -> Iterator[list[Container]]:
+    """One for each command; all but the last are of the run that `found` looks for."""
+    client = engine.client()
+    tags = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_TASK_ID": "t", "DAGSTOP_AIRFLOW_HOME": HOME}
+    started: list[Container] = []
+    try:
+        for number, command in enumerate(commands, 1):
+            run_id = "r" if number < len(commands) else "another"
+            environment = {**tags, "AIRFLOW_CTX_DAG_RUN_ID": run_id}
+            where = {"detach": True, "network_mode": "none", "environment": environment}
+            started.append(client.containers.run(lab.IMAGE, command, **where))
+        yield started
     finally:
         for container in started:
-            container.remove(force=True)
+            with suppress(NotFound):
+                container.remove(force=True)
         client.close()
-        some.engines[0].close()
+
+
+def found(
+    some: ContainerHunts, began: datetime, *, named: tuple[str, ...] = (), since: float = float("inf")
+) -> Found:
+    """What one pass finds for an order of that moment."""
+    quest = Quest(order(created_at=began, db_now=now()), named=named)
+    some.look([quest], around(), lambda moment: moment, since=since)
+    wait_until(lambda: bool(some.results), 20, lambda: "no answer")
+    return some.results.popleft()

@@ -30,16 +30,17 @@ class Cgroups(ProcFS):
 
 
 class Engine:
-    """Remembers what it was told; its container ends at once."""
+    """Remembers what it was told; its container is there when first looked at, and ends then."""
 
-    def __init__(self) -> None:
+    def __init__(self, *there: Container) -> None:
         self.told: list[str] = []
+        self.there = list(there)
 
     def signal(self, container: Container, name: str) -> None:
         self.told.append(name)
 
-    def inspect(self, name: str) -> None:
-        return None
+    def inspect(self, name: str) -> Container | None:
+        return self.there.pop() if self.there else None
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_pid_that_is_not_in_the_containers_cgroup_is_not_its_init(child: subpr
 
 
 def test_then_the_engine_is_told(child: subprocess.Popen[bytes]) -> None:
-    engine = Engine()
+    engine = Engine(container(child.pid))
     verdict = Verdict(Decision.KILL, "")
     end = end_container(engine, container(child.pid), verdict, ProcFS(), grace=0.1)  # type: ignore[arg-type]
     assert engine.told == ["SIGKILL"] and end.died_at is not None
@@ -70,9 +71,18 @@ def test_then_the_engine_is_told(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_an_init_in_the_containers_cgroup_is_signalled_itself(child: subprocess.Popen[bytes]) -> None:
-    engine = Engine()
+    engine = Engine(container(child.pid))
     verdict = Verdict(Decision.KILL, "")
     proc = Cgroups(f"0::/docker/{ID}\n")
     end_container(engine, container(child.pid), verdict, proc, grace=0.1)  # type: ignore[arg-type]
     assert engine.told == [] and child.wait(5) == -9
     assert _init(proc, container(child.pid)) is None and not os.path.exists(f"/proc/{child.pid}")
+
+
+def test_what_is_gone_by_then_is_not_said_to_be_signalled(child: subprocess.Popen[bytes]) -> None:
+    engine = Engine()
+    verdict = Verdict(Decision.KILL, "")
+    proc = Cgroups(f"0::/docker/{ID}\n")
+    end = end_container(engine, container(child.pid), verdict, proc, grace=0.1)  # type: ignore[arg-type]
+    assert (end.signals, end.noticed) == ([], "ended before it was signalled") and end.died_at is not None
+    assert engine.told == [] and child.poll() is None
