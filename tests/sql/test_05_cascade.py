@@ -99,6 +99,34 @@ def test_many_runs_in_one_update(airflow_db: AirflowDatabase, count: int) -> Non
     assert airflow_db.one(dates) == count + 3
 
 
+def test_a_mass_of_runs_is_no_change_of_the_keys_that_it_sets_anew(airflow_db: AirflowDatabase) -> None:
+    count = 1001
+    airflow_db.add_runs(count)
+    for number in (0, count - 1):
+        date = FIRST_DATE + timedelta(hours=number)
+        airflow_db.add_task(f"t{number}", run_id=f"run{number:04}", date=date, hostname="worker")
+    key, generated = "hostname", "unixname"
+    airflow_db.rows(
+        f"alter table task_instance drop column {generated}, add column {generated} text generated always as (task_id) stored;"
+        f"create index of_strangers_1 on task_instance ({key}); create index of_strangers_2 on task_instance ({generated});"
+        "create index of_strangers_3 on task_instance (lower(task_id)); create index of_strangers_4 on task_instance (operator);"
+        "create function noted() returns trigger language plpgsql as"
+        " $$ begin raise exception 'fired for %', tg_argv[0]; end $$;"
+        f"create trigger strange before update of {key} on task_instance for each row execute function noted('{key}')"
+    )
+    said = airflow_db.one("select dagstop.keys_set_anew('public', 'task_instance')")
+    assert f"{key} =" not in said and f"{generated} =" not in said and "state =" not in said
+    assert ", operator = t.operator" in said and (
+        ", dag_id = t.dag_id" in said or ", task_id = t.task_id" in said
+    )
+    whole = "select task_id, to_jsonb(t) - array['state', 'end_date', 'duration', 'updated_at'] from task_instance t order by 1"
+    before = airflow_db.rows(whole)
+    airflow_db.rows("update dag_run set state = 'failed'")
+    assert set(airflow_db.states().values()) == {"failed"}
+    assert airflow_db.rows(whole) == before
+    assert airflow_db.faults() == []
+
+
 @pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)  # no mapped tasks in 1.10
 def test_mapped_tasks_are_all_stopped(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_run()
