@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -154,6 +154,7 @@ class ContainerHunts:
                     result.problem = end.problem or result.problem
                 except EngineUnreachable as exc:
                     result.problem = str(exc)
+            self._ended(quests, found, around, to_db_clock)
             for quest in quests:
                 result = found[id(quest)]
                 if result.problem is None:
@@ -210,34 +211,33 @@ class ContainerHunts:
                     result.spared.append((container, verdict))
                 elif verdict.decision is Decision.KILL:
                     pending.append((result, self._end(engine, quest, container, verdict)))
-        self._ended(engine, quests, found, around, to_db_clock, {c.id for c in containers})
         return pending
 
-    @staticmethod
     def _ended(
-        engine: Engine,
+        self,
         quests: Sequence[Quest],
         found: dict[int, Found],
         around: Surroundings,
         to_db_clock: Callable[[datetime], datetime],
-        besides: Collection[str],
     ) -> None:
-        """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule.
-
-        After the kills, which need not wait for the answer.
-        """
+        """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
+        if any(result.problem for result in found.values()):
+            return  # there will be another pass, and an engine that hangs is not asked again
         moment = now()
         since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
-        ended = Index(engine.ended(since, besides), lambda end: end[0].label)
+        deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
+        ended = Index(deaths, lambda end: end[0].label)
         for quest in quests:
+            result = found[id(quest)]
+            named = (*quest.named, *(end.container.id for end in result.ends))
             for container, at in ended.of(quest.order):
-                if to_db_clock(at) < quest.order.created_at or container.id.startswith(quest.named):
+                if to_db_clock(at) < quest.order.created_at or container.id.startswith(named):
                     continue
                 created = to_db_clock(container.created_at)
                 verdict = judge_container(quest.order, container, None, created, around)
                 if verdict.decision is Decision.KILL:
                     end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
-                    found[id(quest)].ends.append(end)
+                    result.ends.append(end)
 
     def _end(
         self, engine: Engine, quest: Quest, container: Container, verdict: Verdict

@@ -55,14 +55,15 @@ def end_container(
     more, asked until SIGKILL; `let_live` says so then. Raises EngineUnreachable if the engine
     dies before that; afterwards `problem` says so. Either way it is to be tried again.
     """
-    seen = now()
-    fresh = engine.inspect(container.id)
-    if fresh is None:
-        return ContainerEnd(container, verdict, died_at=seen, noticed=NOT_SIGNALLED)
-    container = fresh  # since it was learned it may have got a restart policy, or another init
+    init = _init(proc, container)
+    if init is None:  # gone, started anew since it was learned, or not to be seen from here: the engine knows
+        seen = now()
+        fresh = engine.inspect(container.id)
+        if fresh is None:
+            return ContainerEnd(container, verdict, died_at=seen, noticed=NOT_SIGNALLED)
+        container, init = fresh, _init(proc, fresh)
     end = ContainerEnd(container, verdict)
     start = _start(proc, container)
-    init = _init(proc, container)
     try:
         if container.restart_policy not in {"", "no"}:
             engine.never_restart(container)
@@ -144,9 +145,12 @@ def _wait(
     seconds: float,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Look until the container is dead: at its init every few ms, at the engine every 0.2 s."""
+    """Look until the container is dead: at its init every few ms, at the engine every 0.2 s.
+
+    By a restart policy that it was given since it was learned it starts anew: that is killed at once.
+    """
     until = time.monotonic() + seconds
-    asked = 0.0
+    asked, pid = 0.0, end.container.pid
     while time.monotonic() < until and not enough():
         gone = False
         if start is not None:
@@ -154,8 +158,13 @@ def _wait(
             gone = stat is None or stat.start != start or stat.state in {"Z", "X"}
         if gone or time.monotonic() >= asked + 0.2:
             seen = now()
-            if engine.inspect(end.container.id) is None:
+            found = engine.inspect(end.container.id)
+            if found is None:
                 end.died_at = seen
                 return
+            if found.pid != pid:
+                engine.never_restart(found)
+                _signal(engine, end, signal.SIGKILL, None)
+                start, pid = None, found.pid
             asked = time.monotonic()
         time.sleep(0.002 if start is not None and not gone else 0.02)

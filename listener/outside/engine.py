@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,12 +74,12 @@ class Engine:
                 self._list()
             return list(self._known.values())
 
-    def ended(self, since: datetime, besides: Collection[str]) -> list[tuple[Container, datetime]]:
-        """What ended since then by this host's clock, but for some ids, with the engine's word of when.
+    def ended(self, since: datetime) -> list[tuple[Container, datetime]]:
+        """What ended since then by this host's clock, with the engine's word of when.
 
         Without what is removed by then and was in no listing. Never raises: only reports ask for it.
         """
-        deaths = ((ident, at) for ident, at in self._deaths(since).items() if ident not in besides)
+        deaths = self._deaths(since).items()
         return [(was, at) for ident, at in deaths if (was := self._what_was(ident)) is not None]
 
     def _what_was(self, ident: str) -> Container | None:

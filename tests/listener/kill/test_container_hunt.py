@@ -80,11 +80,15 @@ def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine:
         some.engines[0].learn()
         for container in started[:2]:
             container.update(restart_policy={"Name": "always"})
-        ends = {end.container.id: end for end in found(some, now(), since=time.monotonic() - 60).ends}
-        assert [[name for name, _ in ends[c.id].signals] for c in started[:2]] == [["SIGTERM"], ["SIGKILL"]]
-        for container in started[:2]:
             container.reload()
-            assert (container.status, container.attrs["RestartCount"]) == ("exited", 0)
+        ends = {end.container.id: end for end in found(some, now(), since=time.monotonic() - 60).ends}
+        signals = [[name for name, _ in ends[container.id].signals] for container in started[:2]]
+        assert signals == [["SIGTERM", "SIGKILL"], ["SIGKILL", "SIGKILL"]]
+        for container in started[:2]:
+            began = container.attrs["State"]["StartedAt"]
+            container.reload()
+            assert (container.status, container.attrs["State"]["StartedAt"]) == ("exited", began)
+            assert ends[container.id].died_at is not None
     some.engines[0].close()
 
 

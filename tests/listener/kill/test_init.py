@@ -30,7 +30,7 @@ class Cgroups(ProcFS):
 
 
 class Engine:
-    """Remembers what it was told; its container is there when first looked at, and ends then."""
+    """Remembers what it was told; its container is as `there` says when looked at, and then ends."""
 
     def __init__(self, *there: Container) -> None:
         self.told: list[str] = []
@@ -71,7 +71,7 @@ def test_then_the_engine_is_told(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_an_init_in_the_containers_cgroup_is_signalled_itself(child: subprocess.Popen[bytes]) -> None:
-    engine = Engine(container(child.pid))
+    engine = Engine()
     verdict = Verdict(Decision.KILL, "")
     proc = Cgroups(f"0::/docker/{ID}\n")
     end_container(engine, container(child.pid), verdict, proc, grace=0.1)  # type: ignore[arg-type]
@@ -82,7 +82,6 @@ def test_an_init_in_the_containers_cgroup_is_signalled_itself(child: subprocess.
 def test_what_is_gone_by_then_is_not_said_to_be_signalled(child: subprocess.Popen[bytes]) -> None:
     engine = Engine()
     verdict = Verdict(Decision.KILL, "")
-    proc = Cgroups(f"0::/docker/{ID}\n")
-    end = end_container(engine, container(child.pid), verdict, proc, grace=0.1)  # type: ignore[arg-type]
+    end = end_container(engine, container(child.pid), verdict, ProcFS(), grace=0.1)  # type: ignore[arg-type]
     assert (end.signals, end.noticed) == ([], "ended before it was signalled") and end.died_at is not None
     assert engine.told == [] and child.poll() is None

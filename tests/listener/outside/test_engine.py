@@ -52,5 +52,5 @@ def test_an_engine_that_does_not_say_what_ended_is_no_trouble(status: int | None
         answer.status_code, answer._content = status, text.encode()
     engine = Engine("tcp://127.0.0.1:9")
     engine._client = NoEvents(answer)  # type: ignore[assignment]
-    assert engine.ended(datetime.now(timezone.utc), ()) == []
+    assert engine.ended(datetime.now(timezone.utc)) == []
     assert engine._client is not None  # what others ask meanwhile is not cut off
