@@ -53,7 +53,8 @@ drop trigger if exists dagstop_order on task_instance;
 create trigger dagstop_order
     after update of state on task_instance
     for each row
-    -- no more than this: Postgres reads the text of a condition anew for each statement, and most change to neither
+    -- here and at the fence no more than this: Postgres reads the text of a condition anew for each statement, and
+    -- most change to or from none of these
     when (
         new.state::text = any ('{failed,skipped,removed}'::text[])
         and pg_catalog.current_setting('dagstop.cascading', true) is distinct from 'on'::text
@@ -73,6 +74,6 @@ drop trigger if exists dagstop_fence on task_instance;
 create trigger dagstop_fence
     after update of state on task_instance
     for each row
-    when (old.state::text = any ('{failed,skipped,removed}'::text[]) and old.state::text is distinct from new.state::text)
+    when (old.state::text = any ('{failed,skipped,removed}'::text[]))
     execute function dagstop.fence();
 comment on trigger dagstop_fence on task_instance is 'Keeps a stopped task instance in the state that stopped it while its order is open. [dagstop {checksum}]';

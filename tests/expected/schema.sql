@@ -824,12 +824,17 @@ CREATE FUNCTION dagstop.fence() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    ti jsonb := to_jsonb(old);
-    index integer := coalesce((ti ->> 'map_index')::integer, -1);
+    ti jsonb;
+    index integer;
     orders bigint[];
     fencing bigint;
     done boolean;
 begin
+    if old.state = new.state then
+        return null;
+    end if;
+    ti := to_jsonb(old);
+    index := coalesce((ti ->> 'map_index')::integer, -1);
     -- one that ordered a stop by another state says nothing of this one
     orders := array(
         select o.id from dagstop.stop_order o
