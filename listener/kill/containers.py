@@ -66,7 +66,7 @@ def end_container(
     start = _start(proc, container)
     try:
         if container.restart_policy not in {"", "no"}:
-            engine.never_restart(container)
+            _never_restart(engine, container)
         masks = proc.signal_masks(container.pid) if start is not None else None
         polite = masks is None or masks.handles_sigterm
         if polite:
@@ -118,6 +118,12 @@ def _signal(engine: Engine, end: ContainerEnd, number: signal.Signals, init: int
     end.signals.append((number.name, now()))
 
 
+def _never_restart(engine: Engine, container: Container) -> None:
+    """One that is just ending by itself cannot be told so: what the engine starts anew is seen and killed."""
+    with suppress(ContainerRefused):
+        engine.never_restart(container)
+
+
 def _thaw(engine: Engine, container: Container) -> None:
     """On cgroup v1 a frozen process dies only once thawed; some engines thaw it with the kill."""
     seen = engine.inspect(container.id) if container.paused else None
@@ -161,10 +167,12 @@ def _wait(
             found = engine.inspect(end.container.id)
             if found is None:
                 end.died_at = seen
+                if pid != end.container.pid:
+                    _never_restart(engine, end.container)
                 return
             if found.pid != pid:
-                engine.never_restart(found)
-                _signal(engine, end, signal.SIGKILL, None)
+                with suppress(ContainerRefused):  # it is between two lives: the next look tells
+                    _signal(engine, end, signal.SIGKILL, None)  # by the engine, which ends its restarts too
                 start, pid = None, found.pid
             asked = time.monotonic()
         time.sleep(0.002 if start is not None and not gone else 0.02)

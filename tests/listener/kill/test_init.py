@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from dagstop.evidence.containers import Container
 from dagstop.kill.containers import _init, end_container
 from dagstop.model import Decision, Verdict
+from dagstop.outside.engine import ContainerRefused
 from dagstop.outside.procfs import ProcFS
 
 ID = "f" * 64
@@ -85,3 +87,24 @@ def test_what_is_gone_by_then_is_not_said_to_be_signalled(child: subprocess.Pope
     end = end_container(engine, container(child.pid), verdict, ProcFS(), grace=0.1)  # type: ignore[arg-type]
     assert (end.signals, end.noticed) == ([], "ended before it was signalled") and end.died_at is not None
     assert engine.told == [] and child.poll() is None
+
+
+class Ending(Engine):
+    """Its container has just ended, and is about to be started anew: the engine refuses what changes it."""
+
+    def never_restart(self, container: Container) -> None:
+        raise ContainerRefused("cannot update a stopped container")
+
+    def signal(self, container: Container, name: str) -> None:
+        super().signal(container, name)
+        raise ContainerRefused("no such task")
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+def test_what_is_between_two_lives_is_seen_dead(child: subprocess.Popen[bytes], policy: str) -> None:
+    engine = Ending(replace(container(0), restart_policy=policy))  # what is inspected once it got the signal
+    proc = Cgroups(f"0::/docker/{ID}\n")
+    learned = replace(container(child.pid), restart_policy=policy)
+    end = end_container(engine, learned, Verdict(Decision.KILL, ""), proc, grace=0.1)  # type: ignore[arg-type]
+    assert (end.refused, engine.told) == (None, ["SIGKILL"]) and end.died_at is not None
+    assert child.wait(5) == -9
