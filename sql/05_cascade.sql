@@ -7,12 +7,12 @@
 -- waits for a lock, but tries for a second and leaves the rest to the next heartbeat: Airflow's web
 -- interface locks task instances before their run; the deadlock with us could be its end.
 
-create or replace function dagstop.keys_set_anew(schema_name text, table_name text) returns text
+create or replace function dagstop.keys_set_anew(schema_name text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+    asked constant oid := to_regclass(format('%I.task_instance', schema_name))::oid;
 begin
     return (
         select coalesce(string_agg(distinct format(', %1$I = t.%1$I', a.attname), ''), '')
@@ -29,7 +29,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.keys_set_anew(text, text) is 'For a mass of rows: a column of each index that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them: an eighth of the update, a third where the rows had changed before. The price: such an index may grow by a third until it is vacuumed.';
+comment on function dagstop.keys_set_anew(text) is 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
 
 create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean)
 returns void
@@ -100,7 +100,7 @@ begin
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key,
-        case when lock_first then '' else dagstop.keys_set_anew(schema_name, 'task_instance') end
+        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end
     ) using ids, dags, runs, dates, final, clock_timestamp();
 
     update dagstop.stop_order o

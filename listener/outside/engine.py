@@ -83,7 +83,7 @@ class Engine:
         return [(was, at) for ident, at in deaths if (was := self._what_was(ident)) is not None]
 
     def _what_was(self, ident: str) -> Container | None:
-        """A container that has ended; None if nobody knows, or if it runs again."""
+        """A container that ended, as a listing had it or as the engine has it still; None if neither does."""
         from docker.errors import APIError
 
         if ident in self._lately:

@@ -484,7 +484,7 @@ begin
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key,
-        case when lock_first then '' else dagstop.keys_set_anew(schema_name, 'task_instance') end
+        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end
     ) using ids, dags, runs, dates, final, clock_timestamp();
 
     update dagstop.stop_order o
@@ -1091,15 +1091,15 @@ COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS '
 
 
 --
--- Name: keys_set_anew(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: keys_set_anew(text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.keys_set_anew(schema_name text, table_name text) RETURNS text
+CREATE FUNCTION dagstop.keys_set_anew(schema_name text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+    asked constant oid := to_regclass(format('%I.task_instance', schema_name))::oid;
 begin
     return (
         select coalesce(string_agg(distinct format(', %1$I = t.%1$I', a.attname), ''), '')
@@ -1119,10 +1119,10 @@ $_$;
 
 
 --
--- Name: FUNCTION keys_set_anew(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION keys_set_anew(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text, table_name text) IS 'For a mass of rows: a column of each index that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them: an eighth of the update, a third where the rows had changed before. The price: such an index may grow by a third until it is vacuumed.';
+COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
 
 
 --
@@ -3504,10 +3504,10 @@ REVOKE ALL ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) F
 
 
 --
--- Name: FUNCTION keys_set_anew(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION keys_set_anew(schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.keys_set_anew(schema_name text, table_name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.keys_set_anew(schema_name text) FROM PUBLIC;
 
 
 --

@@ -114,7 +114,7 @@ def test_a_mass_of_runs_is_no_change_of_the_keys_that_it_sets_anew(airflow_db: A
         " $$ begin raise exception 'fired for %', tg_argv[0]; end $$;"
         f"create trigger strange before update of {key} on task_instance for each row execute function noted('{key}')"
     )
-    said = airflow_db.one("select dagstop.keys_set_anew('public', 'task_instance')")
+    said = airflow_db.one("select dagstop.keys_set_anew('public')")
     assert f"{key} =" not in said and f"{generated} =" not in said and "state =" not in said
     assert ", operator = t.operator" in said and (
         ", dag_id = t.dag_id" in said or ", task_id = t.task_id" in said
