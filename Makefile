@@ -4,7 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests and the demo run in a pid namespace of their own: the killer sees only what they started.
 ALONE := $(BIN)/python -m dagstop.lab.namespace
-SOURCES := pyproject.toml $(shell find listener sql migrations -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test e2e bench chaos matrix lint format docs release-dump clean
@@ -46,11 +45,9 @@ release-dump: $(VENV)/.installed ## Keep what this release leaves in a database,
 	$(ALONE) $(BIN)/python -m tests.releases
 
 clean: ## Remove what the other targets made here
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist listener/*.egg-info .mypy_cache .ruff_cache .hypothesis
 
-# editable_mode=strict: mypy sees the folders under their package names; again after each new file
-$(VENV)/.installed: $(SOURCES)
+$(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[dev]' --config-settings editable_mode=strict
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

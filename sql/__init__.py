@@ -9,30 +9,18 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-LOCK_FILE = "00_lock"
-INSTALL_FILES = (
-    LOCK_FILE,
-    "00_note_grants",
-    "01_schema",
-    "02_tables",
-    "03_common",
-    "03_settings",
-    "04_orders",
-    "04_orders_deleted",
-    "05_cascade",
-    "06_fence",
-    "07_notify",
-    "08_orders_read",
-    "09_audit",
-    "09_reports",
-    "10_health",
-    "11_triggers",
-    "11_present_rows",
-    "12_grants",
+_FOLDER = files(__name__)
+INSTALL_FILES = tuple(
+    sorted(
+        file.name.removesuffix(".sql")
+        for file in _FOLDER.iterdir()
+        if re.fullmatch(r"[0-8][0-9]_[a-z_]+[.]sql", file.name)
+    )
 )
-TRIGGERS_FILE = "11_triggers"
-BOUND_FILES = (TRIGGERS_FILE, "11_present_rows")
-"""What names Airflow's tables: made anew where they moved."""
+"""What an install runs: the numbered files below 90, in the order of the folder."""
+LOCK_FILE, TRIGGERS_FILE = "01_lock", "16_triggers"
+BOUND_FILES = (TRIGGERS_FILE, "17_present_rows")
+"""What names Airflow's tables: made again where they moved."""
 UNINSTALL_FILES = (LOCK_FILE, "90_uninstall")
 DROP_SCHEMA_FILE = "91_drop_schema"
 REVISION_FILE = "92_revision"
@@ -47,7 +35,7 @@ _OBJECT = re.compile(
 @cache
 def read(name: str) -> str:
     """The text of `<name>.sql`. Raises FileNotFoundError if there is none."""
-    return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
+    return (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def checksum(name: str) -> str:

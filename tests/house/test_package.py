@@ -20,7 +20,8 @@ from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"listener": "dagstop", "sql": "dagstop/sql", "migrations": "dagstop/migrations"}
+# the folders at the top, and what they are in the package: sql and migrations are linked into it
+PACKAGES = {"listener/dagstop": "dagstop", "sql": "dagstop/sql", "migrations": "dagstop/migrations"}
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AIRFLOW", "DAGSTOP_"))}
 ENVIRONMENT["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
 
@@ -46,8 +47,10 @@ def without_index(error: BaseException) -> bool:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was made of the sdist."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for folder in PACKAGES:  # a copy: a build writes beside its source, and takes in what an earlier one left
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    # a copy: a build writes beside its source, and takes in what an earlier one left
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("listener", "sql", "migrations"):
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     try:
@@ -72,17 +75,18 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_of_the_source_is_in_both(built: Path) -> None:
     sources = {
-        path.relative_to(ROOT)
-        for folder in PACKAGES
+        Path(package) / path.relative_to(ROOT / folder)
+        for folder, package in PACKAGES.items()
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     in_wheel = {Path(name) for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert in_wheel == {Path(PACKAGES[p.parts[0]], *p.parts[1:]) for p in sources}
+    assert in_wheel == sources
     with tarfile.open(sdist) as archive:
         in_sdist = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
-    assert sources | {Path("LICENSE"), Path("README.md"), Path("pyproject.toml")} <= in_sdist
+    in_package = {Path("listener") / path for path in sources}
+    assert in_package | {Path("LICENSE"), Path("README.md"), Path("pyproject.toml")} <= in_sdist
 
 
 @one_server

@@ -93,8 +93,8 @@ def test_a_grant_survives_that_the_function_is_dropped(airflow_db: AirflowDataba
         airflow_db.url,
         f"do $$ begin create role {AUDITOR} login; exception when duplicate_object then null; end $$;"
         f" grant execute on function {READ_ORDERS} to {AUDITOR} with grant option; begin;"
-        f" {sql.script('00_note_grants')} drop function {READ_ORDERS};"
-        + "".join(sql.script(name) for name in sql.INSTALL_FILES if name > "01")
+        f" {sql.script('02_note_grants')} drop function {READ_ORDERS};"
+        + "".join(sql.script(name) for name in sql.INSTALL_FILES if name > "02_note_grants")
         + "commit;",
     )
     assert airflow_db.one(

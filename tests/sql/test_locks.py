@@ -17,7 +17,7 @@ import pytest
 
 from dagstop.install import install, uninstall
 from dagstop.lab.postgres import binaries
-from tests.sql.test_09_reports import BEAT
+from tests.sql.test_14_reports import BEAT
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.watch import wait_until
 

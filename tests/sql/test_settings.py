@@ -1,4 +1,4 @@
-"""03_settings.sql: what a setting may say, and orders that are not to be carried out."""
+"""06_settings.sql: what a setting may say, and orders that are not to be carried out."""
 
 from __future__ import annotations
 

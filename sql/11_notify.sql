@@ -1,4 +1,4 @@
--- Fired by: the functions of 04_orders.sql and 05_cascade.sql, once orders were written.
+-- Fired by: the functions of 07_orders.sql and 09_cascade.sql, once orders were written.
 -- Changes: NOTIFY on the channel dagstop with an empty payload; Postgres folds the equal ones of a
 -- transaction into one, delivered at its commit.
 -- Leaves alone: everything else. The row is the truth: a lost notification costs time, never an order.

@@ -4,7 +4,7 @@
 -- Leaves alone: columns, types, rows and every other trigger. The triggers name no column but
 -- state: Postgres would refuse to alter or drop a column that a trigger names, and so would
 -- break Airflow's own migrations. Conditions stand in WHEN, so other updates cost nothing; they
--- compare text with text, or an operator made by a stranger would be preferred (see 00_lock.sql).
+-- compare text with text, or an operator made by a stranger would be preferred (see 01_lock.sql).
 
 do $$
 begin

@@ -1,4 +1,4 @@
-"""05_cascade.sql: a failed run takes its unfinished task instances with it."""
+"""09_cascade.sql: a failed run takes its unfinished task instances with it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 -- later files, for what a setting says of a DAG.
 -- Changes: nothing. A value that its setting cannot have is refused.
 -- Leaves alone: rows that were there before, whatever they say (every reader falls back on its default),
--- and names that this release does not know. listener/settings.py has the same list for `dagstop config`.
+-- and names that this release does not know. listener/dagstop/settings.py has the same list for `dagstop config`.
 
 create or replace function dagstop.check_setting() returns trigger
 language plpgsql

@@ -1,4 +1,4 @@
-"""07_notify.sql: one doorbell per transaction."""
+"""11_notify.sql: one doorbell per transaction."""
 
 from __future__ import annotations
 

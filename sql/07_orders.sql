@@ -1,5 +1,5 @@
 -- Fired by: the triggers dagstop_order on dag_run, for each row that turned failed, and on task_instance, for each
--- row that was set to failed or to what setting also_stop_on may name (11_triggers.sql); 04_orders_deleted.sql has
+-- row that was set to failed or to what setting also_stop_on may name (16_triggers.sql); 08_orders_deleted.sql has
 -- what is deleted.
 -- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
 -- Leaves alone: the row that turned failed, but for its end before Airflow 3, where Airflow would have

@@ -1,4 +1,4 @@
-"""10_health.sql: is every trigger in place?"""
+"""15_health.sql: is every trigger in place?"""
 
 from __future__ import annotations
 

@@ -171,7 +171,6 @@ def _script(names: Iterable[str]) -> str:
 
 def _config(connection: Connection | None) -> Config:
     config = Config()
-    # the path, not "dagstop:migrations": the folder has another name in an editable install
     location = str(files("dagstop.migrations")).replace("%", "%%")
     config.set_main_option("script_location", location)
     config.set_main_option("path_separator", "os")

@@ -1,4 +1,4 @@
-"""01_schema.sql: what belongs to dagstop, and who may touch it."""
+"""03_schema.sql: what belongs to dagstop, and who may touch it."""
 
 from __future__ import annotations
 

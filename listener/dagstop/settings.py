@@ -1,6 +1,6 @@
 """Every setting that an operator may change, in one place: of the database, and of a listener.
 
-`dagstop config` shows them; the database refuses what `check` refuses (sql/03_settings.sql).
+`dagstop config` shows them; the database refuses what `check` refuses (sql/06_settings.sql).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 -- Fired by: `dagstop install`, when it brings the schema to a release, or its `--sql` script.
 -- Changes: nothing. Notes, for this transaction, what a DBA (or an earlier install) has granted on
--- dagstop's functions, tables and views to which roles; 12_grants.sql grants it again.
+-- dagstop's functions, tables and views to which roles; 18_grants.sql grants it again.
 -- Leaves alone: the grants themselves. A function that comes back with other columns is dropped
 -- first, and its grants would go with it.
 

@@ -2,7 +2,7 @@
 -- the orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
 -- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
 -- writes dagstop.stop_target, marks the orders cascaded.
--- Leaves alone: everything of orders that are not to be carried out (03_settings.sql); finished task instances, though those that ended within the last 10 minutes are
+-- Leaves alone: everything of orders that are not to be carried out (06_settings.sql); finished task instances, though those that ended within the last 10 minutes are
 -- recorded as targets, since their process may still live. On a fault the statement goes on. It never
 -- waits for a lock, but tries for a second and leaves the rest to the next heartbeat: Airflow's web
 -- interface locks task instances before their run; the deadlock with us could be its end.

@@ -1,4 +1,4 @@
-"""04_orders_deleted.sql: what orders a stop besides failed, if the setting also_stop_on says so."""
+"""08_orders_deleted.sql: what orders a stop besides failed, if the setting also_stop_on says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""04_orders.sql: an order for every way of turning failed."""
+"""07_orders.sql: an order for every way of turning failed."""
 
 from __future__ import annotations
 
