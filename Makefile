@@ -1,4 +1,4 @@
-# Needs Python 3.10 or newer, make and git; everything else it fetches itself.
+# Needs Python 3.10 or newer, make and git; everything else it fetches itself (as root on Debian, see tests/setup).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,27 +6,35 @@ BIN := $(VENV)/bin
 ALONE := $(BIN)/python -m dagstop.lab.namespace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench chaos matrix lint format docs release-dump clean
+# a target sets up what it needs before it begins
+.NOTPARALLEL:
+.PHONY: help setup setup-demo demo test e2e bench chaos matrix lint format docs release-dump clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
+setup: ## Install what the tests need of Debian, as root; else say how
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/setup
+
+setup-demo:
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/setup demo
+
+demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
 	$(ALONE) $(BIN)/dagstop demo
 
-test: lint ## All tests but those on real Airflows
+test: setup lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
 
-e2e: $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
+e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
 
-bench: $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
+bench: setup $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(VENV)/.installed ## What happens when things break; as root (ARGS="--small Docker" for a part)
+chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS="--small Docker" for a part)
 	$(ALONE) unshare --net $(BIN)/python -m tests.chaos $(ARGS)
 
-matrix: $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
+matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint and types
@@ -48,6 +56,7 @@ clean: ## Remove what the other targets made here
 	rm -rf $(VENV) build dist listener/*.egg-info .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/setup python
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

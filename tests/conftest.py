@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -13,6 +15,7 @@ from dagstop.lab.docker_engine import Engine, EngineError
 from dagstop.lab.postgres import Server, binaries, rows
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
 
+SETUP = Path(__file__).parent / "setup"
 _servers: dict[str, Server] = {}
 GEN_RANDOM_UUID = """
     create function pg_catalog.gen_random_uuid() returns uuid language sql volatile
@@ -82,3 +85,10 @@ def missing(what: Exception) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"CI skips nothing: {what}")
     pytest.skip(str(what))
+
+
+def require_packages(*names: str) -> None:
+    """`missing` if one of these Debian packages, of those that tests/setup lists, is not there."""
+    lacking = subprocess.run([SETUP, "--lacking"], capture_output=True, text=True, check=True).stdout.split()
+    if wanted := [name for name in names if name in lacking]:
+        missing(RuntimeError(f"apt-get install {' '.join(wanted)}"))

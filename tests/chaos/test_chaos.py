@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 
-from tests.conftest import missing
+from tests.conftest import missing, require_packages
 
 
 def test_nothing_is_lost_nobody_hurt_and_no_report_untrue() -> None:
     if os.geteuid() != 0:
         missing(RuntimeError("only root can fill disks and drop packets"))
+    require_packages("docker.io", "busybox-static", "iptables", "faketime")
     words = ["unshare", "--net", sys.executable, "-m", "tests.chaos", "--small"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

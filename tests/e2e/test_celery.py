@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from dagstop.install import install
 from dagstop.lab import airflows, environment, proc
 from dagstop.lab.postgres import Server, binaries, free_port, rows
+from tests.conftest import require_packages
 from tests.support.hosts import ADDRESS, HOME, NETWORK, Host, Switch
 from tests.support.listener import query
 from tests.support.watch import hold, wait_until
@@ -90,7 +90,7 @@ ALL = {"6081", "6091", "6082", "6092"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    assert shutil.which("redis-server"), "apt-get install redis-server"
+    require_packages("redis-server", "iproute2")
     venv, logs = airflows.build(VERSION), tmp_path_factory.mktemp("celery")
     port = free_port()
     with Switch() as switch:
