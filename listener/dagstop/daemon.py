@@ -40,6 +40,7 @@ class Daemon:
     def __init__(self, config: ListenerConfig, proc: ProcFS | None = None) -> None:
         self.config = config
         self._proc = proc or ProcFS()
+        self._proc.must_be_ours()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
         self._rung = False  # the doorbell rang: orders are being read

@@ -33,11 +33,26 @@ class FakeProc(ProcFS):
     """Processes are files under `root`; `now` is the clock, in ticks since boot."""
 
     def __init__(self, root: Path) -> None:
+        self.refused: dict[
+            tuple[int, str], int
+        ] = {}  # (pid, file) -> errno: the tests may be root, who reads all
         super().__init__(str(root))
         self.folder = root
         self.now = 1000
         self.add(1, ppid=0, argv=("/sbin/init",), start=1, uid=0)
         self.add(LISTENER, ppid=1, argv=("/opt/dagstop/bin/python", "dagstop", "listen"), start=2, uid=0)
+
+    def _bytes(self, pid: int, name: str) -> bytes:
+        self._refuse(pid, name)
+        return super()._bytes(pid, name)
+
+    def _link(self, pid: int, name: str) -> str:
+        self._refuse(pid, name)
+        return super()._link(pid, name)
+
+    def _refuse(self, pid: int, name: str) -> None:
+        if number := self.refused.get((pid, name)):
+            raise OSError(number, os.strerror(number), f"{self.root}/{pid}/{name}")
 
     def now_ticks(self) -> int:
         return self.now

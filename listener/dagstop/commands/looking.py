@@ -19,6 +19,7 @@ from dagstop.outside.procfs import ProcFS
 
 def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS) -> Watch:
     """The host as the listener sees it, with what its listener remembers where we may read that."""
+    proc.must_be_ours()
     known = uids(task_users)
     watch = Watch(proc, trusted_uids=lambda: trusted_uids(homes, known), own_pid=os.getpid())
     with suppress(OSError):

@@ -10,6 +10,8 @@ from dagstop.evidence.match import asks_to_be_spared
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
+WORDS = ("cmdline", "environ")
+"""The files of a process that say what it is; where one could not be read, the watch notes it."""
 _NEVER = (Role.SERVICE, Role.TEST)  # a tuple: compared by identity, where a set would hash enums
 
 
@@ -72,7 +74,7 @@ class Labelling:
         process.label = self._with_surroundings(label, parent)
         by_itself = source is None or (own is not None and own.names_a_run())
         self._stand(process, source, by_itself=by_itself)
-        self._find_contrary(process, parent, descends=source is not None)
+        self._find_contrary(process, parent, source)
 
     def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:
         """Where a labelled process stands: near a runner or not, trusted or not."""
@@ -93,6 +95,10 @@ class Labelling:
             process.trusted = process.trusted or process.uid in self._trusted_uids()
 
     def parent(self, process: Process) -> Process | None:
+        if process.ppid > 2 and process.ppid not in self._processes:
+            # it died since, and somebody adopted the process; or /proc does not show it to us
+            stat = self._proc.stat(process.pid)
+            process.ppid = stat.ppid if stat is not None else process.ppid
         parent = self._processes.get(process.ppid)
         # a parent that started later is a reused pid
         if parent is None or parent.identity.start > process.identity.start or parent.pid <= 2:
@@ -109,7 +115,8 @@ class Labelling:
         if process.title is not None:
             return None, ""  # a runner that a task started is of its own task, not of that one
         for circles, number in self._circles_of(process):
-            if (leader := circles.leader_of(process, number)) is not None:
+            leader = circles.leader_of(process, number)
+            if leader is not None and leader is not process:
                 return leader, f"{circles.word} {number}"
         return None, ""
 
@@ -125,30 +132,44 @@ class Labelling:
             parent = self.parent(parent)
         return label
 
-    def _find_contrary(self, process: Process, parent: Process | None, *, descends: bool) -> None:
+    def _find_contrary(self, process: Process, parent: Process | None, source: Process | None) -> None:
         """What spares a process although it carries a label."""
         if process.role in _NEVER:
             process.contrary = f"it is a {process.role.value} and never killed"
             return
-        namespace = self._proc.pid_namespace(process.pid)
-        if namespace is not None and namespace != self._namespace and not descends:
-            process.contrary = "it lives in another pid namespace"
-            return
-        if process.role in (Role.RUNNER, Role.SUPERVISOR):
-            if parent is not None and parent.role is Role.TEST:
-                process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
-            return
+        process.unread = {name: why for name, why in process.unread.items() if name in WORDS}
+        if source is not None:
+            process.unread |= {name: why for name, why in source.unread.items() if name != "environ"}
+        else:
+            namespace, why = self._proc.pid_namespace(process.pid)
+            if namespace is None:
+                process.unread["ns/pid"] = why
+            elif namespace != self._namespace:
+                process.contrary = "it lives in another pid namespace"
+        if process.contrary is None:
+            self._look_above(process, parent, descends=source is not None)
+
+    def _look_above(self, process: Process, parent: Process | None, *, descends: bool) -> None:
+        """Whether it runs under something that is not the task: a test by hand, a shell of somebody's."""
+        runs = process.role in (Role.RUNNER, Role.SUPERVISOR)
+        child = process
         for _ in range(64):
-            if parent is None or parent.role in (Role.RUNNER, Role.SUPERVISOR):
+            if parent is None:
+                if not runs and not descends and child.ppid > 2 and child.ppid not in self._processes:
+                    process.unread["parent"] = (
+                        f"what it runs under is not known: {self._proc.hidden(child.ppid)}"
+                    )
                 return
             if parent.role is Role.TEST:
                 process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
-                return
-            if parent.role is Role.SERVICE:
+            elif "cmdline" in parent.unread:
+                process.unread["parent"] = f"what it runs under is not known: {parent.unread['cmdline']}"
+            elif parent.role is Role.SERVICE and not runs:
                 if not is_init(parent.argv) and "remembered" not in process.evidence:
                     process.contrary = f"it runs under {parent.argv[0][:40]!r}, pid {parent.pid}"
+            if runs or parent.role is not Role.OTHER or "cmdline" in parent.unread:
                 return
-            parent = self.parent(parent)
+            child, parent = parent, self.parent(parent)
 
     def remember_circles(self, labelled: list[Process]) -> None:
         """Keep the sessions and groups that labelled processes lead, as long as a member lives."""

@@ -66,7 +66,9 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
         return f"it is a {process.role.value} and never killed"
     if asks_to_be_spared(process):
         return f"it asks to be spared: {SPARE}=1"
-    return process.contrary
+    # whose it is rests on all of them; its environment alone others may stand in for
+    unread = next((why for name, why in process.unread.items() if name != "environ"), None)
+    return process.contrary or unread
 
 
 def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -> str | None:
@@ -75,17 +77,26 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     assert label is not None
     if label.airflow_home is not None and not around.is_home(label.airflow_home):
         return f"its AIRFLOW_HOME is {label.airflow_home}"
-    if label.database is not None and around.databases and label.database not in around.databases:
+    if label.database is not None and label.database not in around.databases:
         return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if not process.trusted:
-        return f"it runs as uid {process.uid}, which runs no Airflow of ours"
+        uid = (
+            f"uid {process.uid}"
+            if process.uid != -1
+            else f"a user that /proc/{process.pid}/status does not show"
+        )
+        return f"it runs as {uid}, which runs no Airflow of ours"
     if label.airflow_home is not None or _uuid_recorded(order, label) or _pid_recorded(order, process):
         return None
+    if "environ" in process.unread:
+        return process.unread["environ"]
     # a title is all that is left of a runner's identity: setproctitle overwrites its environment
     if process.role is Role.RUNNER and not _job_recorded(order, label):
         return "nothing but its title ties it to this Airflow"
     if around.foreign_homes:
         return "it does not say which of the Airflows on this host it is of"
+    if around.unread:
+        return f"it does not say of which Airflow it is, and another one may be here: {around.unread}"
     return None
 
 

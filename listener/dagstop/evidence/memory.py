@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dagstop.evidence.airflow_names import parse_date
+from dagstop.evidence.match import asks_to_be_spared
 from dagstop.logs import event, log
 from dagstop.model import Identity, Label, Process, Role
 
@@ -29,6 +30,8 @@ def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
         if process.label is not None
         and process.trusted
         and process.contrary is None
+        and process.unread.keys() <= {"environ"}
+        and not asks_to_be_spared(process)  # what it gave up of its environment nobody could read again
         and process.role in {Role.RUNNER, Role.OTHER}
     ]
     draft = directory / f".{_NAME}.{os.getpid()}"

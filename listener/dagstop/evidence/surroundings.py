@@ -26,6 +26,7 @@ class Surroundings:
     databases: frozenset[str]  # `database_key` of each spelling of the metadata database
     untouchable: frozenset[int]  # pids: 1, 2, the listener, its ancestors
     foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
+    unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
 
     def is_home(self, path: str) -> bool:
         return os.path.normpath(path) in self.homes or os.path.realpath(path) in self.homes
@@ -36,6 +37,7 @@ def survey(
 ) -> Surroundings:
     """Look around: `homes` and `urls` are ours, the processes show whether others are here too."""
     ours = all_homes(homes)
+    processes = list(processes)
     shown = {p.environ["AIRFLOW_HOME"] for p in processes if "AIRFLOW_HOME" in p.environ}
     keys = {key for url in urls if (key := database_key(url)) is not None}
     return Surroundings(
@@ -43,7 +45,13 @@ def survey(
         databases=frozenset(keys),
         untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
         foreign_homes=frozenset(path for path in shown if ours.isdisjoint(all_homes([path]))),
+        unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
     )
+
+
+def _home_unread(process: Process) -> bool:
+    known = process.label is not None and process.label.airflow_home is not None
+    return "environ" in process.unread and not known
 
 
 def all_homes(homes: Sequence[str]) -> frozenset[str]:

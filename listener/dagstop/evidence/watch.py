@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dagstop.evidence.airflow_names import read_command
 from dagstop.evidence.index import Index
-from dagstop.evidence.labelling import Labelling
+from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.outside.procfs import ProcFS, Stat, parse_stat
 
@@ -24,10 +24,13 @@ def _unsettled(process: Process) -> bool:
 
     processes, which fork and set their title later, 3.x's executor workers again for each task.
     """
-    if process.reads < _SETTLED_READS:
+    if process.reads < _SETTLED_READS or (process.unread and process.label is not None):
         return True
-    words = process.argv[:2]
-    return process.role is not Role.RUNNER and any("airflow" in w or "celery" in w for w in words)
+    return process.role is not Role.RUNNER and _of_some_airflow(process)
+
+
+def _of_some_airflow(process: Process) -> bool:
+    return any("airflow" in word or "celery" in word for word in process.argv[:2])
 
 
 class _Views(NamedTuple):
@@ -53,7 +56,7 @@ class Watch:
         self.processes: dict[int, Process] = {}
         self._restless: set[int] = set()  # pids whose words may still change
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
-        self._labelling = Labelling(proc, self.processes, trusted_uids, proc.pid_namespace(own_pid))
+        self._labelling = Labelling(proc, self.processes, trusted_uids, proc.pid_namespace(own_pid)[0])
         self._listed: list[int] = []  # what the last tick found in /proc
         self._derived: _Views | None = None  # made when asked for; None once a process came, went or changed
         self.changed = False  # labels differ from those last saved
@@ -86,13 +89,17 @@ class Watch:
         return self._views().by_name
 
     def at_homes(self) -> list[Process]:
-        """Those that show an AIRFLOW_HOME."""
+        """Those that show an AIRFLOW_HOME, or may have one that cannot be read."""
         return self._views().at_homes
 
     def _views(self) -> _Views:
         if self._derived is None:
             labelled = [p for p in self.processes.values() if p.label is not None]
-            at_homes = [p for p in self.processes.values() if "AIRFLOW_HOME" in p.environ]
+            at_homes = [
+                p
+                for p in self.processes.values()
+                if "AIRFLOW_HOME" in p.environ or ("environ" in p.unread and _of_some_airflow(p))
+            ]
             self._derived = _Views(labelled, Index(labelled, lambda process: process.label), at_homes)
         return self._derived
 
@@ -143,7 +150,9 @@ class Watch:
         self._labelling.remember_circles(self.labelled())
 
     def _new(self, pid: int, stat: Stat) -> Process:
-        argv = self._proc.argv(pid)
+        argv, environ = self._proc.argv(pid), self._proc.environ(pid)
+        unread = self._refused(pid, argv, environ)
+        argv, environ = argv or (), environ or {}
         named = read_command(argv)
         identity = Identity(pid, stat.start)
         process = Process(
@@ -154,23 +163,38 @@ class Watch:
             state=stat.state,
             uid=-1,
             argv=argv,
-            environ=self._proc.environ(pid),
+            environ=environ,
             role=named.role,
             title=named.label,
+            unread=unread,
         )
         label = self._restored.pop(identity, None)
         if label is not None and process.role in (Role.RUNNER, Role.OTHER):
             process.label, process.evidence, process.trusted = label, ("remembered",), True
         return process
 
+    def _refused(self, pid: int, argv: object, environ: object) -> dict[str, str]:
+        """Which of a process's words could not be read, and why."""
+        return {
+            name: why
+            for name, found in (("cmdline", argv), ("environ", environ))
+            if found is None and (why := self._proc.refusal(pid, name)) is not None
+        }
+
     def _reread(self, process: Process) -> None:
         """Look again at a process that may have exec'd; what it was known as stays known."""
         argv = self._proc.argv(process.pid)
-        if not argv or (argv == process.argv and process.reads > _SETTLED_READS):
+        settled = process.reads > _SETTLED_READS and not process.unread
+        if argv == () or (argv == process.argv and settled):
             return  # ending, or amid an exec; or one of Airflow's own, unchanged
         process.reads += 1
+        found = self._proc.environ(process.pid)
+        refused = self._refused(process.pid, argv, found)
+        if process.unread or refused:
+            kept = {name: why for name, why in process.unread.items() if name not in WORDS}
+            process.unread, self._derived = kept | refused, None
         # the exec may begin between the two reads: then none is there for a moment
-        environ = self._proc.environ(process.pid) or process.environ
+        argv, environ = argv or process.argv, found or process.environ
         if argv != process.argv or environ != process.environ:
             named = read_command(argv)
             process.argv, process.environ, self._derived = argv, environ, None

@@ -137,7 +137,7 @@ def _start(proc: ProcFS, container: Container) -> int | None:
     stat = proc.stat(container.pid) if container.pid else None
     if stat is None:
         return None
-    tags = proc.environ(container.pid)
+    tags = proc.environ(container.pid) or {}
     known = {name: value for name, value in container.tags.items() if name in tags}
     # the pid is the engine's word; an init that shows other tags is some other process
     return stat.start if all(tags[name] == value for name, value in known.items()) else None

@@ -30,6 +30,11 @@ def parse_capabilities(status: bytes) -> int:
     return 0
 
 
+def may_trace(status: bytes) -> bool:
+    """Whether a process with that /proc/PID/status holds CAP_SYS_PTRACE."""
+    return bool(parse_capabilities(status) & _CAP_SYS_PTRACE)
+
+
 def needed(status: bytes) -> bool:
     """Whether a process with that /proc/PID/status must and may read memory instead of files."""
     held = parse_capabilities(status)

@@ -1,7 +1,8 @@
 """/proc, read raw: one open and one read a file, since an order waits for it.
 
 psutil's environ() costs five times a raw read; the listener looks at every process of the host.
-Formats: proc(5). A process may vanish between any two reads; then the answer is None.
+Formats: proc(5). A process may vanish between any two reads: then there is nothing to read. A file
+that is there and may not be read is another matter: whoever decides by it must know.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from dagstop.errors import DagstopError
 from dagstop.outside import foreign_memory
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -106,7 +108,21 @@ class ProcFS:
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
-        self._by_memory = root == "/proc" and foreign_memory.needed(self.read(os.getpid(), "status") or b"")
+        own = self.read(os.getpid(), "status") or b""
+        self._by_memory = root == "/proc" and foreign_memory.needed(own)
+        self._may_trace = foreign_memory.may_trace(own)
+
+    def must_be_ours(self) -> None:
+        """Raise DagstopError if this /proc is of another pid namespace: its pids are not ours to signal."""
+        try:
+            seen = os.readlink(f"{self.root}/self")
+        except OSError:
+            seen = "nobody"
+        if seen != str(os.getpid()):
+            raise DagstopError(
+                f"{self.root} shows another pid namespace: this is process {os.getpid()}, {self.root}/self is"
+                f" {seen}. Mount the /proc of this namespace (unshare --mount-proc)"
+            )
 
     def pids(self) -> list[int]:
         return [int(name) for name in os.listdir(self.root) if name.isdigit()]
@@ -114,9 +130,33 @@ class ProcFS:
     def read(self, pid: int, name: str) -> bytes | None:
         """The bytes of /proc/PID/NAME, or None: gone, or not ours to read."""
         try:
-            descriptor = os.open(f"{self.root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            return self._bytes(pid, name)
         except OSError:
             return None
+
+    def refusal(self, pid: int, name: str) -> str | None:
+        """Why /proc/PID/NAME, which `read` had no answer to, cannot be read; None if it is gone."""
+        try:
+            self._bytes(pid, name)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except OSError as exc:
+            return self._words(pid, name, exc)
+        return None
+
+    def hidden(self, pid: int) -> str:
+        """Why a process that must be there is not shown: by the mount option hidepid, as a rule."""
+        return self.refusal(pid, "stat") or f"/proc/{pid} is not shown: {self._lack()}"
+
+    def _words(self, pid: int, name: str, exc: OSError) -> str:
+        why = self._lack() if isinstance(exc, PermissionError) else exc.strerror
+        return f"/proc/{pid}/{name} cannot be read: {why}"
+
+    def _lack(self) -> str:
+        return "refused in spite of CAP_SYS_PTRACE" if self._may_trace else "CAP_SYS_PTRACE is missing"
+
+    def _bytes(self, pid: int, name: str) -> bytes:
+        descriptor = os.open(f"{self.root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             first = os.read(descriptor, 65536)
             if len(first) < 4096:
@@ -127,8 +167,6 @@ class ProcFS:
                 parts.append(more)
                 size += len(more)
             return b"".join(parts)
-        except OSError:
-            return None
         finally:
             os.close(descriptor)
 
@@ -136,14 +174,21 @@ class ProcFS:
         data = self.read(pid, "stat")
         return parse_stat(data) if data else None
 
-    def argv(self, pid: int) -> tuple[str, ...]:
-        return parse_argv(self.read(pid, "cmdline") or b"")
+    def argv(self, pid: int) -> tuple[str, ...] | None:
+        """Its words; none where it is gone, None where they may not be read."""
+        data = self.read(pid, "cmdline")
+        if data is None and self.refusal(pid, "cmdline"):
+            return None
+        return parse_argv(data or b"")
 
-    def environ(self, pid: int) -> dict[str, str]:
+    def environ(self, pid: int) -> dict[str, str] | None:
+        """What `parse_environ` finds; nothing where it is gone, None where it may not be read."""
         data = self.read(pid, "environ")
         if data is None and self._by_memory:
             where, length = foreign_memory.environment_span(self.read(pid, "stat") or b"", _MOST)
-            data = foreign_memory.read(pid, where, length) if length else None
+            data = (foreign_memory.read(pid, where, length) if length else None) or None
+        if data is None and self.refusal(pid, "environ"):
+            return None
         return parse_environ(data or b"")
 
     def signal_masks(self, pid: int) -> SignalMasks | None:
@@ -158,12 +203,15 @@ class ProcFS:
         match = re.search(rb"^Uid:\s+\d+\s+(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
         return int(match.group(1)) if match else -1
 
-    def pid_namespace(self, pid: int) -> str | None:
-        """An identifier of the process's pid namespace, or None if it cannot be read."""
+    def pid_namespace(self, pid: int) -> tuple[str | None, str]:
+        """An identifier of the process's pid namespace; or None, and why it is not known."""
         try:
-            return os.readlink(f"{self.root}/{pid}/ns/pid")
-        except OSError:
-            return None
+            return self._link(pid, "ns/pid"), ""
+        except OSError as exc:
+            return None, self._words(pid, "ns/pid", exc)
+
+    def _link(self, pid: int, name: str) -> str:
+        return os.readlink(f"{self.root}/{pid}/{name}")
 
     def comm(self, pid: int) -> str:
         return (self.read(pid, "comm") or b"").decode("utf-8", "replace").rstrip("\n")

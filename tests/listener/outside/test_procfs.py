@@ -102,7 +102,7 @@ def test_this_process() -> None:
     assert stat is not None and (stat.ppid, stat.pgid, stat.sid) == (os.getppid(), os.getpgrp(), os.getsid(0))
     assert own in proc.pids() and proc.uid(own) == os.geteuid()
     assert proc.argv(own)[0] and proc.comm(own)
-    assert proc.pid_namespace(own) == os.readlink("/proc/self/ns/pid")
+    assert proc.pid_namespace(own)[0] == os.readlink("/proc/self/ns/pid")
     assert proc.boot_id() == proc.boot_id() != ""
     assert 0 < stat.start <= proc.now_ticks()
 
@@ -131,7 +131,7 @@ def test_a_large_environment_is_read_whole() -> None:
 def test_what_is_gone_answers_nothing(tmp_path: Path) -> None:
     proc = ProcFS(str(tmp_path))
     assert proc.pids() == []
-    assert proc.stat(7) is None and proc.signal_masks(7) is None and proc.pid_namespace(7) is None
+    assert proc.stat(7) is None and proc.signal_masks(7) is None and proc.pid_namespace(7)[0] is None
     assert proc.argv(7) == () and proc.environ(7) == {} and proc.comm(7) == "" and proc.uid(7) == -1
     assert proc.boot_id() == ""
 
