@@ -3,7 +3,9 @@
 -- set_again updates a row of task_instance; the others only read.
 -- Leaves alone: the statement in which a fault happened, which goes on.
 -- Every function here and below pins its search_path, so that no object in a schema that others
--- may write to can stand in for one that is meant.
+-- may write to can stand in for one that is meant. The statements that write Airflow's tables are the only
+-- ones that run under another, airflow_path: they fire the triggers of others, which may need it. Such a
+-- statement qualifies each name and operator in its text, since it must mean the same under any path.
 
 create or replace function dagstop.setting_of(setting_name text, fallback text) returns text
 language plpgsql stable
@@ -60,6 +62,64 @@ begin
 end
 $$;
 comment on function dagstop.date_column_of(text) is 'What dag_run calls the date of a run: logical_date since Airflow 3, execution_date before.';
+
+create or replace function dagstop.airflow_path(schema_name text, table_name text) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+    begun text[];
+begin
+    if pg_has_role(session_user, current_user, 'usage') then
+        -- the path that the session began with
+        set local search_path to default;
+    else
+        -- what a lesser role has set must not choose what the triggers call: they run as the tables' owner
+        perform set_config('search_path', coalesce(
+            (
+                select substr(c, length('search_path=') + 1)
+                from pg_db_role_setting s
+                cross join lateral unnest(s.setconfig) as c
+                where s.setrole in (0, current_user::regrole::oid)
+                    and s.setdatabase in (0, (select d.oid from pg_database d where d.datname = current_database()))
+                    and starts_with(c, 'search_path=')
+                order by s.setrole = 0, s.setdatabase = 0
+                limit 1
+            ),
+            case when has_schema_privilege('public', to_regnamespace('public')::oid, 'create') then '"$user"'
+                else '"$user", public' end
+        ), true);
+    end if;
+    -- under a path of others: each name is qualified
+    begun := pg_catalog.current_schemas(false);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return (
+        select string_agg(quote_ident(p.named), ', ' order by p.place)
+        from (
+            select 0 as place, schema_name as named
+            where schema_name <> all (begun)
+            union all
+            select b.place, b.named
+            from unnest(begun) with ordinality as b (named, place)
+            where not starts_with(b.named, 'pg_temp')
+            union all
+            -- a trigger's own schema is where its tables are likely to be
+            select cardinality(begun) + 1, n.nspname::text
+            from pg_trigger t
+            join pg_proc f on f.oid = t.tgfoid
+            join pg_namespace n on n.oid = f.pronamespace
+            where t.tgrelid = asked and not t.tgisinternal and n.nspname <> 'dagstop'
+            and n.nspname <> all (begun || schema_name)
+            group by n.nspname
+            union all
+            -- else temporary tables would be found first
+            select cardinality(begun) + 2, 'pg_temp'
+        ) as p
+    );
+end
+$$;
+comment on function dagstop.airflow_path(text, text) is 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
 
 create or replace function dagstop.reach(schema_name text, table_name text, mode text) returns void
 language plpgsql
@@ -119,6 +179,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     give_way_at timestamptz;
+    statement text;
+    dag text := task_instance ->> 'dag_id';
+    task text := task_instance ->> 'task_id';
+    run text := task_instance ->> 'run_id';
+    run_date timestamptz := task_instance ->> 'execution_date';
+    index integer := task_instance ->> 'map_index';
 begin
     loop
         begin
@@ -138,19 +204,23 @@ begin
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
     perform set_config('dagstop.cascading', 'on', true);
-    execute format(
-        'update %I.task_instance t set %s where t.dag_id = $1 and t.task_id = $2 and %s %s',
+    statement := format(
+        'update %I.task_instance t set %s
+         where t.dag_id operator(pg_catalog.=) $1 and t.task_id operator(pg_catalog.=) $2
+            and %s operator(pg_catalog.=) %s %s',
         schema_name, assignments,
-        case when task_instance ? 'run_id' then 't.run_id = $3' else 't.execution_date = $4' end,
-        case when task_instance ? 'map_index' then 'and t.map_index = $5' end
-    ) using
-        task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
-        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+        case when task_instance ? 'run_id' then 't.run_id' else 't.execution_date' end,
+        case when task_instance ? 'run_id' then '$3' else '$4' end,
+        case when task_instance ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
+    );
+    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    execute statement using dag, task, run, run_date, index;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     perform set_config('dagstop.cascading', '', true);
     return true;
 end
 $$;
-comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated; false if it gave way after a second, since another session has what the row refers to.';
+comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way after a second, since another session has what the row refers to.';
 
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void

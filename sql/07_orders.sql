@@ -131,7 +131,8 @@ begin
             -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
             perform dagstop.set_again(
                 tg_table_schema, before,
-                'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'
+                'end_date = pg_catalog.clock_timestamp(), duration = coalesce('
+                    'extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) t.start_date), t.duration)'
             );
         exception
             when others then

@@ -47,7 +47,14 @@ declare
     dags text[];
     runs text[];
     dates timestamptz[];
+    of_orders constant text := 'rows from (
+            pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)
+        ) as o (id, dag_id, run_id, execution_date)';
     matching text;
+    statement text;
+    ended timestamptz;
+    lately timestamptz;
+    under_way constant text[] := array['running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input'];
 begin
     execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
     -- not before: who had the lock may have been a migration
@@ -65,8 +72,10 @@ begin
     ) into ids, dags, runs, dates using order_ids;
 
     matching := format(
-        'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-         join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
+        '%1$s
+         join %2$I.task_instance t
+            on t.dag_id operator(pg_catalog.=) o.dag_id and t.%3$I operator(pg_catalog.=) o.%3$I',
+        of_orders, schema_name, key
     );
     if lock_first then
         execute format(
@@ -74,34 +83,42 @@ begin
         ) using ids, dags, runs, dates, final;
     end if;
     -- both parts see the rows as they were before
-    execute format(
+    statement := format(
         $sql$
         with kept as (
             insert into dagstop.stop_target
                 (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
             select o.id, t.task_id, %3$s, t.try_number, %4$s, %5$s, t.hostname, t.pid, t.operator, t.state, t.start_date
             from %2$s
-            where t.state is null or t.state <> all ($5)
-                or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
+            where t.state is null or t.state operator(pg_catalog.<>) all ($5)
+                or (t.pid is not null and t.end_date operator(pg_catalog.>) $7)
         )
         update %1$I.task_instance t
-        set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s %9$s
-        from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-        where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
+        set state = 'failed', end_date = %6$s,
+            duration = coalesce(extract(epoch from %6$s operator(pg_catalog.-) t.start_date), t.duration) %7$s %9$s
+        from %10$s
+        where t.dag_id operator(pg_catalog.=) o.dag_id and t.%8$I operator(pg_catalog.=) o.%8$I
+            and (t.state is null or t.state operator(pg_catalog.<>) all ($5))
         $sql$,
         schema_name,
         matching,
         case when mapped then 't.map_index' else '-1' end,
         case when 'job_id' = any (columns) then 't.job_id' else 'null' end,
-        case when 'id' = any (columns) then 't.id::text' else 'null' end,
+        case when 'id' = any (columns) then 't.id::pg_catalog.text' else 'null' end,
         -- as Airflow does it: what was under way ends now, the others keep an end they already have
-        $sql$case when t.end_date is null or t.end_date < t.start_date
-            or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
+        $sql$case when t.end_date is null or t.end_date operator(pg_catalog.<) t.start_date
+            or t.state operator(pg_catalog.=) any ($8)
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key,
-        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end
-    ) using ids, dags, runs, dates, final, clock_timestamp();
+        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end,
+        of_orders
+    );
+    ended := clock_timestamp();
+    lately := ended - interval '10 minutes';
+    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    execute statement using ids, dags, runs, dates, final, ended, lately, under_way;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
     update dagstop.stop_order o
     set cascaded = true, logical_date = d.logical_date

@@ -43,6 +43,9 @@ declare
     final dagstop.report;
     target dagstop.stop_target;
     columns text[];
+    statement text;
+    said_by text;
+    said text;
 begin
     select * into final from dagstop.report r
     where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
@@ -57,9 +60,9 @@ begin
     where t.order_id = told.id and t.task_id = told.task_id and t.map_index = told.map_index;
     perform dagstop.reach(told.airflow_schema, 'log', 'row exclusive');
     columns := dagstop.columns_of(told.airflow_schema, 'log');
-    execute format(
+    statement := format(
         'insert into %I.log (dttm, event, owner, extra, dag_id, task_id %s)
-         values (clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
+         values (pg_catalog.clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
         told.airflow_schema,
         concat(
             case when 'execution_date' = any (columns) then ', execution_date' end,
@@ -74,9 +77,13 @@ begin
             case when 'map_index' = any (columns) then ', $7' end,
             case when 'try_number' = any (columns) then ', $8' end
         )
-    ) using
-        left(told.session_user_name, 500), dagstop.audit_text(told, report_host, final.outcome, final.detail),
-        told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+    );
+    said_by := left(told.session_user_name, 500);
+    said := dagstop.audit_text(told, report_host, final.outcome, final.detail);
+    perform set_config('search_path', dagstop.airflow_path(told.airflow_schema, 'log'), true);
+    execute statement using
+        said_by, said, told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 exception
     when others then
         perform dagstop.record_fault('audit', sqlstate, sqlerrm, jsonb_build_object('order', order_id, 'repeats', true));

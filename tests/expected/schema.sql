@@ -59,6 +59,75 @@ COMMENT ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, rel
 
 
 --
+-- Name: airflow_path(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.airflow_path(schema_name text, table_name text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+    begun text[];
+begin
+    if pg_has_role(session_user, current_user, 'usage') then
+        -- the path that the session began with
+        set local search_path to default;
+    else
+        -- what a lesser role has set must not choose what the triggers call: they run as the tables' owner
+        perform set_config('search_path', coalesce(
+            (
+                select substr(c, length('search_path=') + 1)
+                from pg_db_role_setting s
+                cross join lateral unnest(s.setconfig) as c
+                where s.setrole in (0, current_user::regrole::oid)
+                    and s.setdatabase in (0, (select d.oid from pg_database d where d.datname = current_database()))
+                    and starts_with(c, 'search_path=')
+                order by s.setrole = 0, s.setdatabase = 0
+                limit 1
+            ),
+            case when has_schema_privilege('public', to_regnamespace('public')::oid, 'create') then '"$user"'
+                else '"$user", public' end
+        ), true);
+    end if;
+    -- under a path of others: each name is qualified
+    begun := pg_catalog.current_schemas(false);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    return (
+        select string_agg(quote_ident(p.named), ', ' order by p.place)
+        from (
+            select 0 as place, schema_name as named
+            where schema_name <> all (begun)
+            union all
+            select b.place, b.named
+            from unnest(begun) with ordinality as b (named, place)
+            where not starts_with(b.named, 'pg_temp')
+            union all
+            -- a trigger's own schema is where its tables are likely to be
+            select cardinality(begun) + 1, n.nspname::text
+            from pg_trigger t
+            join pg_proc f on f.oid = t.tgfoid
+            join pg_namespace n on n.oid = f.pronamespace
+            where t.tgrelid = asked and not t.tgisinternal and n.nspname <> 'dagstop'
+            and n.nspname <> all (begun || schema_name)
+            group by n.nspname
+            union all
+            -- else temporary tables would be found first
+            select cardinality(begun) + 2, 'pg_temp'
+        ) as p
+    );
+end
+$_$;
+
+
+--
+-- Name: FUNCTION airflow_path(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) IS 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
+
+
+--
 -- Name: audit(bigint, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -71,6 +140,9 @@ declare
     final dagstop.report;
     target dagstop.stop_target;
     columns text[];
+    statement text;
+    said_by text;
+    said text;
 begin
     select * into final from dagstop.report r
     where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
@@ -85,9 +157,9 @@ begin
     where t.order_id = told.id and t.task_id = told.task_id and t.map_index = told.map_index;
     perform dagstop.reach(told.airflow_schema, 'log', 'row exclusive');
     columns := dagstop.columns_of(told.airflow_schema, 'log');
-    execute format(
+    statement := format(
         'insert into %I.log (dttm, event, owner, extra, dag_id, task_id %s)
-         values (clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
+         values (pg_catalog.clock_timestamp(), $sql$dagstop$sql$, $1, $2, $3, $4 %s)',
         told.airflow_schema,
         concat(
             case when 'execution_date' = any (columns) then ', execution_date' end,
@@ -102,9 +174,13 @@ begin
             case when 'map_index' = any (columns) then ', $7' end,
             case when 'try_number' = any (columns) then ', $8' end
         )
-    ) using
-        left(told.session_user_name, 500), dagstop.audit_text(told, report_host, final.outcome, final.detail),
-        told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+    );
+    said_by := left(told.session_user_name, 500);
+    said := dagstop.audit_text(told, report_host, final.outcome, final.detail);
+    perform set_config('search_path', dagstop.airflow_path(told.airflow_schema, 'log'), true);
+    execute statement using
+        said_by, said, told.dag_id, told.task_id, told.logical_date, told.run_id, told.map_index, target.try_number;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 exception
     when others then
         perform dagstop.record_fault('audit', sqlstate, sqlerrm, jsonb_build_object('order', order_id, 'repeats', true));
@@ -431,7 +507,14 @@ declare
     dags text[];
     runs text[];
     dates timestamptz[];
+    of_orders constant text := 'rows from (
+            pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)
+        ) as o (id, dag_id, run_id, execution_date)';
     matching text;
+    statement text;
+    ended timestamptz;
+    lately timestamptz;
+    under_way constant text[] := array['running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input'];
 begin
     execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
     -- not before: who had the lock may have been a migration
@@ -449,8 +532,10 @@ begin
     ) into ids, dags, runs, dates using order_ids;
 
     matching := format(
-        'unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-         join %1$I.task_instance t on t.dag_id = o.dag_id and t.%2$I = o.%2$I', schema_name, key
+        '%1$s
+         join %2$I.task_instance t
+            on t.dag_id operator(pg_catalog.=) o.dag_id and t.%3$I operator(pg_catalog.=) o.%3$I',
+        of_orders, schema_name, key
     );
     if lock_first then
         execute format(
@@ -458,34 +543,42 @@ begin
         ) using ids, dags, runs, dates, final;
     end if;
     -- both parts see the rows as they were before
-    execute format(
+    statement := format(
         $sql$
         with kept as (
             insert into dagstop.stop_target
                 (order_id, task_id, map_index, try_number, job_id, ti_id, hostname, pid, operator, state_before, started_at)
             select o.id, t.task_id, %3$s, t.try_number, %4$s, %5$s, t.hostname, t.pid, t.operator, t.state, t.start_date
             from %2$s
-            where t.state is null or t.state <> all ($5)
-                or (t.pid is not null and t.end_date > $6 - interval '10 minutes')
+            where t.state is null or t.state operator(pg_catalog.<>) all ($5)
+                or (t.pid is not null and t.end_date operator(pg_catalog.>) $7)
         )
         update %1$I.task_instance t
-        set state = 'failed', end_date = %6$s, duration = coalesce(extract(epoch from %6$s - t.start_date), t.duration) %7$s %9$s
-        from unnest($1, $2, $3, $4) as o (id, dag_id, run_id, execution_date)
-        where t.dag_id = o.dag_id and t.%8$I = o.%8$I and (t.state is null or t.state <> all ($5))
+        set state = 'failed', end_date = %6$s,
+            duration = coalesce(extract(epoch from %6$s operator(pg_catalog.-) t.start_date), t.duration) %7$s %9$s
+        from %10$s
+        where t.dag_id operator(pg_catalog.=) o.dag_id and t.%8$I operator(pg_catalog.=) o.%8$I
+            and (t.state is null or t.state operator(pg_catalog.<>) all ($5))
         $sql$,
         schema_name,
         matching,
         case when mapped then 't.map_index' else '-1' end,
         case when 'job_id' = any (columns) then 't.job_id' else 'null' end,
-        case when 'id' = any (columns) then 't.id::text' else 'null' end,
+        case when 'id' = any (columns) then 't.id::pg_catalog.text' else 'null' end,
         -- as Airflow does it: what was under way ends now, the others keep an end they already have
-        $sql$case when t.end_date is null or t.end_date < t.start_date
-            or t.state in ('running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input')
+        $sql$case when t.end_date is null or t.end_date operator(pg_catalog.<) t.start_date
+            or t.state operator(pg_catalog.=) any ($8)
             then $6 else t.end_date end$sql$,
         case when 'updated_at' = any (columns) then ', updated_at = $6' else '' end,
         key,
-        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end
-    ) using ids, dags, runs, dates, final, clock_timestamp();
+        case when lock_first then '' else dagstop.keys_set_anew(schema_name) end,
+        of_orders
+    );
+    ended := clock_timestamp();
+    lately := ended - interval '10 minutes';
+    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    execute statement using ids, dags, runs, dates, final, ended, lately, under_way;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
     update dagstop.stop_order o
     set cascaded = true, logical_date = d.logical_date
@@ -1484,7 +1577,8 @@ begin
             -- a retry set by hand stops 1.10's scheduling of all that its file defines (end_date + retry_delay)
             perform dagstop.set_again(
                 tg_table_schema, before,
-                'end_date = clock_timestamp(), duration = coalesce(extract(epoch from clock_timestamp() - t.start_date), t.duration)'
+                'end_date = pg_catalog.clock_timestamp(), duration = coalesce('
+                    'extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) t.start_date), t.duration)'
             );
         exception
             when others then
@@ -2089,6 +2183,12 @@ CREATE FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignm
     AS $_$
 declare
     give_way_at timestamptz;
+    statement text;
+    dag text := task_instance ->> 'dag_id';
+    task text := task_instance ->> 'task_id';
+    run text := task_instance ->> 'run_id';
+    run_date timestamptz := task_instance ->> 'execution_date';
+    index integer := task_instance ->> 'map_index';
 begin
     loop
         begin
@@ -2108,14 +2208,18 @@ begin
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
     perform set_config('dagstop.cascading', 'on', true);
-    execute format(
-        'update %I.task_instance t set %s where t.dag_id = $1 and t.task_id = $2 and %s %s',
+    statement := format(
+        'update %I.task_instance t set %s
+         where t.dag_id operator(pg_catalog.=) $1 and t.task_id operator(pg_catalog.=) $2
+            and %s operator(pg_catalog.=) %s %s',
         schema_name, assignments,
-        case when task_instance ? 'run_id' then 't.run_id = $3' else 't.execution_date = $4' end,
-        case when task_instance ? 'map_index' then 'and t.map_index = $5' end
-    ) using
-        task_instance ->> 'dag_id', task_instance ->> 'task_id', task_instance ->> 'run_id',
-        (task_instance ->> 'execution_date')::timestamptz, (task_instance ->> 'map_index')::integer;
+        case when task_instance ? 'run_id' then 't.run_id' else 't.execution_date' end,
+        case when task_instance ? 'run_id' then '$3' else '$4' end,
+        case when task_instance ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
+    );
+    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    execute statement using dag, task, run, run_date, index;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     perform set_config('dagstop.cascading', '', true);
     return true;
 end
@@ -2126,7 +2230,7 @@ $_$;
 -- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated; false if it gave way after a second, since another session has what the row refers to.';
+COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way after a second, since another session has what the row refers to.';
 
 
 --
@@ -3360,6 +3464,13 @@ GRANT USAGE ON SCHEMA dagstop TO dagstop_listener;
 --
 
 REVOKE ALL ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION airflow_path(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) FROM PUBLIC;
 
 
 --
