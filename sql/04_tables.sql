@@ -101,7 +101,7 @@ create table if not exists dagstop.report (
 comment on table dagstop.report is 'What a host did about an order.';
 comment on column dagstop.report.order_id is 'The order.';
 comment on column dagstop.report.host is 'The host.';
-comment on column dagstop.report.outcome is 'stopped, nothing_found, unkillable, superseded or spared; null while in progress.';
+comment on column dagstop.report.outcome is 'The worst that is true of it: unkillable, spared, could_not_look, not_found, stopped, superseded or nothing_found; null while in progress.';
 comment on column dagstop.report.first_signal_at is 'When the first signal was sent there.';
 comment on column dagstop.report.last_death_at is 'When the last of its processes and containers was seen dead there.';
 comment on column dagstop.report.reported_at is 'When this row was last written.';

@@ -1,9 +1,19 @@
--- Fired by: dagstop.write_report, when a host's final report says that something was stopped, could not be
--- stopped or was spared, and again if a later one says more.
+-- Fired by: dagstop.write_report, when a host's final report says that something was stopped, may be left
+-- alive or was not found, and again if a later one says more. An order that was closed already gets a row only
+-- for what was done about it since.
 -- Changes: writes a row into Airflow's own table log, which its web interface shows as the audit log; not
 -- where the setting airflow_log is off, and not for observe-only, which changes nothing of Airflow's.
 -- Leaves alone: the report, which is written whatever becomes of this; all other rows of log. It waits for
 -- nobody: a table that a migration holds for a second gets no row, and dagstop.fault one.
+
+create or replace function dagstop.left_alive(detail jsonb) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- what surely is not the run's says whose it is
+    select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s where not s ? 'whose'
+$$;
+comment on function dagstop.left_alive(jsonb) is 'Of a report''s detail, what was spared and is the run''s, or may be.';
 
 create or replace function dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb)
 returns text
@@ -13,7 +23,18 @@ as $$
     select regexp_replace(
         format(
             '%s by dagstop: %s %s by %s from %s%s at %s UTC; on %s %s, %s%s',
-            case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
+            case
+                when outcome = 'unkillable' then 'not all could be stopped'
+                when detail -> 'processes' <> '[]' or detail -> 'containers' <> '[]' then case outcome
+                    when 'spared' then 'stopped but for what was spared'
+                    when 'could_not_look' then 'stopped as far as the host could look'
+                    when 'not_found' then 'stopped but for what was not found'
+                    else 'stopped'
+                end
+                when outcome = 'could_not_look' then 'not looked for'
+                when outcome = 'not_found' then 'not found'
+                else 'spared'
+            end,
             case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
             case for_order.state_after when 'deleted' then 'deleted' else 'marked ' || for_order.state_after end,
             for_order.session_user_name,
@@ -25,9 +46,17 @@ as $$
              from jsonb_array_length(coalesce(detail -> 'processes', '[]')) as n),
             (select format('%s container%s', n, case when n = 1 then '' else 's' end)
              from jsonb_array_length(coalesce(detail -> 'containers', '[]')) as n),
-            (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
-             from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s
-             having count(*) > 0)
+            concat(
+                (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
+                 from jsonb_array_elements(dagstop.left_alive(detail)) as s
+                 having count(*) > 0),
+                (select format(', not found: %s', string_agg(task, ', '))
+                 from jsonb_array_elements_text(coalesce(detail -> 'not_found', '[]')) as task
+                 having count(*) > 0),
+                (select format(', could not look: %s', string_agg(why, '; '))
+                 from jsonb_array_elements_text(coalesce(detail -> 'could_not_look', '[]')) as why
+                 having count(*) > 0)
+            )
         ),
         '[[:cntrl:]]', '?', 'g'
     )
@@ -48,7 +77,8 @@ declare
     said text;
 begin
     select * into final from dagstop.report r
-    where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
+    where r.order_id = audit.order_id and r.host = report_host
+        and r.outcome in ('unkillable', 'spared', 'could_not_look', 'not_found', 'stopped');
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
         or dagstop.setting_of('airflow_log', 'on') = 'off'

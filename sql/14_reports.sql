@@ -69,10 +69,12 @@ as $$
 #variable_conflict use_column
 declare
     told jsonb;
+    was_closed boolean;
+    done boolean := coalesce(detail -> 'processes', '[]') <> '[]' or coalesce(detail -> 'containers', '[]') <> '[]';
 begin
     perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
-    perform from dagstop.stop_order o where o.id = write_report.order_id for update;
+    select o.closed_at is not null into was_closed from dagstop.stop_order o where o.id = write_report.order_id for update;
     if not found then
         return;  -- removed in between, nothing to report on
     end if;
@@ -92,7 +94,10 @@ begin
         detail = excluded.detail;
     if write_report.outcome is not null then
         perform dagstop.close_orders(array[write_report.order_id]);
-        if told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers') then
+        -- of an order that others closed, only what was done about it is news: each new host looks at those of a day
+        if (done or not was_closed)
+            and told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers')
+        then
             perform dagstop.audit(write_report.order_id, write_report.host);
         end if;
     end if;

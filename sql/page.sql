@@ -20,7 +20,14 @@ with chosen as (
             )
             when 'spared' then exists (
                 select from dagstop.report r
-                where r.order_id = o.id and r.detail -> 'spared' <> '[]'
+                where r.order_id = o.id
+                    and exists (
+                        select from jsonb_array_elements(coalesce(r.detail -> 'spared', '[]')) as s where not s ? 'whose'
+                    )
+            )
+            when 'not_found' then exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.outcome in ('could_not_look', 'not_found')
             )
             when 'refused' then exists (select from dagstop.refused_write w where w.order_id = o.id)
             else true
@@ -50,7 +57,9 @@ cross join lateral (
             p.host, p.outcome, p.first_signal_at, p.last_death_at,
             jsonb_array_length(coalesce(p.detail -> 'processes', '[]')) as processes,
             jsonb_array_length(coalesce(p.detail -> 'containers', '[]')) as containers,
-            jsonb_array_length(coalesce(p.detail -> 'spared', '[]')) as spared,
+            (
+                select count(*) from jsonb_array_elements(coalesce(p.detail -> 'spared', '[]')) as s where not s ? 'whose'
+            ) as spared,
             jsonb_array_length(coalesce(p.detail -> 'not_found', '[]')) as not_found,
             (
                 select count(*)

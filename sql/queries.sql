@@ -50,6 +50,27 @@ where (%(dag_id)s::text is null or dag_id = %(dag_id)s) and (%(run_id)s::text is
 order by order_id desc, host
 limit %(limit)s;
 
+-- not_clear --
+-- where the latest orders of the last day left something alive or unseen; not those that were to stop nothing
+select
+    o.id, o.dag_id, o.run_id, o.logical_date, o.task_id, o.map_index, r.host, r.outcome, r.detail
+from dagstop.stop_order o
+join dagstop.report r on r.order_id = o.id
+where o.created_at > (select clock_timestamp() - interval '1 day')
+    and r.outcome not in ('stopped', 'superseded', 'nothing_found')
+    and o.hands_off is null
+    and not exists (
+        select from dagstop.stop_order later
+        where later.dag_id = o.dag_id and later.run_id is not distinct from o.run_id and later.id > o.id
+            and later.logical_date is not distinct from o.logical_date
+            and (
+                later.task_id is null
+                or (later.task_id is not distinct from o.task_id and later.map_index is not distinct from o.map_index)
+            )
+    )
+order by o.id desc, r.host
+limit %(limit)s;
+
 -- settings --
 select name, value, comment from dagstop.setting order by name;
 
@@ -151,7 +172,14 @@ select
             'processes', jsonb_array_length(coalesce(r.detail -> 'processes', '[]')),
             'containers', jsonb_array_length(coalesce(r.detail -> 'containers', '[]')),
             'spared', jsonb_array_length(coalesce(r.detail -> 'spared', '[]')), 'why', r.detail -> 'spared' -> 0 ->> 'why',
-            'problem', r.detail ->> 'problem',
+            'problem', r.detail ->> 'problem', 'rest', r.detail - array['processes', 'containers'],
+            'alive', (
+                select jsonb_agg(item -> 'alive')
+                from jsonb_array_elements(
+                    coalesce(r.detail -> 'processes', '[]') || coalesce(r.detail -> 'containers', '[]')
+                ) as item
+                where item ->> 'died_at' is null
+            ),
             'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
         from dagstop.report r
         where r.order_id = o.id

@@ -206,6 +206,15 @@ class Decision(Enum):
     FOREIGN = "foreign"  # has nothing to do with the order; not worth a word
 
 
+class Whose(Enum):
+    """Whose a spared process or container is. Only what may be the run's counts as left alive."""
+
+    RUN = "the run's, or in doubt"
+    LATER_TRY = "a later try's"  # meant to run
+    ANOTHER = "another Airflow's"  # surely: another home, and another metadata database
+    AIRFLOW = "Airflow's own"  # a service, a supervisor, a test run by hand
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is to happen to one process or container under one order, and why."""
@@ -214,13 +223,29 @@ class Verdict:
     reason: str
     evidence: tuple[str, ...] = ()
     at_once: bool = False  # by SIGKILL: it may not do anything more
+    whose: Whose = Whose.RUN  # of what is spared
+    label: Label | None = None  # of a container: by its tags, or by the docker client that started it
 
 
 class Outcome(Enum):
-    """How an order ended on one host; the words of dagstop.report.outcome."""
+    """How an order ended on one host; the words of dagstop.report.outcome. The worst comes first: an
+    order has the first outcome that fits, whatever else is true of it (dagstop.report.Findings).
+    """
 
-    STOPPED = "stopped"
+    UNKILLABLE = "unkillable"  # something outlived SIGKILL, or could not be signalled
+    SPARED = "spared"  # something that is the run's, or may be, was left alive
+    COULD_NOT_LOOK = "could_not_look"  # the host could not see all that may be the run's
+    NOT_FOUND = "not_found"  # Airflow says that a task ran here, and nothing of it was seen
+    STOPPED = "stopped"  # all that was found was seen dead
+    SUPERSEDED = "superseded"  # all that is left is meant to run: it was cleared, or is a later try
     NOTHING_FOUND = "nothing_found"
-    UNKILLABLE = "unkillable"
-    SUPERSEDED = "superseded"
-    SPARED = "spared"
+
+    @property
+    def all_clear(self) -> bool:
+        """True if nothing of the run can be alive on that host as far as anyone knows."""
+        return self in (Outcome.STOPPED, Outcome.SUPERSEDED, Outcome.NOTHING_FOUND)
+
+
+def is_all_clear(outcome: str | None) -> bool:
+    """The same for an outcome as the database has it; one that this release does not know is none."""
+    return any(known.all_clear for known in Outcome if known.value == outcome)

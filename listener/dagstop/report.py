@@ -12,7 +12,7 @@ from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import NOT_SIGNALLED, Quarries, Quarry
 from dagstop.logs import event, shown
-from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Verdict
+from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Target, Verdict, Whose
 
 ToDbClock = Callable[[datetime], datetime]
 
@@ -25,20 +25,26 @@ class Findings:
     containers: list[dict[str, Any]] = field(default_factory=list)
     spared: list[dict[str, Any]] = field(default_factory=list)
     not_found: list[str] = field(default_factory=list)  # ran here, says Airflow; nothing of it seen
+    ended_by_itself: list[str] = field(default_factory=list)  # the same, but it was seen, and is gone
+    could_not_look: list[str] = field(default_factory=list)  # what the host could not see, and why
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
 
     def outcome(self, superseded: bool) -> Outcome:
-        """One word for it; `superseded`: everything that the order stopped was cleared since."""
+        """The worst that is true of it; `superseded`: everything that the order stopped was cleared since."""
         ended = [*self.processes, *self.containers]
-        if any(item["died_at"] is None for item in ended):
-            return Outcome.UNKILLABLE
-        if ended:
-            return Outcome.STOPPED
-        if superseded or any(item["why"].startswith("a later try") for item in self.spared):
-            return Outcome.SUPERSEDED
-        return Outcome.SPARED if self.spared else Outcome.NOTHING_FOUND
+        later = any(item.get("whose") == Whose.LATER_TRY.value for item in self.spared)
+        true = {
+            Outcome.UNKILLABLE: any(item["died_at"] is None for item in ended),
+            Outcome.SPARED: any("whose" not in item for item in self.spared),
+            Outcome.COULD_NOT_LOOK: bool(self.could_not_look or self.problem),
+            Outcome.NOT_FOUND: bool(self.not_found),
+            Outcome.STOPPED: bool(ended),
+            Outcome.SUPERSEDED: superseded or later,
+            Outcome.NOTHING_FOUND: True,
+        }
+        return next(outcome for outcome in Outcome if true[outcome])
 
     def detail(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -46,9 +52,13 @@ class Findings:
             "containers": self.containers,
             "spared": self.spared,
         }
-        if self.not_found:
-            facts["not_found"] = self.not_found
-        return facts if self.problem is None else {**facts, "problem": shown(self.problem)}
+        more = {
+            "not_found": self.not_found,
+            "ended_by_itself": self.ended_by_itself,
+            "could_not_look": self.could_not_look,
+            "problem": None if self.problem is None else shown(self.problem),
+        }
+        return facts | {name: value for name, value in more.items() if value}
 
     def merged(self, earlier: Findings) -> Findings:
         """These findings after those of an earlier hunt for the same order."""
@@ -74,6 +84,8 @@ class Findings:
             containers=list(containers.values()),
             spared=self.spared,
             not_found=[task for task in self.not_found if task in earlier.not_found],
+            ended_by_itself=[task for task in self.ended_by_itself if task in earlier.not_found],
+            could_not_look=self.could_not_look,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
@@ -116,9 +128,10 @@ def resumed(
     if not known:
         return None
     found = Findings(list(processes.values()), list(containers.values()))
-    tasks = [item.get("task", {}) for item in found.processes]
+    tasks = [item["task"] for item in (*found.processes, *found.containers) if "task" in item]
     labels = [Label(task_id=task.get("task_id"), ti_id=task.get("ti_id")) for task in tasks]
-    found.not_found = begun["not_found"] if "not_found" in begun else not_found(order, labels, host_names)
+    said = "not_found" in begun
+    found.not_found = begun["not_found"] if said else missing(order, labels, list, host_names)[0]
     ended = [*found.processes, *found.containers]
     moments = [moment for item in ended for _, moment in item["signals"]]
     deaths = [item["died_at"] for item in ended if item["died_at"] is not None]
@@ -136,8 +149,9 @@ def findings(
     at: ToDbClock,
     start_of: Callable[[Process], datetime],
     host_names: Collection[str],
+    departed: Callable[[], Iterable[Label]] = tuple,
 ) -> Findings:
-    """Put together what a hunt and its container passes saw."""
+    """Put together what a hunt and its container passes saw; departed: of what ended before they looked."""
     result = Findings(problem=problem)
     signalled: list[datetime] = []
     deaths: list[datetime] = []
@@ -151,14 +165,19 @@ def findings(
         result.containers.append(_container(end, at))
         signalled += [moment for _, moment in end.signals]
         deaths += [end.died_at] if end.died_at is not None else []
+    told = [q.process.label for q in hunt.quarries.values()]
+    told += [end.verdict.label for end in result_ends]
     for process, verdict in hunt.spared.values():
         if process.role is not Role.SUPERVISOR:  # Airflow's own, which nobody expects to die
             result.spared.append({"pid": process.pid, "command": command(process), **_why(verdict)})
+            told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in spared_containers:
         result.spared.append({"container": shown(container.name), **_why(verdict)})
-    seen = [q.process.label for q in hunt.quarries.values()]
-    seen += [end.container.label for end in result_ends]
-    result.not_found = not_found(hunt.order, [label for label in seen if label], host_names)
+        told += [verdict.label] if verdict.whose is Whose.RUN else []
+    known = [label for label in told if label is not None]
+    result.not_found, result.ended_by_itself = missing(
+        hunt.order, known, lambda: [*hunt.seen, *departed()], host_names
+    )
     result.first_signal_at = at(min(signalled)) if signalled else None
     result.last_death_at = at(max(deaths)) if deaths else None
     return result
@@ -168,20 +187,39 @@ def _identity(item: Mapping[str, Any]) -> Identity:
     return Identity(int(item["pid"]), int(item["start"]))
 
 
-def not_found(order: StopOrder, seen: Sequence[Label], host_names: Collection[str]) -> list[str]:
-    """The tasks that ran on this host by Airflow's word, and of which nothing was found.
+def missing(
+    order: StopOrder,
+    told: Sequence[Label],
+    seen: Callable[[], Sequence[Label]],
+    host_names: Collection[str],
+) -> tuple[list[str], list[str]]:
+    """The tasks that ran on this host according to Airflow, and of which a report names nothing else.
 
-    They may have ended by themselves; or nothing ties their processes to them any more.
+    told: what it does name. The first list: nothing of them was seen here, and perhaps nothing ties their
+    processes to them any more. The second: they were seen (`seen`), and ended without dagstop.
     """
-    tasks = {label.task_id for label in seen} | {label.ti_id for label in seen}
-    return [
-        shown(row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]")
-        for row in order.targets
-        if row.state == "running"
-        and row.hostname in host_names
-        and row.task_id not in tasks
-        and (row.ti_id is None or row.ti_id not in tasks)
-    ]
+    here = (row for row in order.targets if row.state == "running" and row.hostname in host_names)
+    rows = [row for row in here if not _any_of(row, told)]
+    if not rows:
+        return [], []
+    labels = seen()
+    names = [(_any_of(row, labels), _name(row)) for row in rows]
+    return [name for ended, name in names if not ended], [name for ended, name in names if ended]
+
+
+def _name(row: Target) -> str:
+    return shown(row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]")
+
+
+def _any_of(row: Target, labels: Iterable[Label]) -> bool:
+    """True if one of the labels is of this task instance, and not of another try of it."""
+    mine = Label(task_id=row.task_id, map_index=row.map_index, job_id=row.job_id, ti_id=row.ti_id)
+    for label in labels:
+        if label.ti_id is not None and label.ti_id == row.ti_id:
+            return True
+        if label.task_id == row.task_id and mine.contradicts(label) is None:
+            return True
+    return False
 
 
 def command(process: Process) -> str:
@@ -190,7 +228,9 @@ def command(process: Process) -> str:
 
 
 def _why(verdict: Verdict) -> dict[str, Any]:
-    return {"why": shown(verdict.reason), "evidence": [shown(word) for word in verdict.evidence]}
+    """`whose` is there only for what is spared and is not the run's: it is not left alive."""
+    facts = {"why": shown(verdict.reason), "evidence": [shown(word) for word in verdict.evidence]}
+    return facts if verdict.whose is Whose.RUN else {**facts, "whose": verdict.whose.value}
 
 
 def signals_at(signals: list[tuple[str, datetime]], at: ToDbClock) -> list[list[str]]:
@@ -226,10 +266,13 @@ def process_facts(process: Process, verdict: Verdict, started_at: datetime) -> d
         "role": process.role.value,
         **_why(verdict),
     }
-    if process.label is not None:
-        named = process.label.facts().items()
-        facts["task"] = {name: shown(value) for name, value in named if name != "database"}
-    return facts
+    return facts | _task(process.label)
+
+
+def _task(label: Label | None) -> dict[str, Any]:
+    if label is None:
+        return {}
+    return {"task": {name: shown(value) for name, value in label.facts().items() if name != "database"}}
 
 
 def _container(end: ContainerEnd, at: ToDbClock) -> dict[str, Any]:
@@ -252,6 +295,7 @@ def container_facts(container: Container, verdict: Verdict) -> dict[str, Any]:
         "name": shown(container.name),
         "image": shown(container.image),
         **_why(verdict),
+        **_task(verdict.label),
     }
 
 
@@ -274,6 +318,7 @@ def summary(order: StopOrder, result: Findings, outcome: str) -> str:
         containers=len(result.containers),
         spared=len(result.spared),
         not_found=",".join(result.not_found) or "-",
+        could_not_look="; ".join(result.could_not_look) or "-",
         milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
         by=order.asked_by.get("session_user_name"),
     )

@@ -173,6 +173,7 @@ class Stopping:
     def _judge_one(self, work: Work, candidates: list[Process], around: Surroundings, looked: float) -> None:
         for client in self._containers.clients_to_stop(candidates):
             work.clients[client.process.pid] = client
+        work.around = around
         work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
 
     def _reap(self) -> None:
@@ -270,6 +271,7 @@ class Stopping:
             self._clock.to_db,
             self._clock.started_at,
             self._host_names,
+            lambda: self._watch.departed.of(work.hunt.order, work.around) if work.around else (),
         )
         if work.earlier is None:
             return result

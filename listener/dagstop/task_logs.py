@@ -100,16 +100,25 @@ def names_in_path(order: StopOrder, process: Process) -> tuple[str, ...]:
 
 def last_line(order: StopOrder, found: Findings, outcome: Outcome, host: str) -> str | None:
     """What the log of each task of the order is told; None: nothing was done, or is to be."""
-    if order.observed or outcome not in (Outcome.STOPPED, Outcome.UNKILLABLE):
+    if order.observed or not (found.processes or found.containers):
         return None
     asked = order.asked_by
-    done = "stopped" if outcome is Outcome.STOPPED else "not all could be stopped"
+    done = DONE.get(outcome, "stopped")
     return (
         f"{done} by dagstop: {order.cause} by {asked.get('session_user_name')}"
         f" from {asked.get('application_name') or 'an unnamed program'}"
         f" at {order.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC;"
         f" on {host} processes: {len(found.processes)}, containers: {len(found.containers)}"
     )
+
+
+DONE = {
+    Outcome.UNKILLABLE: "not all could be stopped",
+    Outcome.SPARED: "stopped but for what was spared",
+    Outcome.COULD_NOT_LOOK: "stopped as far as the host could look",
+    Outcome.NOT_FOUND: "stopped but for what was not found",
+}
+"""Words for an outcome after which something of the run may be left; dagstop.audit_text has the same."""
 
 
 def in_text(line: str) -> bytes:

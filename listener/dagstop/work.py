@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from dagstop.begun import Begun
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.container_hunt import Found, Quest
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.hunt import Hunt
@@ -49,6 +50,7 @@ class Work:
     spared: dict[str, tuple[Container, Verdict]] = field(default_factory=dict)
     let_live: dict[str, list[Sent]] = field(default_factory=dict)  # what those got that were let live then
     clients: dict[int, Client] = field(default_factory=dict)
+    around: Surroundings | None = None  # as they were at the last look
     problem: str | None = None
     refreshed: float = field(default_factory=time.monotonic)
     next_look: float = 0.0

@@ -118,9 +118,10 @@ def _wrong_report(site: Site, order: dict[str, Any], act: Act) -> Wrong:
 
 
 def _outrun(act: Act, detail: dict[str, Any]) -> Sequence[str]:
-    """Tasks with which Airflow's own supervisor was first: the report says that they ran, and were not found."""
+    """Tasks with which Airflow's own supervisor was first: the report says so."""
     clicked = act.action == "ui_task"
-    return (detail.get("not_found") or ()) if clicked or act.mode not in ("late", "web_only") else ()
+    first = [*detail.get("not_found", ()), *detail.get("ended_by_itself", ())]
+    return first if clicked or act.mode not in ("late", "web_only") else ()
 
 
 def wrong_now(site: Site, act: Act, kinds: Sequence[Kind]) -> Wrong:

@@ -145,7 +145,8 @@ declare
     said text;
 begin
     select * into final from dagstop.report r
-    where r.order_id = audit.order_id and r.host = report_host and r.outcome in ('stopped', 'unkillable', 'spared');
+    where r.order_id = audit.order_id and r.host = report_host
+        and r.outcome in ('unkillable', 'spared', 'could_not_look', 'not_found', 'stopped');
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
         or dagstop.setting_of('airflow_log', 'on') = 'off'
@@ -386,7 +387,18 @@ CREATE FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host tex
     select regexp_replace(
         format(
             '%s by dagstop: %s %s by %s from %s%s at %s UTC; on %s %s, %s%s',
-            case outcome when 'stopped' then 'stopped' when 'unkillable' then 'not all could be stopped' else 'spared' end,
+            case
+                when outcome = 'unkillable' then 'not all could be stopped'
+                when detail -> 'processes' <> '[]' or detail -> 'containers' <> '[]' then case outcome
+                    when 'spared' then 'stopped but for what was spared'
+                    when 'could_not_look' then 'stopped as far as the host could look'
+                    when 'not_found' then 'stopped but for what was not found'
+                    else 'stopped'
+                end
+                when outcome = 'could_not_look' then 'not looked for'
+                when outcome = 'not_found' then 'not found'
+                else 'spared'
+            end,
             case for_order.kind when 'run' then 'DAG run' else 'task instance' end,
             case for_order.state_after when 'deleted' then 'deleted' else 'marked ' || for_order.state_after end,
             for_order.session_user_name,
@@ -398,9 +410,17 @@ CREATE FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host tex
              from jsonb_array_length(coalesce(detail -> 'processes', '[]')) as n),
             (select format('%s container%s', n, case when n = 1 then '' else 's' end)
              from jsonb_array_length(coalesce(detail -> 'containers', '[]')) as n),
-            (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
-             from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s
-             having count(*) > 0)
+            concat(
+                (select format(', %s spared (%s)', count(*), string_agg(distinct s ->> 'why', '; '))
+                 from jsonb_array_elements(dagstop.left_alive(detail)) as s
+                 having count(*) > 0),
+                (select format(', not found: %s', string_agg(task, ', '))
+                 from jsonb_array_elements_text(coalesce(detail -> 'not_found', '[]')) as task
+                 having count(*) > 0),
+                (select format(', could not look: %s', string_agg(why, '; '))
+                 from jsonb_array_elements_text(coalesce(detail -> 'could_not_look', '[]')) as why
+                 having count(*) > 0)
+            )
         ),
         '[[:cntrl:]]', '?', 'g'
     )
@@ -1216,6 +1236,26 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
+
+
+--
+-- Name: left_alive(jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.left_alive(detail jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- what surely is not the run's says whose it is
+    select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s where not s ? 'whose'
+$$;
+
+
+--
+-- Name: FUNCTION left_alive(detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.left_alive(detail jsonb) IS 'Of a report''s detail, what was spared and is the run''s, or may be.';
 
 
 --
@@ -2596,10 +2636,12 @@ CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, f
 #variable_conflict use_column
 declare
     told jsonb;
+    was_closed boolean;
+    done boolean := coalesce(detail -> 'processes', '[]') <> '[]' or coalesce(detail -> 'containers', '[]') <> '[]';
 begin
     perform dagstop.speak_for(write_report.host);
     -- the lock makes two hosts that end at once see each other's report, so that one of them closes
-    perform from dagstop.stop_order o where o.id = write_report.order_id for update;
+    select o.closed_at is not null into was_closed from dagstop.stop_order o where o.id = write_report.order_id for update;
     if not found then
         return;  -- removed in between, nothing to report on
     end if;
@@ -2619,7 +2661,10 @@ begin
         detail = excluded.detail;
     if write_report.outcome is not null then
         perform dagstop.close_orders(array[write_report.order_id]);
-        if told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers') then
+        -- of an order that others closed, only what was done about it is news: each new host looks at those of a day
+        if (done or not was_closed)
+            and told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers')
+        then
             perform dagstop.audit(write_report.order_id, write_report.host);
         end if;
     end if;
@@ -2878,7 +2923,7 @@ COMMENT ON COLUMN dagstop.report.host IS 'The host.';
 -- Name: COLUMN report.outcome; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.report.outcome IS 'stopped, nothing_found, unkillable, superseded or spared; null while in progress.';
+COMMENT ON COLUMN dagstop.report.outcome IS 'The worst that is true of it: unkillable, spared, could_not_look, not_found, stopped, superseded or nothing_found; null while in progress.';
 
 
 --
@@ -3619,6 +3664,13 @@ REVOKE ALL ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) F
 --
 
 REVOKE ALL ON FUNCTION dagstop.keys_set_anew(schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION left_alive(detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.left_alive(detail jsonb) FROM PUBLIC;
 
 
 --

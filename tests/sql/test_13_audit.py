@@ -79,6 +79,45 @@ def test_each_host_once_and_again_when_there_is_more(logged_db: AirflowDatabase)
     ]
 
 
+@newest
+def test_the_worst_is_told_and_what_is_not_the_runs_is_not(logged_db: AirflowDatabase) -> None:
+    logged_db.set_run("failed")
+    logged_db.rows("select dagstop.heartbeat('busy still', gen_random_uuid(), '1', '{}')")  # it stays open
+    spared = [{"why": "it asks to be spared"}, {"why": "another's", "whose": "another Airflow's"}]
+    report(logged_db, "spared", "one", processes=[_PROCESS], spared=spared)
+    report(logged_db, "not_found", "two", not_found=["a", "b"])
+    report(logged_db, "not_found", "three", containers=[{}], not_found=["a"])
+    report(logged_db, "could_not_look", "four", could_not_look=["the environment of uid 50000"])
+    report(logged_db, "stopped", "five", processes=[_PROCESS], spared=spared[1:])
+    said = [extra for (extra,) in logged_db.rows("select extra from log order by id")]
+    assert [text.partition(" by dagstop")[0] for text in said] == [
+        "stopped but for what was spared",
+        "not found",
+        "stopped but for what was not found",
+        "not looked for",
+        "stopped",
+    ]
+    assert [text.partition("; on ")[2].partition("container")[2].lstrip("s") for text in said] == [
+        ", 1 spared (it asks to be spared)",
+        ", not found: a, b",
+        ", not found: a",
+        ", could not look: the environment of uid 50000",
+        "",
+    ]
+
+
+@newest
+def test_of_an_order_that_others_closed_only_what_was_done_since_is_told(logged_db: AirflowDatabase) -> None:
+    logged_db.set_run("failed")
+    report(logged_db, "stopped", processes=[_PROCESS])
+    assert logged_db.one("select closed_at is not null from dagstop.stop_order")
+    report(logged_db, "spared", "renamed", spared=[{"why": "x"}])
+    report(logged_db, "not_found", "new", not_found=["a"])
+    assert logged_db.one("select count(*) from log") == 1
+    report(logged_db, "stopped", "late", processes=[_PROCESS])
+    assert logged_db.one("select count(*) from log") == 2
+
+
 def test_no_log_table_or_not_wanted(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.set_run("failed")

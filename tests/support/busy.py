@@ -91,7 +91,7 @@ def report(
     db: AirflowDatabase, number: int, host: str, outcome: str | None, *, signal: float | None = None,
     death: float | None = None, processes: int = 0, containers: int = 0, alive: str | None = None,
     spared: str | None = None, command: str = "bash -c 'spark-submit --master yarn job.py'",
-    problem: str | None = None,
+    problem: str | None = None, more: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """A host's report; `signal` and `death` in seconds after the order, as many items as said."""
     ((created,),) = db.rows("select created_at from dagstop.stop_order where id = %s", (number,))
@@ -121,6 +121,7 @@ def report(
             for n in range(containers)
         ],
         "spared": [{"pid": 977, "command": command, "why": spared, "evidence": ["AIRFLOW_HOME=/srv/other"]}] if spared else [],
+        **(more or {}),
     }  # fmt: skip
     if problem:
         detail["problem"] = problem
@@ -184,7 +185,14 @@ def _busy_day(db: Rows) -> None:
         by="airflow",
         targets=1,
     )
-    report(db, one, "worker-5", "superseded", spared="a later try runs it")
+    later = {
+        "pid": 977,
+        "command": "sleep",
+        "why": "a later try runs it",
+        "evidence": [],
+        "whose": "a later try's",
+    }
+    report(db, one, "worker-5", "superseded", more={"spared": [later]})
     one = order(
         db,
         "clickstream",

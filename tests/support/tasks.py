@@ -77,6 +77,11 @@ class Tasks:
         return process
 
     @staticmethod
+    def end(pid: int) -> None:
+        """SIGKILL one process that a started one left behind."""
+        os.kill(pid, signal.SIGKILL)
+
+    @staticmethod
     def wait_for_file(path: Path, timeout: float = 10.0) -> None:
         until = time.monotonic() + timeout
         while not path.exists():

@@ -24,6 +24,7 @@ from dagstop.commands.common import (
     print_table,
     url_of,
 )
+from dagstop.commands.outcomes import left
 from dagstop.config import DEFAULT_DOCKER
 from dagstop.outside.database import round_trip
 from dagstop.outside.database_errors import one_line
@@ -91,6 +92,7 @@ def in_database(connection: Connection, url: str) -> Iterator[Finding]:
     yield from _listeners(connection, url)
     yield from _faults(connection, url)
     yield from _left_running(connection, url)
+    yield from _not_clear(connection, url)
 
 
 def _left_alone(connection: Connection, url: str) -> Iterator[Finding]:
@@ -193,6 +195,15 @@ def _left_running(connection: Connection, url: str) -> Iterator[Finding]:
         said = f"failed, and {row['tasks']} of its tasks run"
         do = "unless somebody cleared them alone: `dagstop stop` stops the run again"
         yield Finding(f"run {row['dag_id']} {row['run_id']}", True, said, do)
+
+
+def _not_clear(connection: Connection, url: str) -> Iterator[Finding]:
+    """No fault of the install either: what the latest orders left alive, or did not see dead."""
+    for row in ask(connection, url, "not_clear", limit=_MOST_RUNS):
+        what = " ".join(str(row[name]) for name in ("dag_id", "run_id", "task_id") if row[name])
+        said = f"{what} on {row['host']}: {row['outcome']}: {left(row['detail'])}"
+        do = "see `dagstop history` and, on that host, `dagstop explain`; `dagstop stop` stops it again"
+        yield Finding(f"order {row['id']}", True, said, do)
 
 
 def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:

@@ -178,6 +178,8 @@ _STYLES = {
     "installed": "green",
     "nothing_found": "dim",
     "spared": "yellow",
+    "could_not_look": "bold red",
+    "not_found": "yellow",
     "superseded": "yellow",
     "unkillable": "bold red",
     "failed": "bold red",

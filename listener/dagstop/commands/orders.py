@@ -20,6 +20,7 @@ from dagstop.commands.common import (
     url_of,
     when,
 )
+from dagstop.commands.outcomes import ended, left
 
 
 @click.command()
@@ -96,14 +97,7 @@ def history(
 
 def _history_line(row: dict[str, Any]) -> list[Any]:
     detail = row["detail"] or {}
-    counts = [
-        counted(len(found), kind)
-        for kind, found in (("process", detail.get("processes")), ("container", detail.get("containers")))
-        if found
-    ]
-    if spared := detail.get("spared"):
-        why = f": {spared[0]['why']}" if row["outcome"] == "spared" else ""
-        counts.append(f"{len(spared)} left alive{why}")
+    said = [ended(detail), left(detail) if row["outcome"] else ""]
     created: datetime = row["created_at"]
     return [
         row["order_id"],
@@ -114,7 +108,7 @@ def _history_line(row: dict[str, Any]) -> list[Any]:
         _who(row),
         row["host"],
         row["outcome"] or "open",
-        ", ".join(counts),
+        "; ".join(part for part in said if part),
         span(row["last_death_at"] - created) if row["last_death_at"] else "",
     ]
 

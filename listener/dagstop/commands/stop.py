@@ -19,8 +19,10 @@ from dagstop.commands.common import (
     print_json,
     url_of,
 )
+from dagstop.commands.outcomes import left
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
+from dagstop.model import is_all_clear
 
 NOBODY = 1.0
 """Seconds of --wait after which it says that no listener is there to wait for."""
@@ -46,7 +48,7 @@ def stop(
     """Mark run RUN of DAG failed, so that it stops; one that is failed already is stopped again.
 
     Exits 1 if there is no such run or task, if the task has ended already, or, with --wait, if
-    something is left (spared, too) or a host has not answered.
+    something is or may be left (spared, not found, not to be seen) or a host has not answered.
     """
     url = url_of(database_url)
     connection = open_database(url, "stop")
@@ -169,18 +171,16 @@ def _under_way(host: str, report: dict[str, Any] | None) -> str:
 
 
 def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
-    if report["outcome"] == "spared":  # nothing died: what lives on is all there is to say
-        return (
-            f"  {shown(report['host'])}: spared, {report['spared']} left alive: {shown(report['why'] or '')}"
-        )
-    counts = f"{counted(report['processes'], 'process')}, {counted(report['containers'], 'container')}"
+    died = counted(report["processes"], "process"), counted(report["containers"], "container")
     took = report["milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
-    return f"  {shown(report['host'])}: {report['outcome']} ({counts}{speed})"
+    counts = f" ({', '.join(died)}{speed})"
+    said = left(report["rest"], report["alive"] or ())
+    if said and not report["processes"] + report["containers"]:  # what lives on is all there is to say
+        counts = ""
+    return f"  {shown(report['host'])}: {report['outcome']}{counts}" + (f", {shown(said)}" if said else "")
 
 
 def _left(row: dict[str, Any]) -> bool:
     """Whether something lives, or may; `unheard` is known only where it was waited for."""
-    return bool(row.get("unheard")) or any(
-        report["outcome"] in {"unkillable", "spared", None} for report in row["reports"]
-    )
+    return bool(row.get("unheard")) or not all(is_all_clear(report["outcome"]) for report in row["reports"])

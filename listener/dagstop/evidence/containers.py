@@ -90,8 +90,8 @@ def judge_container(
     )
     verdict = judge(order, stand_in, created_at, around)
     if verdict.decision is Decision.SETTLE:
-        return Verdict(Decision.KILL, verdict.reason, verdict.evidence)
-    return verdict
+        verdict = Verdict(Decision.KILL, verdict.reason, verdict.evidence)
+    return replace(verdict, label=label)
 
 
 def _asks(container: Container, client: Client | None) -> str | None:

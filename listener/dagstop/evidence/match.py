@@ -11,7 +11,7 @@ from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, parse_date
 from dagstop.evidence.surroundings import Surroundings
-from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict
+from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict, Whose
 
 SPARE = "DAGSTOP_SPARE"
 """A variable by which a process asks to be spared, with the value 1. Children inherit it: set for a
@@ -26,13 +26,19 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     label = process.label
     if label is None or not names_order(order, label):
         return Verdict(Decision.FOREIGN, "its evidence names another run")
-    spare = _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around)
-    if spare:
-        return Verdict(Decision.SPARE, spare, process.evidence)
+    if spare := _unkillable_by_nature(process, around):
+        whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else Whose.RUN
+        return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
+    if spare := _foreign_airflow(order, process, around):
+        whose = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
+        return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
     verdict = _judge_try(order, process, started_at)
     if order.hands_off is not None and verdict.decision is not Decision.SPARE:
         return Verdict(Decision.SPARE, f"{order.hands_off}: it would die, {verdict.reason}", verdict.evidence)
     return verdict
+
+
+_AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
 
 
 def asks_to_be_spared(process: Process) -> bool:
@@ -62,7 +68,7 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
         return "it is the listener, an ancestor of it, or pid 1"
     if process.role is Role.SUPERVISOR:
         return "it is Airflow's supervisor, which ends with its task"
-    if process.role in {Role.SERVICE, Role.TEST}:
+    if process.role in _AIRFLOWS_OWN:
         return f"it is a {process.role.value} and never killed"
     if asks_to_be_spared(process):
         return f"it asks to be spared: {SPARE}=1"
@@ -98,6 +104,22 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     if around.unread:
         return f"it does not say of which Airflow it is, and another one may be here: {around.unread}"
     return None
+
+
+def _surely_another(order: StopOrder, process: Process, around: Surroundings) -> bool:
+    """True for another Airflow's beyond doubt: home and metadata database are others, and no row names it.
+
+    The home alone proves nothing: the listener may have been told a wrong one.
+    """
+    label = process.label
+    assert label is not None
+    if label.airflow_home is None or around.is_home(label.airflow_home):
+        return False
+    if _uuid_recorded(order, label) or _pid_recorded(order, process):
+        return False
+    if label.database is None:
+        return label.airflow_home in around.other_airflows
+    return bool(around.databases) and label.database not in around.databases
 
 
 def _uuid_recorded(order: StopOrder, label: Label) -> bool:
@@ -139,7 +161,8 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
     pairs = _rows(order, label)
     for target, present in pairs:
         if spare := _later_try(order, label, target, present, started_at):
-            return Verdict(Decision.SPARE, spare, evidence)
+            whose = Whose.RUN if spare in _UNKNOWN_TRY else Whose.LATER_TRY
+            return Verdict(Decision.SPARE, spare, evidence, whose=whose)
     # of several map indexes it may be the one that may still be reporting its own failure
     target = next((t for t, _ in pairs if t is not None and not t.unfinished), pairs[0][0])
     released = target is not None and target.released_at is not None
@@ -155,6 +178,11 @@ def _runs_again(pairs: list[tuple[Target | None, Target | None]]) -> bool:
     `failed` into it: into 3.x's it cannot.
     """
     return any(present is not None and present.unfinished for _, present in pairs)
+
+
+AFTER_DELETION = "begun after the deletion, and nothing ties it to what was deleted"
+AFTER_ORDER = "begun after the order, and the database does not say of what try it is"
+_UNKNOWN_TRY = (AFTER_DELETION, AFTER_ORDER)
 
 
 def _later_try(
@@ -174,7 +202,7 @@ def _later_try(
             return "a later try, which is meant to run"
     if order.deleted:
         old = not late or (target is not None and _age(label, target, late) == "same")
-        return None if old else "begun after the deletion, and nothing ties it to what was deleted"
+        return None if old else AFTER_DELETION
     if target is not None and target.released_at is not None:
         before = started_at < target.released_at
         if (_age(label, target, late) or ("older" if before else "later")) == "later":
@@ -184,7 +212,7 @@ def _later_try(
         return None
     if present is None:  # the row is gone, or could not be read
         if target is None or _age(label, target, late) == "later":
-            return "begun after the order, and the database does not say of what try it is"
+            return AFTER_ORDER
     elif _ran_again(order, target, present) and _age(label, present, late) != "older":
         return "a later try, which has ended since"
     if target is not None and started_at > order.db_now and _age(label, target, late) == "later":

@@ -10,10 +10,12 @@ from functools import lru_cache
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dagstop.errors import DatabaseUrlError
-from dagstop.model import Process
-from dagstop.outside.database_url import normalise
+from dagstop.model import Label, Process
+from dagstop.outside.database_url import find_database_url, normalise
 from dagstop.outside.procfs import ProcFS
 
+DATABASE_VARIABLES = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
+_MOST_CONFIG = 1 << 20  # bytes
 _LOCAL = frozenset({"", "localhost", "::1"})
 _OTHER_DATABASES = frozenset({"sqlite", "mysql", "mariadb", "mssql", "oracle"})
 
@@ -27,9 +29,15 @@ class Surroundings:
     untouchable: frozenset[int]  # pids: 1, 2, the listener, its ancestors
     foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
     unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
+    other_airflows: frozenset[str] = frozenset()  # those of them that are known to use another database
 
     def is_home(self, path: str) -> bool:
         return os.path.normpath(path) in self.homes or os.path.realpath(path) in self.homes
+
+    def may_be_ours(self, label: Label) -> bool:
+        """False for what names another AIRFLOW_HOME or metadata database."""
+        home = label.airflow_home is None or self.is_home(label.airflow_home)
+        return home and (label.database is None or label.database in self.databases)
 
 
 def survey(
@@ -38,13 +46,19 @@ def survey(
     """Look around: `homes` and `urls` are ours, the processes show whether others are here too."""
     ours = all_homes(homes)
     processes = list(processes)
-    shown = {p.environ["AIRFLOW_HOME"] for p in processes if "AIRFLOW_HOME" in p.environ}
+    shown: dict[str, set[str]] = {}  # by home: the databases that its processes name
+    for process in processes:
+        if (home := process.environ.get("AIRFLOW_HOME")) is not None:
+            shown.setdefault(home, set()).update(_databases(process))
     keys = {key for url in urls if (key := database_key(url)) is not None}
+    foreign = {path: named for path, named in shown.items() if ours.isdisjoint(all_homes([path]))}
+    others = (path for path, named in foreign.items() if keys and _names_others(path, named, keys))
     return Surroundings(
         homes=ours,
         databases=frozenset(keys),
         untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
-        foreign_homes=frozenset(path for path in shown if ours.isdisjoint(all_homes([path]))),
+        foreign_homes=frozenset(foreign),
+        other_airflows=frozenset(others),
         unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
     )
 
@@ -52,6 +66,39 @@ def survey(
 def _home_unread(process: Process) -> bool:
     known = process.label is not None and process.label.airflow_home is not None
     return "environ" in process.unread and not known
+
+
+def _databases(process: Process) -> set[str]:
+    urls = (process.environ.get(name) for name in DATABASE_VARIABLES)
+    return {key for url in urls if url and (key := database_key(url)) is not None}
+
+
+def _names_others(home: str, named: set[str], ours: set[str]) -> bool:
+    """True if a home's processes, or else its airflow.cfg, name a database, and none of ours."""
+    found = named or _configured(home)
+    return bool(found) and ours.isdisjoint(found)
+
+
+def _configured(home: str) -> set[str]:
+    """What a home's airflow.cfg names, if it is a Postgres: SQLite is what every new one names."""
+    path = os.path.join(home, "airflow.cfg")
+    try:
+        seen = os.stat(path)
+    except (OSError, ValueError):
+        return set()
+    # whose home it is, nobody knows: no more is read than any configuration needs
+    return (
+        _in_config(home, seen.st_mtime_ns) if home.startswith("/") and seen.st_size < _MOST_CONFIG else set()
+    )
+
+
+@lru_cache(maxsize=64)
+def _in_config(home: str, changed: int) -> set[str]:
+    try:
+        key = database_key(find_database_url(None, {}, home).url)
+    except (DatabaseUrlError, OSError):
+        return set()
+    return set() if key is None else {key}
 
 
 def all_homes(homes: Sequence[str]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dagstop.evidence.airflow_names import read_command
+from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.model import Identity, Label, Process, Role
@@ -54,6 +55,7 @@ class Watch:
         self._proc = proc
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}
+        self.departed = Departed()
         self._restless: set[int] = set()  # pids whose words may still change
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
         self._labelling = Labelling(proc, self.processes, trusted_uids, proc.pid_namespace(own_pid)[0])
@@ -117,6 +119,8 @@ class Watch:
         gone = self.processes.pop(pid, None)
         self._restless.discard(pid)
         self._stats.pop(pid, None)
+        if gone is not None:
+            self.departed.add(gone)
         if gone is not None and (gone.label is not None or gone.environ):
             self.changed, self._derived = self.changed or gone.label is not None, None
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.quarry import Quarries, Quarry, Sent, now, spared_reason
-from dagstop.model import Decision, Identity, Process, Role, StopOrder, Verdict
+from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
 """Seconds between two looks while something of the order is still alive."""
@@ -48,6 +48,7 @@ class Hunt:
     quarries: dict[Identity, Quarry] = field(default_factory=dict)
     verdicts: dict[Identity, Verdict] = field(default_factory=dict)
     spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
+    seen: set[Label] = field(default_factory=set)  # of the run's processes, dead ones and supervisors too
     earlier: dict[Identity, list[Sent]] = field(
         default_factory=dict
     )  # signals of a listener before this one, or before it was spared
@@ -83,6 +84,7 @@ class Hunt:
             verdict = judge(self.order, process, started_at(process), around)
             if verdict.decision is Decision.FOREIGN:
                 continue
+            self._note_seen(process, verdict, around)
             if verdict.decision is Decision.SPARE:
                 known = self.quarries.get(process.identity)
                 if known is not None and known.alive:  # a row or setting read since speaks for it
@@ -107,6 +109,13 @@ class Hunt:
             self.verdicts[process.identity] = verdict
             self._signal(quarry, pool, at_once=verdict.at_once)
         self.clean = not left
+
+    def _note_seen(self, process: Process, verdict: Verdict, around: Surroundings) -> None:
+        label = process.label
+        if label is None or (process.role is Role.SUPERVISOR and not around.may_be_ours(label)):
+            return
+        if verdict.decision is not Decision.SPARE or process.role is Role.SUPERVISOR:
+            self.seen.add(label)
 
     def escalate(self, pool: Quarries) -> None:
         """SIGKILL to what outlived its grace."""

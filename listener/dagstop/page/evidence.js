@@ -36,16 +36,25 @@ function part(title, ...children) {
 }
 
 function hostReport(order, report) {
-  const { processes = [], containers = [], spared = [], not_found: missing = [], problem } = report.detail;
+  const { processes = [], containers = [], problem } = report.detail;
+  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [] } = report.detail;
+  const spared = (report.detail.spared ?? []).filter((item) => !item.whose);
+  const others = (report.detail.spared ?? []).filter((item) => item.whose);
   const living = [...processes, ...containers].filter((item) => item.died_at === null);
   return el("section", { className: "part" },
     el("h4", null, name(report.host), " ", badge(report.outcome)),
     problem ? el("p", { className: "bad" }, name(problem)) : "",
+    blind.map((why) => el("p", { className: "bad" }, "Could not look: ", name(why))),
+    missing.length ? tasks("Ran here according to Airflow, and nothing of it was seen: ", missing, "note") : "",
     living.length && report.outcome ? [el("h5", null, "Could not be killed"), living.map((item) => killed(order, item))] : "",
     spared.length ? [el("h5", null, "Spared"), spared.map(sparedItem)] : "",
     ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome), report.outcome !== null),
-    missing.length ? el("p", { className: "under" }, "Ran here, says Airflow, and nothing of it was found: ",
-      missing.map((task, i) => [i ? ", " : "", name(task)])) : "");
+    others.length ? [el("h5", null, "Looks alike, and is not this run's"), others.map(sparedItem)] : "",
+    alone.length ? tasks("Ended by itself: ", alone, "under") : "");
+}
+
+function tasks(words, names, className) {
+  return el("p", { className }, words, names.map((task, i) => [i ? ", " : "", name(task)]));
 }
 
 function ended(order, items, over) {
@@ -78,7 +87,7 @@ function sparedItem(item) {
 }
 
 function why(item) {
-  return el("p", { className: "why" }, name(item.why),
+  return el("p", { className: "why" }, item.whose ? [name(item.whose), ": "] : "", name(item.why),
     (item.evidence ?? []).map((word) => [" ", name(word, "chip")]));
 }
 

@@ -89,6 +89,7 @@ function draw() {
 
 function drawVerdict(able, findings, listeners, here) {
   const red = findings.filter((finding) => !finding.ok);
+  const urgent = [...red, ...findings.filter((finding) => finding.ok && finding.do)];
   const alive = listeners.filter((listener) => listener.live).length;
   const facts = { able, findings: findings.map(({ said, ...rest }) => (rest.ok ? rest : { ...rest, said: said.replace(/\d+ (ms|s|min)\b/, "") })), alive, dry: here.dry_run };
   const make = (_, old) => {
@@ -100,7 +101,7 @@ function drawVerdict(able, findings, listeners, here) {
         ? `A run that is marked failed stops on ${plural(alive, "host")}: triggers in place, listeners alive, no faults.`
         : "Until this is mended, a run that is marked failed may not stop everywhere."),
       here.dry_run ? el("p", { className: "note" }, `${shown(here.host)} only says what would die (--dry-run).`) : "",
-      red.length ? el("ul", { className: "findings" }, red.map(finding)) : "",
+      urgent.length ? el("ul", { className: "findings" }, urgent.map(finding)) : "",
       el("details", { open: wasOpen },
         el("summary", null, `all ${plural(findings.length, "check")}`),
         el("ul", { className: "findings" }, findings.map(finding))));
@@ -109,8 +110,9 @@ function drawVerdict(able, findings, listeners, here) {
 }
 
 function finding(item) {
-  return el("li", { className: item.ok ? "good" : "bad" },
-    el("span", { className: "mark", "aria-label": item.ok ? "ok" : "failed" }, item.ok ? "✓" : "✕"),
+  const [mood, word, mark] = !item.ok ? ["bad", "failed", "✕"] : item.do ? ["fair", "warning", "!"] : ["good", "ok", "✓"];
+  return el("li", { className: mood },
+    el("span", { className: "mark", "aria-label": word }, mark),
     el("div", null, name(item.name, "what"), " ", name(item.said, "said"),
       item.do ? el("p", { className: "do" }, "→ ", prose(item.do)) : ""));
 }

@@ -56,7 +56,7 @@ STATIC = {
 }
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-ONLY = ("", "unkillable", "spared", "refused")
+ONLY = ("", "unkillable", "spared", "not_found", "refused")
 
 
 class Refused(Exception):

@@ -3,12 +3,15 @@
 import { between, el, name, plural, shown, span, svg, when } from "./dom.js";
 import { evidence } from "./evidence.js";
 
+// the worst first, as in dagstop/model.py
 const OUTCOMES = {
-  stopped: ["good", "stopped"],
-  nothing_found: ["quiet", "nothing found"],
   unkillable: ["bad", "not dead"],
-  superseded: ["fair", "superseded"],
   spared: ["fair", "spared"],
+  could_not_look: ["bad", "could not look"],
+  not_found: ["fair", "not found"],
+  stopped: ["good", "stopped"],
+  superseded: ["fair", "superseded"],
+  nothing_found: ["quiet", "nothing found"],
 };
 
 const opened = new Set();
@@ -101,7 +104,7 @@ function outcomes(order, alive, spared) {
   if (!found.size) return Number(order.nothing_found) ? badge("nothing_found") : el("span", { className: "badge quiet" }, "no report");
   if (alive && !order.open) found.delete("unkillable");
   if (spared) found.delete("spared");
-  const ranks = [null, "unkillable", ...Object.keys(OUTCOMES)];
+  const ranks = [null, ...Object.keys(OUTCOMES)];
   return [...found].sort((a, b) => ranks.indexOf(a) - ranks.indexOf(b)).map(badge);
 }
 

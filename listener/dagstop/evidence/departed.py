@@ -1,0 +1,41 @@
+"""Tasks of which processes were seen here and have ended: Airflow may still say that they run.
+
+What is asked for here was seen dead, or gone from /proc; what never was seen is not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dagstop.evidence.match import names_order
+from dagstop.evidence.surroundings import Surroundings
+from dagstop.model import Label, Process, StopOrder
+
+KEPT = 3600.0
+"""Seconds; by then Airflow has noticed, too."""
+MOST = 2000
+
+
+class Departed:
+    """The labels of processes that ended, the latest last."""
+
+    def __init__(self) -> None:
+        self._ended: dict[Label, float] = {}  # monotonic seconds
+
+    def add(self, process: Process) -> None:
+        """A process that the host has no more; only one that is surely its task's counts."""
+        label = process.label
+        if label is None or not process.trusted or process.contrary is not None:
+            return
+        self._ended.pop(label, None)
+        self._ended[label] = time.monotonic()
+        while len(self._ended) > MOST:
+            del self._ended[next(iter(self._ended))]
+
+    def of(self, order: StopOrder, around: Surroundings) -> Iterator[Label]:
+        """The labels that name the order's run and task, of this Airflow."""
+        oldest = time.monotonic() - KEPT
+        for label, ended in self._ended.items():
+            if ended >= oldest and around.may_be_ours(label) and names_order(order, label):
+                yield label
