@@ -3,9 +3,8 @@
 -- set_again updates a row of task_instance; the others only read.
 -- Leaves alone: the statement in which a fault happened, which goes on.
 -- Every function here and below pins its search_path, so that no object in a schema that others
--- may write to can stand in for one that is meant. The statements that write Airflow's tables are the only
--- ones that run under another, airflow_path: they fire the triggers of others, which may need it. Such a
--- statement qualifies each name and operator in its text, since it must mean the same under any path.
+-- may write to can stand in for one that is meant. A statement that writes Airflow's tables runs under
+-- another, airflow_path, since others' triggers need it: each name and operator in its text is qualified.
 
 create or replace function dagstop.setting_of(setting_name text, fallback text) returns text
 language plpgsql stable
@@ -121,12 +120,37 @@ end
 $$;
 comment on function dagstop.airflow_path(text, text) is 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
 
-create or replace function dagstop.reach(schema_name text, table_name text, mode text) returns void
+create or replace function dagstop.may_wait() returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    give_way_at timestamptz := clock_timestamp() + interval '1 second';
+    present constant timestamptz := clock_timestamp();
+    -- a number: the text of a timestamp depends on the session
+    begun timestamptz := to_timestamp(nullif(current_setting('dagstop.waits_since', true), '')::bigint / 1000.0);
+begin
+    if begun is null or begun > present then
+        begun := present;
+        perform set_config('dagstop.waits_since', floor(extract(epoch from begun) * 1000)::bigint::text, true);
+    end if;
+    -- the second half of a limit of the client's is left to its own statement
+    if present >= least(
+        begun + interval '1 second',
+        statement_timestamp() + nullif(current_setting('statement_timeout')::interval, interval '0') / 2,
+        now() + nullif(current_setting('transaction_timeout', true)::interval, interval '0') / 2  -- Postgres 17 on
+    ) then
+        return false;
+    end if;
+    perform pg_sleep(0.01);
+    return true;
+end
+$$;
+comment on function dagstop.may_wait() is 'For whoever tries for a lock: waits for a moment, or says no. A transaction waits for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
+
+create or replace function dagstop.reach(schema_name text, table_name text, mode text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 begin
     loop
         begin
@@ -134,15 +158,14 @@ begin
             return;
         exception
             when lock_not_available then
-                if clock_timestamp() > give_way_at then
+                if not dagstop.may_wait() then
                     raise;
                 end if;
         end;
-        perform pg_sleep(0.01);
     end loop;
 end
 $$;
-comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
 
 create or replace function dagstop.reach_references(schema_name text, task_instance jsonb) returns void
 language plpgsql
@@ -178,7 +201,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    give_way_at timestamptz;
     statement text;
     dag text := task_instance ->> 'dag_id';
     task text := task_instance ->> 'task_id';
@@ -192,15 +214,10 @@ begin
             exit;
         exception
             when lock_not_available then
-                -- a second for all rows of a transaction: it may fail a thousand
-                give_way_at := nullif(current_setting('dagstop.give_way_at', true), '');
+                if not dagstop.may_wait() then
+                    return false;
+                end if;
         end;
-        if give_way_at is null then
-            perform set_config('dagstop.give_way_at', (clock_timestamp() + interval '1 second')::text, true);
-        elsif clock_timestamp() > give_way_at then
-            return false;
-        end if;
-        perform pg_sleep(0.01);
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
     perform set_config('dagstop.cascading', 'on', true);
@@ -220,7 +237,7 @@ begin
     return true;
 end
 $$;
-comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way after a second, since another session has what the row refers to.';
+comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way, since another session has what the row refers to.';
 
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void
@@ -232,6 +249,10 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
+    if code = '55P03' then
+        -- what it waited is forgotten with what was undone: for this transaction it was the last time
+        perform set_config('dagstop.waits_since', '0', true);
+    end if;
     if exists (
         select from dagstop.fault f
         where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message

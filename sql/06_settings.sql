@@ -86,9 +86,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- * and ? become those of LIKE, what LIKE would take for its own is escaped
+    -- * and ? become those of LIKE, what LIKE would take for its own is escaped. E'': a plain string with a
+    -- backslash means another with standard_conforming_strings = off
     return array(
-        select translate(replace(replace(replace(p, '\', '\\'), '%', '\%'), '_', '\_'), '*?', '%_')
+        select translate(regexp_replace(p, E'([\\\\%_])', E'\\\\\\1', 'g'), '*?', '%_')
         from unnest(dagstop.patterns_in(dagstop.setting_of('protected', ''))) as p
     );
 end

@@ -145,7 +145,6 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    give_way_at timestamptz := clock_timestamp() + interval '1 second';
     size constant integer := 1000;
     part bigint[];
     held bigint[] := '{}';
@@ -167,18 +166,17 @@ begin
                 exit;
             exception
                 when lock_not_available then
-                    if clock_timestamp() > give_way_at then
+                    if not dagstop.may_wait() then
                         held := held || part;
                         exit;
                     end if;
             end;
-            perform pg_sleep(0.01);
         end loop;
     end loop;
     return held;
 end
 $$;
-comment on function dagstop.cascade(bigint[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs for a second.';
+comment on function dagstop.cascade(bigint[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
 
 create or replace function dagstop.fill_dates(order_ids bigint[], schema_name text) returns void
 language plpgsql

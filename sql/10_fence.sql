@@ -129,6 +129,7 @@ comment on function dagstop.put_back_pending() is 'Puts back what the fence had 
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 3  -- else two durations may look the same in jsonb
 as $$
 declare
     ti jsonb;

@@ -443,7 +443,6 @@ CREATE FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) RETURNS bi
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    give_way_at timestamptz := clock_timestamp() + interval '1 second';
     size constant integer := 1000;
     part bigint[];
     held bigint[] := '{}';
@@ -465,12 +464,11 @@ begin
                 exit;
             exception
                 when lock_not_available then
-                    if clock_timestamp() > give_way_at then
+                    if not dagstop.may_wait() then
                         held := held || part;
                         exit;
                     end if;
             end;
-            perform pg_sleep(0.01);
         end loop;
     end loop;
     return held;
@@ -482,7 +480,7 @@ $$;
 -- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs for a second.';
+COMMENT ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
 
 
 --
@@ -935,6 +933,7 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 CREATE FUNCTION dagstop.fence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET extra_float_digits TO '3'
     AS $$
 declare
     ti jsonb;
@@ -1278,6 +1277,44 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
+
+
+--
+-- Name: may_wait(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.may_wait() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    present constant timestamptz := clock_timestamp();
+    -- a number: the text of a timestamp depends on the session
+    begun timestamptz := to_timestamp(nullif(current_setting('dagstop.waits_since', true), '')::bigint / 1000.0);
+begin
+    if begun is null or begun > present then
+        begun := present;
+        perform set_config('dagstop.waits_since', floor(extract(epoch from begun) * 1000)::bigint::text, true);
+    end if;
+    -- the second half of a limit of the client's is left to its own statement
+    if present >= least(
+        begun + interval '1 second',
+        statement_timestamp() + nullif(current_setting('statement_timeout')::interval, interval '0') / 2,
+        now() + nullif(current_setting('transaction_timeout', true)::interval, interval '0') / 2  -- Postgres 17 on
+    ) then
+        return false;
+    end if;
+    perform pg_sleep(0.01);
+    return true;
+end
+$$;
+
+
+--
+-- Name: FUNCTION may_wait(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.may_wait() IS 'For whoever tries for a lock: waits for a moment, or says no. A transaction waits for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
 
 
 --
@@ -1797,9 +1834,10 @@ CREATE FUNCTION dagstop.protected_dags() RETURNS text[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    -- * and ? become those of LIKE, what LIKE would take for its own is escaped
+    -- * and ? become those of LIKE, what LIKE would take for its own is escaped. E'': a plain string with a
+    -- backslash means another with standard_conforming_strings = off
     return array(
-        select translate(replace(replace(replace(p, '\', '\\'), '%', '\%'), '_', '\_'), '*?', '%_')
+        select translate(regexp_replace(p, E'([\\\\%_])', E'\\\\\\1', 'g'), '*?', '%_')
         from unnest(dagstop.patterns_in(dagstop.setting_of('protected', ''))) as p
     );
 end
@@ -1908,8 +1946,6 @@ CREATE FUNCTION dagstop.reach(schema_name text, table_name text, mode text) RETU
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    give_way_at timestamptz := clock_timestamp() + interval '1 second';
 begin
     loop
         begin
@@ -1917,11 +1953,10 @@ begin
             return;
         exception
             when lock_not_available then
-                if clock_timestamp() > give_way_at then
+                if not dagstop.may_wait() then
                     raise;
                 end if;
         end;
-        perform pg_sleep(0.01);
     end loop;
 end
 $$;
@@ -1931,7 +1966,7 @@ $$;
 -- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying for a second, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
 
 
 --
@@ -1987,6 +2022,10 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
+    if code = '55P03' then
+        -- what it waited is forgotten with what was undone: for this transaction it was the last time
+        perform set_config('dagstop.waits_since', '0', true);
+    end if;
     if exists (
         select from dagstop.fault f
         where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message
@@ -2222,7 +2261,6 @@ CREATE FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignm
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    give_way_at timestamptz;
     statement text;
     dag text := task_instance ->> 'dag_id';
     task text := task_instance ->> 'task_id';
@@ -2236,15 +2274,10 @@ begin
             exit;
         exception
             when lock_not_available then
-                -- a second for all rows of a transaction: it may fail a thousand
-                give_way_at := nullif(current_setting('dagstop.give_way_at', true), '');
+                if not dagstop.may_wait() then
+                    return false;
+                end if;
         end;
-        if give_way_at is null then
-            perform set_config('dagstop.give_way_at', (clock_timestamp() + interval '1 second')::text, true);
-        elsif clock_timestamp() > give_way_at then
-            return false;
-        end if;
-        perform pg_sleep(0.01);
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
     perform set_config('dagstop.cascading', 'on', true);
@@ -2270,7 +2303,7 @@ $_$;
 -- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way after a second, since another session has what the row refers to.';
+COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way, since another session has what the row refers to.';
 
 
 --
@@ -3678,6 +3711,13 @@ REVOKE ALL ON FUNCTION dagstop.left_alive(detail jsonb) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION may_wait(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.may_wait() FROM PUBLIC;
 
 
 --

@@ -244,3 +244,50 @@ def test_a_scheduler_has_the_run_whose_tasks_a_person_fails(
     assert not person.is_alive() and time.monotonic() - began < 15
     assert set(airflow_db.states().values()) == {"failed"}
     assert airflow_db.one("select count(*) from dagstop.stop_order where kind = 'task'") == 20
+
+
+# what the client does, and what another session of Airflow's has meanwhile
+IN_A_HURRY = {
+    "cascade": ("update dag_run set state = 'failed'", "update task_instance set pid = 1"),
+    "order": ("update task_instance set state = 'failed'", "lock table dag_run in access exclusive mode"),
+    "fence": ("update task_instance set state = 'up_for_retry'", "select from dag_run for update"),
+}
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@pytest.mark.parametrize("what", IN_A_HURRY)
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
+def test_a_client_with_little_time_has_its_statement(
+    airflow_db: AirflowDatabase, airflow: Any, what: str, limit: str
+) -> None:
+    """Its limit is shorter than the second for which dagstop tries."""
+    if (
+        limit == "transaction_timeout"
+        and airflow_db.one("select current_setting('transaction_timeout', true)") is None
+    ):
+        limit = "statement_timeout"  # Postgres 16 and older have only this one
+    statement, held = IN_A_HURRY[what]
+    airflow_db.add_running(tasks=("a", "b"))
+    if what == "fence":
+        airflow_db.set_run("failed")
+    airflow.execute(held)
+    with airflow_db.connect() as connection, connection.cursor() as client:
+        client.execute(f"set {limit} = '800ms'")
+        client.execute(statement)
+    airflow.connection.commit()
+    states = {"cascade": {"running"}, "order": {"failed"}, "fence": {"up_for_retry"}}
+    assert set(airflow_db.states().values()) == states[what]
+    airflow_db.rows(BEAT, ("host",))
+    assert set(airflow_db.states().values()) == {"failed"}
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_many_rows_wait_for_one_second_together(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    """A migration has the runs while a person fails tasks: each order looks for the date of its run."""
+    airflow_db.add_running(tasks=[f"t{number}" for number in range(30)])
+    airflow.execute("lock table dag_run in access exclusive mode")
+    began = time.monotonic()
+    airflow_db.rows("update task_instance set state = 'failed'")
+    assert time.monotonic() - began < 15
+    airflow.connection.commit()
+    assert airflow_db.one("select count(*) from dagstop.stop_order where kind = 'task'") == 30

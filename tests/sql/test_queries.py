@@ -51,3 +51,11 @@ def test_the_checksum_is_put_in() -> None:
 def test_queries_have_names() -> None:
     assert "open_orders" in sql.queries()
     assert all(text and not text.endswith(";") for text in sql.queries().values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_string_with_a_backslash_says_how_it_is_meant(name: str) -> None:
+    """As E'': a plain one means another with standard_conforming_strings = off."""
+    text = re.sub(r"--.*", "", sql.read(name))
+    strings = re.findall(r"(E?)'((?:[^']|'')*)'", text)
+    assert [body for mark, body in strings if "\\" in body and not mark] == []
