@@ -86,7 +86,9 @@ class Daemon:
             signal.signal(number, self._end)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
-            self._watch.restore(memory.load(self._state_dir, self._proc.boot_id()))
+            remembered = memory.load(self._state_dir, self._proc.boot_id())
+            self._watch.restore(remembered.labels)
+            self._containers.ties.restore(remembered.clients)
             self._begun.load(self._proc.boot_id())
         self._watch.look()
         sys.setswitchinterval(SWITCH)
@@ -151,10 +153,11 @@ class Daemon:
         """Learn of new processes, so that they are known when an order comes."""
         self._looked_at = time.monotonic()
         self._watch.tick()
-        self._containers.learn_clients(self._watch.labelled())
+        self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
-        if self._watch.changed and not self._stopping.under_way:
+        changed = self._watch.changed or self._containers.ties.changed
+        if changed and not self._stopping.under_way:
             self._save()
         self._notify("WATCHDOG=1")
 
@@ -181,12 +184,14 @@ class Daemon:
         if self._state_dir is None:
             return
         try:
-            memory.save(self._state_dir, self._proc.boot_id(), self._watch.labelled())
-            self._watch.changed = self._unsaved = False
+            ties = self._containers.ties
+            self._watch.changed = ties.changed = False
+            memory.save(self._state_dir, self._proc.boot_id(), self._watch.labelled(), ties.all())
+            self._unsaved = False
         except OSError as exc:
             if not self._unsaved:  # it is tried again with each look
                 log.warning(event("memory not saved", where=self._state_dir, why=exc))
-            self._unsaved = True
+            self._unsaved = self._watch.changed = True
 
     def _notify(self, state: str) -> None:
         """sd_notify(3): one datagram to the socket that systemd named."""

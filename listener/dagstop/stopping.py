@@ -171,8 +171,7 @@ class Stopping:
                 work.hunt.clean = False
 
     def _judge_one(self, work: Work, candidates: list[Process], around: Surroundings, looked: float) -> None:
-        for client in self._containers.clients_to_stop(candidates):
-            work.clients[client.process.pid] = client
+        self._containers.note_clients(candidates)
         work.around = around
         work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
 

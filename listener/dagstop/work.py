@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dagstop.begun import Begun
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.containers import Container
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.container_hunt import Found, Quest
 from dagstop.kill.containers import ContainerEnd
@@ -49,7 +49,6 @@ class Work:
     ends: dict[str, ContainerEnd] = field(default_factory=dict)
     spared: dict[str, tuple[Container, Verdict]] = field(default_factory=dict)
     let_live: dict[str, list[Sent]] = field(default_factory=dict)  # what those got that were let live then
-    clients: dict[int, Client] = field(default_factory=dict)
     around: Surroundings | None = None  # as they were at the last look
     problem: str | None = None
     refreshed: float = field(default_factory=time.monotonic)
@@ -71,8 +70,7 @@ class Work:
 
     def quest(self) -> Quest:
         """What a pass over the engines is to look for."""
-        clients = tuple(self.clients.values())
-        return Quest(self.hunt.order, clients, self.known(), self.named(), lambda: self.hunt.order.hands_off)
+        return Quest(self.hunt.order, self.known(), self.named(), lambda: self.hunt.order.hands_off)
 
     def take(self, found: Found, to_db: ToDbClock) -> None:
         """What a pass over the engines found for the order."""

@@ -97,9 +97,27 @@ class Listener:
     def wait_until_remembered(self, watched: int, timeout: float = 20.0) -> None:
         """Until the listener knows that many task processes and has written them down."""
         until = time.monotonic() + timeout
-        while (seen := _watched(self.state_dir)) < watched:
+        while (seen := len(_remembered(self.state_dir, "labels"))) < watched:
             if time.monotonic() > until:
                 raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
+            time.sleep(0.05)
+
+    def wait_until_gone(self, timeout: float = 20.0) -> None:
+        """Until it knows of no task process any more, and has written that down."""
+        until = time.monotonic() + timeout
+        while seen := _remembered(self.state_dir, "labels"):
+            if time.monotonic() > until:
+                raise AssertionError(f"it still remembers {seen}: {self.log()}")
+            time.sleep(0.05)
+
+    def wait_until_tied(self, containers: int, timeout: float = 20.0) -> None:
+        """Until the listener has written down whose so many containers are."""
+        until = time.monotonic() + timeout
+        while sum(bool(row["container"]) for row in _remembered(self.state_dir, "clients")) < containers:
+            if time.monotonic() > until:
+                raise AssertionError(
+                    f"it does not know of {containers} containers whose they are: {self.log()}"
+                )
             time.sleep(0.05)
 
     def reports(self) -> list[dict[str, Any]]:
@@ -120,11 +138,11 @@ class Listener:
         return found
 
 
-def _watched(state_dir: Path) -> int:
+def _remembered(state_dir: Path, what: str) -> list[Any]:
     try:
-        return len(json.loads((state_dir / "remembered.json").read_text())["labels"])
+        return list(json.loads((state_dir / "remembered.json").read_text()).get(what, []))
     except FileNotFoundError:
-        return 0
+        return []
 
 
 def query(url: str, text: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from dagstop.commands.common import (
 from dagstop.commands.looking import containers_of, look
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import judge_container, read_client
+from dagstop.evidence.containers import judge_container
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import survey
 from dagstop.model import Decision
@@ -66,20 +66,17 @@ def explain(
     proc = ProcFS()
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
-    watch = look(homes, task_users, proc)
-    containers, problems = containers_of(docker_urls)
+    watch, ties = look(homes, task_users, proc)
+    containers, problems = containers_of(docker_urls, ties)
     urls = (url, *spellings(homes), *same_databases)
     around = survey(homes, urls, watch.at_homes(), proc, os.getpid())
     facts: list[dict[str, Any]] = []
-    clients = []
     for process in watch.index().of(order):
         verdict = judge(order, process, clock.started_at(process), around)
         if verdict.decision is not Decision.FOREIGN and process.state != "Z":  # that one is dead
             facts.append(_fact(f"pid {process.pid}", command(process), verdict))
-        if (client := read_client(process)) is not None:
-            clients.append(client)
     for container in containers:
-        client = next((c for c in clients if c.name == container.name), None)
+        client = ties.client_of(container.id)
         created = clock.to_db(container.created_at)
         verdict = judge_container(order, container, client, created, around)
         if verdict.decision is not Decision.FOREIGN:

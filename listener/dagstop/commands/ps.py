@@ -23,9 +23,9 @@ from dagstop.commands.common import (
     url_of,
 )
 from dagstop.commands.looking import containers_of, look
-from dagstop.evidence.cidfiles import CidFiles
-from dagstop.evidence.containers import Container, read_client
+from dagstop.evidence.containers import Container
 from dagstop.evidence.surroundings import all_homes
+from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
@@ -51,14 +51,14 @@ def ps(
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "ps")
     proc = ProcFS()
-    watch = look(airflow_homes, task_users, proc)
-    containers, problems = containers_of(docker_urls)
+    watch, ties = look(airflow_homes, task_users, proc)
+    containers, problems = containers_of(docker_urls, ties)
     tasks: dict[Any, dict[str, Any]] = {}
     labels = _labels(watch.labelled())
     for process in watch.labelled():
         if process.role is not Role.SERVICE and process.state != "Z":
             _add_process(tasks, process, labels[process.pid], proc)
-    through = _through_clients(watch, containers, labels)
+    through = _through_clients(ties, containers, labels)
     for container in containers:
         label = container.label or through.get(container.id)
         if label is not None:
@@ -200,17 +200,15 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
 
 
 def _through_clients(
-    watch: Watch, containers: Sequence[Container], labels: dict[int, Label]
+    ties: Ties, containers: Sequence[Container], labels: dict[int, Label]
 ) -> dict[str, Label]:
-    """By container id: the task whose `docker run` names it."""
+    """By container id: the task whose `docker run` started it."""
     found: dict[str, Label] = {}
-    files = CidFiles()
-    for process in watch.labelled():
-        client = read_client(process)
-        if client is not None:
-            cid = files.of(client)
-            named = [c for c in containers if (c.id == cid if cid else c.name == client.name)]
-            found |= {c.id: labels[process.pid] for c in named}
+    for container in containers:
+        client = ties.client_of(container.id)
+        label = client.process.label if client is not None else None
+        if client is not None and label is not None:
+            found[container.id] = labels.get(client.process.pid, label)
     return found
 
 

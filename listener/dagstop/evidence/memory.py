@@ -1,4 +1,5 @@
-"""What the watch knows, kept across a restart of the listener: labels by pid + start time + boot.
+"""What the watch knows, kept across a restart of the listener: labels by pid + start time + boot, and
+which containers the tasks' docker clients started.
 
 One JSON file, replaced whole (rename(2)), readable by the listener's user only. Nothing in it is
 believed if the boot differs, or if somebody else could have written it.
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import stat as modes
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagstop.evidence.airflow_names import parse_date
 from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
 from dagstop.model import Identity, Label, Process, Role
 
@@ -22,8 +25,18 @@ _NAME = "remembered.json"
 _NUMBERS = frozenset({"map_index", "try_number", "job_id"})
 
 
-def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
-    """Write the labels of all trusted processes. Raises OSError (a full disk, for one)."""
+class Remembered(NamedTuple):
+    """What an earlier listener on this boot knew."""
+
+    labels: dict[Identity, Label]
+    clients: list[Noted]
+
+
+NOTHING = Remembered({}, [])
+
+
+def save(directory: Path, boot_id: str, processes: Iterable[Process], clients: Iterable[Noted] = ()) -> None:
+    """Write what is known of all that is trusted. Raises OSError (a full disk, for one)."""
     rows = [
         [process.identity.pid, process.identity.start, process.label.facts()]
         for process in processes
@@ -37,28 +50,31 @@ def save(directory: Path, boot_id: str, processes: list[Process]) -> None:
     draft = directory / f".{_NAME}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump({"boot_id": boot_id, "labels": rows}, handle)
+        known = [facts for client in clients if (facts := client.facts()) is not None]
+        json.dump({"boot_id": boot_id, "labels": rows, "clients": known}, handle)
     os.replace(draft, directory / _NAME)
 
 
-def load(directory: Path, boot_id: str) -> dict[Identity, Label]:
-    """The labels saved on this boot; empty if there are none or if they cannot be trusted."""
+def load(directory: Path, boot_id: str) -> Remembered:
+    """What was saved on this boot; nothing if it cannot be trusted."""
     path = directory / _NAME
     try:
         with open(path, encoding="utf-8") as handle:
             owner = os.fstat(handle.fileno())
             if owner.st_uid != os.geteuid() or modes.S_IMODE(owner.st_mode) & 0o022:
                 log.warning(event("memory ignored", file=path, why="others could have written it"))
-                return {}
+                return NOTHING
             saved = json.load(handle)
         if saved["boot_id"] != boot_id:
-            return {}
-        return {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
+            return NOTHING
+        labels = {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
+        clients = [noted(facts, _label(facts["label"])) for facts in saved.get("clients", ())]
+        return Remembered(labels, clients)
     except FileNotFoundError:
-        return {}
+        return NOTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         log.warning(event("memory ignored", file=path, why=exc))
-        return {}
+        return NOTHING
 
 
 def _label(facts: dict[str, Any]) -> Label:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from dagstop.evidence.cidfiles import CidFiles
 from dagstop.evidence.containers import Client, Container, judge_container, read_client
 from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings
+from dagstop.evidence.ties import Ties
 from dagstop.kill.containers import ContainerEnd, end_container
 from dagstop.kill.quarry import NOT_SIGNALLED, now
 from dagstop.logs import event, log
-from dagstop.model import Decision, Process, StopOrder, Verdict
+from dagstop.model import Decision, Label, Process, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
@@ -33,10 +33,9 @@ LEARN_PAUSE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Quest:
-    """One order, and the docker clients among its processes."""
+    """One order, and what of its containers was found before."""
 
     order: StopOrder
-    clients: tuple[Client, ...] = ()
     known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
     named: tuple[str, ...] = ()  # the same, of all that its report names
     hands_off: Callable[[], str | None] = lambda: None  # of the order as it was read last
@@ -69,9 +68,13 @@ class ContainerHunts:
     results: deque[Found] = field(default_factory=deque)
     _seen: bool = False  # an engine was there since the listener started
     _learning: threading.Thread = field(default_factory=threading.Thread)
-    _cidfiles: CidFiles = field(default_factory=CidFiles)
     _next_learning: float = 0.0
+    _next_tying: float = 0.0
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
+    ties: Ties = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ties = Ties(self.proc)
 
     @property
     def any_engine(self) -> bool:
@@ -96,23 +99,40 @@ class ContainerHunts:
             for engine in self.engines:
                 if engine.exists:
                     with suppress(EngineUnreachable):
+                        begun = time.monotonic()
                         engine.learn()
+                        self.ties.tie(engine.url, engine.listed(), begun)
 
         self._learning = threading.Thread(target=learn, name="engines", daemon=True)
         self._learning.start()
 
-    def learn_clients(self, processes: Iterable[Process]) -> None:
-        """Note which containers the docker clients among the tasks' processes have started."""
-        self._cidfiles.learn([client for process in processes if (client := read_client(process))])
+    def learn_clients(self, tasks: Iterable[Process], everybody: Iterable[Process]) -> None:
+        """Note which containers the docker clients among the tasks' processes start.
 
-    def clients_to_stop(self, processes: Iterable[Process]) -> list[Client]:
-        """The docker clients among processes that are to die, with a moment to note what they started:
+        everybody: looked through for strangers who ask for the same name while it is not known yet.
+        """
+        self.ties.note(client for process in tasks if (client := read_client(process)))
+        untied = self.ties.untied()
+        moment = time.monotonic()
+        if not untied or moment < self._next_tying:
+            return
+        # an image may have to be pulled first: that takes minutes
+        young = any(self.proc.age(one.client.process.identity.start) < 10 for one in untied)
+        self._next_tying = moment + (0.0 if young else 2.0)
+        if any(not one.cid for one in untied):
+            self.ties.note(client for process in everybody if (client := read_client(process)))
+        self.ties.read_cidfiles()
+        self.warm_up()
 
-        the signals that follow may be the end of their `--cidfile`.
+    def note_clients(self, processes: Iterable[Process]) -> None:
+        """Note the docker clients among processes that are to die, with a moment to read their `--cidfile`:
+
+        the signals that follow may be the end of it.
         """
         clients = [client for process in processes if (client := read_client(process))]
-        self._cidfiles.learn(clients, wait=0.05)
-        return clients
+        if clients:
+            self.ties.note(clients)
+            self.ties.read_cidfiles(wait=0.05)
 
     def look(
         self,
@@ -180,23 +200,27 @@ class ContainerHunts:
         since: float,
     ) -> list[tuple[Found, Future[ContainerEnd]]]:
         try:
+            begun = time.monotonic()
             containers = engine.running(since)
+            self.ties.read_cidfiles(wait=0.05)
+            self.ties.tie(engine.url, containers, begun)
         except EngineUnreachable as exc:
             if not self._engine_is_idle(engine):
                 for result in found.values():
                     result.problem = str(exc)
             return []
         by_label = Index(containers, lambda container: container.label)
+        by_id = {container.id: container for container in containers}
+        tied = self.ties.tied()
         pending = []
         for quest in quests:
             result = found[id(quest)]
             candidates: dict[str, tuple[Container, Client | None]] = {
                 container.id: (container, None) for container in by_label.of(quest.order)
             }
-            for client in quest.clients:
-                named = _named(engine, client, self.proc, self._cidfiles.of(client))
-                if named is not None:
-                    candidates[named.id] = (named, client)
+            for one in tied.of(quest.order):
+                if one.container in by_id:
+                    candidates[one.container] = (by_id[one.container], one.client)
             known = [container for container in containers if container.id.startswith(quest.known or ("?",))]
             result.running |= {ident for ident in quest.known for c in known if c.id.startswith(ident)}
             candidates = {c.id: (c, None) for c in known} | candidates
@@ -226,7 +250,8 @@ class ContainerHunts:
         moment = now()
         since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
         deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
-        ended = Index(deaths, lambda end: end[0].label)
+        clients = {container.id: self.ties.client_of(container.id) for container, _ in deaths}
+        ended = Index(deaths, lambda end: _label_of(end[0], clients[end[0].id]))
         for quest in quests:
             result = found[id(quest)]
             named = (*quest.named, *(end.container.id for end in result.ends))
@@ -234,7 +259,7 @@ class ContainerHunts:
                 if to_db_clock(at) < quest.order.created_at or container.id.startswith(named):
                     continue
                 created = to_db_clock(container.created_at)
-                verdict = judge_container(quest.order, container, None, created, around)
+                verdict = judge_container(quest.order, container, clients[container.id], created, around)
                 if verdict.decision is Decision.KILL:
                     end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
                     result.ends.append(end)
@@ -280,15 +305,5 @@ class ContainerHunts:
         return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
 
 
-def _named(engine: Engine, client: Client, proc: ProcFS, cid: str) -> Container | None:
-    """The container that a `docker run` of the task started, if it was started after that."""
-    # a name means one container only on the engine that the client talks to; an id is everybody's
-    name = client.name if client.engine in {None, engine.url} else None
-    name = cid or name
-    container = engine.inspect(name) if name else None
-    if container is None:
-        return None
-    age = time.time() - container.created_at.timestamp()
-    client_age = proc.age(client.process.identity.start)
-    # it would be somebody else's if it was there before the client was
-    return container if age <= client_age + 1 else None
+def _label_of(container: Container, client: Client | None) -> Label | None:
+    return container.label if client is None else client.process.label

@@ -67,6 +67,10 @@ class Engine:
             finally:
                 self._listing.release()
 
+    def listed(self) -> list[Container]:
+        """What the last listing showed."""
+        return list(self._known.values())
+
     def running(self, since: float = float("inf")) -> list[Container]:
         """Every running or paused container, with its tags; a listing begun after `since` will do."""
         with self._listing:

@@ -1,4 +1,4 @@
-"""A --cidfile is read while its docker client runs: it may be gone when it is needed."""
+"""A --cidfile is read while its docker client runs, and by its path once that is gone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dagstop.evidence.cidfiles import CidFiles
+from dagstop.evidence import cidfiles
 from dagstop.evidence.containers import Client
 from dagstop.model import Identity
 from dagstop.outside.procfs import ProcFS
 from tests.support.fake_proc import process
-from tests.support.watch import wait_until
 
 CID = "c" * 64
 
@@ -27,37 +26,39 @@ def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         child.kill()
 
 
-def client_of(child: subprocess.Popen[bytes], cidfile: str) -> Client:
+def client_of(child: subprocess.Popen[bytes], cidfile: str | None) -> Client:
     stat = ProcFS().stat(child.pid)
     assert stat is not None
-    return Client(None, cidfile, process(identity=Identity(child.pid, stat.start)))
+    return Client("name", cidfile, process(identity=Identity(child.pid, stat.start)))
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_what_was_learned_outlives_the_file_and_the_client(
+def test_it_is_read_alive_and_after_the_clients_end(
     sleeper: subprocess.Popen[bytes], tmp_path: Path, relative: bool
 ) -> None:
     client = client_of(sleeper, "cid" if relative else str(tmp_path / "cid"))
-    known = CidFiles()
-    known.learn([client])  # not there yet: it is asked for again
-    assert known.of(client) == ""
+    assert cidfiles.read(client, None) == ""
     (tmp_path / "cid").write_text(CID)
-
-    def learned() -> bool:
-        known.learn([client])
-        return client.process.identity in known._known
-
-    wait_until(learned, 5, lambda: "it is not learned")
-    (tmp_path / "cid").unlink()
+    assert cidfiles.read(client, None) == CID
+    path = cidfiles.locate(client)
     sleeper.kill()
     sleeper.wait()
-    assert known.of(client) == CID
+    assert cidfiles.read(client, None) == ""
+    assert cidfiles.read(client, path) == CID
+    assert cidfiles.locate(client) is None
+
+
+@pytest.mark.parametrize("text", ["", "c" * 63, "C" * 64, "c" * 65, "../" * 10, "é" * 32])
+def test_what_is_no_id_is_none(sleeper: subprocess.Popen[bytes], tmp_path: Path, text: str) -> None:
+    (tmp_path / "cid").write_text(text)
+    assert cidfiles.read(client_of(sleeper, "cid"), None) == ""
 
 
 def test_a_fifo_holds_nobody_up(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cid")
-    assert CidFiles().of(client_of(sleeper, "cid")) == ""
+    assert cidfiles.read(client_of(sleeper, "cid"), str(tmp_path / "cid")) == ""
 
 
 def test_nothing_is_read_for_a_client_without_one(sleeper: subprocess.Popen[bytes]) -> None:
-    assert CidFiles().of(Client("name", None, process(identity=Identity(sleeper.pid, 1)))) == ""
+    client = client_of(sleeper, None)
+    assert (cidfiles.locate(client), cidfiles.read(client, None)) == (None, "")

@@ -25,7 +25,10 @@ def saved(folder: Path) -> Path:
 
 def test_labels_come_back(tmp_path: Path) -> None:
     memory.save(tmp_path, "boot", [process(FULL), process(Label(ti_id=UUID), identity=Identity(601, 5))])
-    assert memory.load(tmp_path, "boot") == {Identity(600, 100): FULL, Identity(601, 5): Label(ti_id=UUID)}
+    assert memory.load(tmp_path, "boot").labels == {
+        Identity(600, 100): FULL,
+        Identity(601, 5): Label(ti_id=UUID),
+    }
     assert saved(tmp_path).stat().st_mode & 0o777 == 0o600
 
 
@@ -34,30 +37,30 @@ def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
     found.append(process(FULL, trusted=False, identity=Identity(610, 1)))
     found.append(process(FULL, contrary="because", identity=Identity(611, 1)))
     memory.save(tmp_path, "boot", found)
-    assert {identity.pid for identity in memory.load(tmp_path, "boot")} == {600, 604}  # runner, other
+    assert {identity.pid for identity in memory.load(tmp_path, "boot").labels} == {600, 604}  # runner, other
 
 
 def test_nothing_is_believed_of_another_boot(tmp_path: Path) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
-    assert memory.load(tmp_path, "another") == {}
+    assert memory.load(tmp_path, "another").labels == {}
 
 
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
-    assert memory.load(tmp_path, "boot") == {}
+    assert memory.load(tmp_path, "boot").labels == {}
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_nothing_is_believed_that_others_could_have_written(tmp_path: Path, mode: int) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     saved(tmp_path).chmod(mode)
-    assert memory.load(tmp_path, "boot") == {}
+    assert memory.load(tmp_path, "boot").labels == {}
 
 
 def test_nothing_is_believed_that_another_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    assert memory.load(tmp_path, "boot") == {}
+    assert memory.load(tmp_path, "boot").labels == {}
 
 
 json_values = st.recursive(
@@ -84,7 +87,7 @@ def test_no_file_breaks_it(tmp_path_factory: pytest.TempPathFactory, data: bytes
     path = folder / "remembered.json"
     path.write_bytes(data)
     path.chmod(0o600)
-    for label in memory.load(folder, "boot").values():
+    for label in memory.load(folder, "boot").labels.values():
         hash(label)
         label.facts()
 
@@ -95,5 +98,5 @@ def test_no_file_breaks_it(tmp_path_factory: pytest.TempPathFactory, data: bytes
 def test_labels_of_another_shape_are_not_believed(tmp_path: Path, facts: Any) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     saved(tmp_path).write_text(json.dumps({"boot_id": "boot", "labels": [[600, 100, facts]]}))
-    loaded = memory.load(tmp_path, "boot")
+    loaded = memory.load(tmp_path, "boot").labels
     assert loaded in ({}, {Identity(600, 100): Label()})

@@ -24,6 +24,10 @@ from tests.support.watch import wait_until
 
 class CountingEngine:
     exists = True
+    url = "unix:///counting"
+
+    def listed(self) -> list[Any]:
+        return []
 
     def __init__(self) -> None:
         self.listings = 0

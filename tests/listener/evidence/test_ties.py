@@ -1,0 +1,164 @@
+"""Which container is a client's, and for how long that is remembered."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagstop.evidence import memory
+from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.ties import Ties
+from dagstop.model import Identity, Label
+from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
+from tests.support.fake_proc import DATE, FakeProc, order, process
+
+HERE = "unix:///here"
+OURS, OTHERS = Label(dag_id="d", run_id="r", task_id="t"), Label(dag_id="e", run_id="s", task_id="t")
+
+
+class RealClock(FakeProc):
+    """Its processes started so many seconds ago by the real clock."""
+
+    def ago(self, seconds: float) -> int:
+        return ProcFS.now_ticks(self) - int(seconds * TICKS_PER_SECOND)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> RealClock:
+    return RealClock(tmp_path)
+
+
+def container(age: float, number: int = 0, name: str = "x") -> Container:
+    created = datetime.now(timezone.utc) - timedelta(seconds=age)
+    return Container(f"{number:x}" * 64, name, "image", 700, created, False, "no", False, {})
+
+
+def client(
+    proc: RealClock, pid: int, age: float, *, label: Label | None = OURS, name: str | None = "x", **more: Any
+) -> Client:
+    start = proc.ago(age)
+    proc.add(pid, argv=("docker", "run"), start=start)
+    seen = process(OURS, identity=Identity(pid, start), **more.pop("of", {}))
+    seen.label = label
+    return Client(name, more.pop("cidfile", None), seen, more.pop("engine", None))
+
+
+def tied(ties: Ties, *containers: Container, engine: str = HERE) -> list[str]:
+    ties.tie(engine, containers, time.monotonic() + 60)  # well after whatever ended
+    return [one.container[0] for one in ties.tied().of(order())]
+
+
+def test_a_name_is_the_clients_if_it_came_in_its_lifetime(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    assert tied(ties, container(90, 1)) == []  # it was there before
+    assert tied(ties, container(30, 2, name="y")) == []
+    assert tied(ties, container(30, 3)) == ["3"]
+    assert tied(ties, container(20, 4)) == ["3"]  # one client starts one container
+
+
+def test_a_name_that_came_after_the_client_is_a_strangers(proc: RealClock) -> None:
+    ties = Ties(proc)
+    one = client(proc, 700, 60)
+    ties.note([one])
+    proc.end(700)
+    ties.note([])
+    later = container(0, 1)
+    ties.tie(HERE, [Container(**{**facts(later), "created_at": later.created_at + timedelta(seconds=1)})], 0)
+    assert tied(ties) == []
+    assert tied(ties, container(30, 2)) == ["2"]
+
+
+def facts(one: Container) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in Container.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("label", "engine", "wanted"),
+    [(None, None, []), (OTHERS, None, []), (OURS, None, ["1"]), (None, "tcp://far", [])],
+    ids=["stranger", "another run", "the same task", "the engine in other words"],
+)
+def test_two_clients_that_asked_for_one_name(
+    proc: RealClock, label: Label | None, engine: str | None, wanted: list[str]
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60), client(proc, 701, 70, label=label, engine=engine)])
+    assert tied(ties, container(30, 1)) == wanted
+
+
+def test_a_rival_that_came_later_is_none(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60), client(proc, 701, 20, label=OTHERS)])
+    assert tied(ties, container(30, 1)) == ["1"]
+
+
+def test_a_name_counts_on_the_clients_own_engine_only(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, engine="tcp://far")])
+    assert tied(ties, container(30, 1)) == []
+    assert tied(ties, container(30, 2), engine="tcp://far") == ["2"]
+
+
+def test_a_container_is_forgotten_when_it_is_gone_for_a_while(
+    proc: RealClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    tied(ties, container(30, 1))
+    assert tied(ties) == ["1"]  # its client lives
+    proc.end(700)
+    ties.note([])
+    (one,) = ties.all()
+    assert tied(ties, engine="unix:///another") == ["1"]
+    assert tied(ties) == ["1"]  # it may be between two lives
+    assert tied(ties, container(30, 1)) == ["1"] and one.unseen is None
+    assert tied(ties) == ["1"]
+    assert one.unseen is not None
+    one.unseen -= 100
+    assert tied(ties) == []
+
+
+def test_it_comes_back_after_a_restart(proc: RealClock, tmp_path: Path) -> None:
+    ties = Ties(proc)
+    line = frozenset({5, 6})
+    spared = {"environ": {"DAGSTOP_SPARE": "1"}, "line": line}
+    full = Label("d", "r", DATE, "t", 3, 2, 7, None, "/opt/airflow", "db:5432/airflow")
+    ties.note([client(proc, 700, 60, label=full, of=spared, name=None), client(proc, 701, 50, name="y")])
+    ties.note([client(proc, 702, 40, of={"trusted": False}), client(proc, 703, 40, of={"contrary": "x"})])
+    ties.note([client(proc, 704, 40, label=None)])
+    first = next(one for one in ties.all() if one.client.process.pid == 700)
+    first.cid = "1" * 64
+    tied(ties, container(30, 1), container(30, 2, name="y"))
+    memory.save(tmp_path, "boot", [], ties.all())
+    proc.end(701)
+    again = Ties(proc)
+    again.restore(memory.load(tmp_path, "boot").clients)
+    assert {one.client.process.pid for one in again.all()} == {700, 701}
+    one, other = again.all()
+    assert one.label == full and one.client.process.line == line and asks_to_be_spared(one.client.process)
+    assert (one.until, one.container[0], one.engine) == (None, "1", HERE)
+    assert (
+        other.until is not None and other.container[0] == "2" and not asks_to_be_spared(other.client.process)
+    )
+
+
+@pytest.mark.parametrize(
+    "changed", [{"container": 5}, {"until": "x"}, {"pid": "x"}, {"label": {"job_id": "x"}}]
+)
+def test_a_client_of_another_shape_is_not_believed(
+    proc: RealClock, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    memory.save(tmp_path, "boot", [], ties.all())
+    path = tmp_path / "remembered.json"
+    saved = json.loads(path.read_text())
+    saved["clients"][0] |= changed
+    path.write_text(json.dumps(saved))
+    assert memory.load(tmp_path, "boot") == memory.NOTHING
