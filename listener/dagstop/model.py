@@ -115,6 +115,7 @@ class Process:
     line: frozenset[int] = frozenset()  # pids of the runner it descends from and that one's parent
     kin_spared: bool = False  # what it descends from asks to be spared
     reads: int = 1  # how often command line and environment were read
+    above_ends: bool = False  # what it runs under is ending: whose it is is asked again once that is gone
     unread: dict[str, str] = field(default_factory=dict)  # what could not be read of it, by file, and why
 
     @property

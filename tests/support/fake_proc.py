@@ -66,14 +66,17 @@ class FakeProc(ProcFS):
         self.now += 10
         folder = self.folder / str(pid)
         (folder / "ns").mkdir(parents=True)
-        (folder / "status").write_text(
-            f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n"
-        )
+        self.becomes_user(pid, uid)
         (folder / "ns" / "pid").symlink_to(namespace)
         facts = [ppid, pid if pgid is None else pgid, pid if sid is None else sid]
         self._stat(pid, state, facts, self.now if start is None else start)
         self.become(pid, argv, environ)
         return pid
+
+    def becomes_user(self, pid: int, uid: int) -> None:
+        """setuid(2)."""
+        text = f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n"
+        (self.folder / str(pid) / "status").write_text(text)
 
     def become(self, pid: int, argv: Sequence[str], environ: Mapping[str, str] | bytes | None = None) -> None:
         """execve(2) or setproctitle: other words, and another environment if one is given."""

@@ -85,7 +85,7 @@ class Labelling:
             process.line = frozenset({process.pid, process.ppid})
         elif source is not None:
             process.line = source.line
-        if process.uid == -1:
+        if process.uid == -1 or not process.trusted:  # until its exec it may be of another user
             process.uid = self._proc.uid(process.pid)
         if source is not None:
             process.trusted = process.trusted or source.trusted
@@ -152,7 +152,8 @@ class Labelling:
     def _look_above(self, process: Process, parent: Process | None, *, descends: bool) -> None:
         """Whether it runs under something that is not the task: a test by hand, a shell of somebody's."""
         runs = process.role in (Role.RUNNER, Role.SUPERVISOR)
-        child = process
+        remembered = "remembered" in process.evidence
+        child, process.above_ends = process, False
         for _ in range(64):
             if parent is None:
                 if not runs and not descends and child.ppid > 2 and child.ppid not in self._processes:
@@ -164,8 +165,13 @@ class Labelling:
                 process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
             elif "cmdline" in parent.unread:
                 process.unread["parent"] = f"what it runs under is not known: {parent.unread['cmdline']}"
+            elif not parent.argv and not (runs or remembered) and self._proc.ending(parent.pid):
+                # it may have been the runner, which shows no title any more while it frees its memory
+                process.above_ends = True
+                process.unread["parent"] = f"what it runs under is ending: pid {parent.pid}"
+                return
             elif parent.role is Role.SERVICE and not runs:
-                if not is_init(parent.argv) and "remembered" not in process.evidence:
+                if not is_init(parent.argv) and not remembered:
                     process.contrary = f"it runs under {parent.argv[0][:40]!r}, pid {parent.pid}"
             if runs or parent.role is not Role.OTHER or "cmdline" in parent.unread:
                 return

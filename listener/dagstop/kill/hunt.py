@@ -54,7 +54,7 @@ class Hunt:
     )  # signals of a listener before this one, or before it was spared
     note: Callable[[Process, Verdict, list[Sent]], None] = _no_note  # called before each first signal
     first_signal: float | None = None  # monotonic seconds
-    waiting_until: float | None = None  # something settles, or a runner is cleaning up
+    waiting_until: float | None = None  # something settles, a runner is cleaning up, or what is above ends
     clean: bool = False  # the last look found nothing that is still to die
     looked: float = 0.0  # when that look began, monotonic seconds; 0: it was no look at everything
     settled: float = 0.0  # when a runner has had its time to report its own failure
@@ -93,6 +93,8 @@ class Hunt:
                 if process.state != "Z":
                     reason = spared_reason(verdict.reason, self.earlier.get(process.identity))
                     self.spared[process.identity] = (process, replace(verdict, reason=reason))
+                    if process.above_ends and time.monotonic() < self.started + GIVE_UP:
+                        self.waiting_until = self.started + GIVE_UP  # soon it can be said whose it is
                 continue
             quarry = self.quarries.get(process.identity) or pool.take(process)
             if quarry is None:

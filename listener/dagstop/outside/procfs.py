@@ -21,6 +21,7 @@ _MOST = (
 )  # bytes read of one file: the kernel takes no more than 6 MiB of words and variables, so none is cut
 
 SIGTERM_BIT = 1 << (15 - 1)
+_EXITING = 0x4  # PF_EXITING of field 9 of /proc/PID/stat (include/linux/sched.h)
 
 _SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
 
@@ -60,6 +61,13 @@ def parse_stat(data: bytes) -> Stat | None:
         )
     except ValueError:
         return None
+
+
+def parse_ending(data: bytes) -> bool:
+    """Whether /proc/PID/stat is of a process that is ending, or has ended: it shows no words any more."""
+    rest = data[data.rfind(b")") + 2 :].split()
+    ended = rest[:1] in ([b"Z"], [b"X"], [b"x"])
+    return ended or (len(rest) > 6 and rest[6].isdigit() and bool(int(rest[6]) & _EXITING))
 
 
 def parse_signal_masks(data: bytes) -> SignalMasks | None:
@@ -173,6 +181,11 @@ class ProcFS:
     def stat(self, pid: int) -> Stat | None:
         data = self.read(pid, "stat")
         return parse_stat(data) if data else None
+
+    def ending(self, pid: int) -> bool:
+        """True if it is gone, or on its way: it frees its memory, which may take seconds, or is a zombie."""
+        data = self.read(pid, "stat")
+        return data is None or parse_ending(data)
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Its words; none where it is gone, None where they may not be read."""

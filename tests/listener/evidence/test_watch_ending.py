@@ -1,0 +1,78 @@
+"""A first look at an Airflow that is just dying: what shows no words any more may have been the runner."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagstop.evidence.watch import Watch
+from dagstop.outside.procfs import parse_ending
+from tests.support.airflow_trees import BASH_ARGV
+from tests.support.fake_proc import FakeProc, tags
+
+CELERY, RUNNER, BASH, SLEEP = 100, 130, 140, 150
+
+
+def dying(proc: FakeProc, *, state: str = "Z", runner: tuple[str, ...] = ()) -> None:
+    proc.add(CELERY, argv=("[celeryd: celery@worker:MainProcess]",))
+    proc.add(RUNNER, ppid=CELERY, argv=runner, state=state)
+    proc.add(BASH, ppid=RUNNER, argv=BASH_ARGV, environ=tags())
+    proc.add(SLEEP, ppid=BASH, argv=("sleep", "1"), pgid=BASH, sid=BASH, environ=tags())
+
+
+def test_orphans_of_a_runner_that_frees_its_memory_are_asked_for_again(proc: FakeProc, watch: Watch) -> None:
+    dying(proc)
+    for _ in range(3):
+        seen = watch.look()
+        for pid in (BASH, SLEEP):
+            assert seen[pid].above_ends and seen[pid].contrary is None
+            assert seen[pid].unread == {"parent": f"what it runs under is ending: pid {RUNNER}"}
+    proc.end(RUNNER)
+    watch.tick()
+    for pid in (BASH, SLEEP):
+        assert not seen[pid].above_ends and seen[pid].contrary is None and not seen[pid].unread
+        assert seen[pid].trusted
+
+
+def test_a_shell_that_shows_no_words_but_lives_is_looked_through(proc: FakeProc, watch: Watch) -> None:
+    dying(proc, state="S")
+    watch.look()
+    assert "it runs under" in str(watch.processes[BASH].contrary)
+
+
+def test_what_runs_under_a_worker_stays_spared_once_its_parent_is_gone(proc: FakeProc, watch: Watch) -> None:
+    """Seen while all lived: a shell by hand is no task's, whatever ends above it."""
+    dying(proc, state="S", runner=("bash",))
+    watch.look()
+    proc.end(RUNNER)
+    watch.look()
+    assert "it runs under" in str(watch.processes[SLEEP].contrary)
+
+
+def test_what_was_remembered_is_not_doubted(proc: FakeProc, watch: Watch) -> None:
+    dying(proc)
+    watch.look()
+    labels = {p.identity: p.label for p in watch.labelled() if p.label is not None}
+    again = Watch(proc, trusted_uids=lambda: frozenset({50000}), own_pid=90)
+    again.restore(labels)
+    again.look()
+    assert not again.processes[BASH].above_ends and not again.processes[BASH].unread
+
+
+def test_a_user_is_asked_for_again_after_the_exec(proc: FakeProc, watch: Watch) -> None:
+    """`runuser -u airflow` forks as root, and is Airflow's user when its command runs."""
+    pid = proc.add(160, argv=("runuser",), environ=tags(), uid=0)
+    watch.tick()
+    assert not watch.processes[pid].trusted
+    proc.becomes_user(pid, 50000)
+    proc.become(pid, ("sleep", "1"))
+    watch.tick()
+    assert watch.processes[pid].trusted and watch.processes[pid].uid == 50000
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "ending"),
+    [("S", 0x400000, False), ("Z", 0, True), ("X", 0, True), ("R", 0x400004, True), ("D", 0x4, True)],
+)
+def test_what_a_stat_says_of_an_end(state: str, flags: int, ending: bool) -> None:
+    assert parse_ending(f"5 (a ) Z) {state} 1 5 5 0 -1 {flags} 0".encode()) is ending
+    assert not parse_ending(b"")
