@@ -7,6 +7,7 @@ their own and hand over through queues and one pipe.
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
 import socket
@@ -47,6 +48,7 @@ class Daemon:
         self._swept = False  # all that was open here at some moment since the start is known
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
+        self._users_not_told: frozenset[int] = frozenset()  # as whom tasks ran since the start; likewise
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Quarries(self._proc, dry_run=config.dry_run)
@@ -156,6 +158,7 @@ class Daemon:
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
+        self._users_not_told |= self._watch.users_not_told()
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
             self._save()
@@ -171,6 +174,7 @@ class Daemon:
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "under_way": self._stopping.under_way,
             "watched": self._watched,
+            "users_not_told": sorted(map(_user_name, self._users_not_told)),
             "options": {
                 name: [getattr(self.config, name), self.config.sources.get(name, "default")]
                 for name in ("grace", "tick", "sweep")
@@ -204,3 +208,10 @@ class Daemon:
                 connection.send(state.encode())
             except OSError as exc:
                 log.debug(event("systemd not told", why=exc))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -90,6 +90,7 @@ def in_database(connection: Connection, url: str) -> Iterator[Finding]:
     yield from _triggers(connection, url)
     yield from _owner(connection, url)
     yield from _listeners(connection, url)
+    yield from _users(connection, url)
     yield from _faults(connection, url)
     yield from _left_running(connection, url)
     yield from _not_clear(connection, url)
@@ -166,6 +167,16 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         count = f"Airflow runs {host['tasks']} of its tasks there"
         do = "run `dagstop listen` there (or with --host, if it has another name)"
         yield Finding(f"host {host['hostname']}", False, count, do)
+
+
+def _users(connection: Connection, url: str) -> Iterator[Finding]:
+    """What they leave without parents and before a listener saw it, that listener would not believe."""
+    for row in ask(connection, url, "listeners"):
+        users = row["detail"].get("users_not_told", ())
+        if row["live"] and users:
+            said = f"tasks run there as {', '.join(users)}, of whom the listener was not told"
+            do = "give it " + " ".join(f"--task-user {user}" for user in users)
+            yield Finding(f"users on {row['host']}", True, said, do)
 
 
 def without_listener(listeners: list[dict[str, Any]], hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:

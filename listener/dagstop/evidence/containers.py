@@ -67,7 +67,8 @@ def judge_container(
         if label is not None and client.process.label is not None:
             if field := conflict(label, client.process.label):
                 contrary = f"the {field} of its tags differs from that of docker client {client.process.pid}"
-        label = client.process.label
+        said = label or Label()
+        label = client.process.label.filled_from(said) if client.process.label is not None else None
         evidence = [f"docker client {client.process.pid}", *client.process.evidence]
     if label is None:
         return Verdict(Decision.FOREIGN, "nothing ties it to a task")

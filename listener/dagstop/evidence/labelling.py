@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dagstop.evidence.airflow_names import differs, is_init, read_tags, surroundings_of
+from dagstop.evidence.airflow_names import conflict, differs, is_init, read_tags, surroundings_of
 from dagstop.evidence.circles import Circles
+from dagstop.evidence.forks import Forks
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
@@ -31,6 +32,7 @@ class Labelling:
         self._namespace = namespace
         self._sessions = Circles("session", processes)
         self._groups = Circles("process group", processes)
+        self._forks = Forks(proc)
 
     def died(self, process: Process) -> None:
         """A labelled process died now."""
@@ -75,6 +77,8 @@ class Labelling:
         by_itself = source is None or (own is not None and own.names_a_run())
         self._stand(process, source, by_itself=by_itself)
         self._find_contrary(process, parent, source)
+        if process.role is Role.RUNNER:
+            self._forks.note(process)
 
     def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:
         """Where a labelled process stands: near a runner or not, trusted or not."""
@@ -110,10 +114,11 @@ class Labelling:
         if process.role in (Role.SUPERVISOR, *_NEVER):
             return None, ""
         if parent is not None and parent.label is not None and parent.role not in _NEVER:
-            if process.title is None or parent.title is not None:
+            if process.title is None or parent.title is not None or _one_try(process.title, parent.label):
                 return parent, f"child of {parent.pid}"
-        if process.title is not None:
-            return None, ""  # a runner that a task started is of its own task, not of that one
+        if process.title is not None:  # a runner that a task started is of its own task, not of that one
+            runner = self._forks.runner_of(process)
+            return runner, f"fork of runner {runner.pid}" if runner is not None else ""
         for circles, number in self._circles_of(process):
             leader = circles.leader_of(process, number)
             if leader is not None and leader is not process:
@@ -186,3 +191,11 @@ class Labelling:
                 self._groups.seen(process, process.pgid, now)
         self._sessions.forget_the_old(now)
         self._groups.forget_the_old(now)
+
+
+def _one_try(title: Label, label: Label) -> bool:
+    """True if a title names the very try of a label: sudo's child is a runner as its parent was before."""
+    if title.ti_id is not None:
+        return title.ti_id == label.ti_id
+    same = title.job_id is not None and (title.job_id, title.task_id) == (label.job_id, label.task_id)
+    return same and title.dag_id == label.dag_id and conflict(title, label) is None

@@ -31,7 +31,12 @@ def _unsettled(process: Process) -> bool:
 
 
 def _of_some_airflow(process: Process) -> bool:
-    return any("airflow" in word or "celery" in word for word in process.argv[:2])
+    words = process.argv[:2]
+    if (
+        words[1:] == ("-c",) and "python" in words[0]
+    ):  # 3.x under run_as_user: python -c 'from airflow.sdk...'
+        words = process.argv[:3]
+    return any("airflow" in word or "celery" in word for word in words)
 
 
 class _Views(NamedTuple):
@@ -53,6 +58,7 @@ class Watch:
         own_pid: int,
     ) -> None:
         self._proc = proc
+        self._trusted_uids = trusted_uids
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
@@ -104,6 +110,11 @@ class Watch:
             ]
             self._derived = _Views(labelled, Index(labelled, lambda process: process.label), at_homes)
         return self._derived
+
+    def users_not_told(self) -> frozenset[int]:
+        """As whom tasks run (run_as_user) besides the users that the listener was told of."""
+        runners = (p for p in self.labelled() if p.role is Role.RUNNER and p.trusted and p.contrary is None)
+        return frozenset(runner.uid for runner in runners if runner.uid > 0) - self._trusted_uids()
 
     def restore(self, labels: dict[Identity, Label]) -> None:
         """Take up what an earlier listener on this boot remembered."""

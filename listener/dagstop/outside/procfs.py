@@ -21,6 +21,7 @@ _MOST = (
 )  # bytes read of one file: the kernel takes no more than 6 MiB of words and variables, so none is cut
 
 SIGTERM_BIT = 1 << (15 - 1)
+_NOT_RANDOM = 0x40000  # ADDR_NO_RANDOMIZE of /proc/PID/personality (linux/personality.h)
 _EXITING = 0x4  # PF_EXITING of field 9 of /proc/PID/stat (include/linux/sched.h)
 
 _SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
@@ -35,6 +36,10 @@ class Stat:
     pgid: int
     sid: int
     start: int  # clock ticks since boot
+
+
+Layout = tuple[int, int, int, int]
+"""Where an exec put the code, the stack, the words and the variables of a process; forks share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,16 @@ def parse_ending(data: bytes) -> bool:
     rest = data[data.rfind(b")") + 2 :].split()
     ended = rest[:1] in ([b"Z"], [b"X"], [b"x"])
     return ended or (len(rest) > 6 and rest[6].isdigit() and bool(int(rest[6]) & _EXITING))
+
+
+def parse_layout(data: bytes) -> Layout | None:
+    """Fields 26, 28, 48 and 50 of /proc/PID/stat; None where they are not shown (0)."""
+    rest = data[data.rfind(b")") + 2 :].split()
+    try:
+        code, stack, words, variables = (int(rest[number - 3]) for number in (26, 28, 48, 50))
+    except (IndexError, ValueError):
+        return None
+    return (code, stack, words, variables) if min(code, stack, words, variables) > 1 else None
 
 
 def parse_signal_masks(data: bytes) -> SignalMasks | None:
@@ -163,7 +178,7 @@ class ProcFS:
     def _lack(self) -> str:
         return "refused in spite of CAP_SYS_PTRACE" if self._may_trace else "CAP_SYS_PTRACE is missing"
 
-    def _bytes(self, pid: int, name: str) -> bytes:
+    def _bytes(self, pid: int | str, name: str) -> bytes:
         descriptor = os.open(f"{self.root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             first = os.read(descriptor, 65536)
@@ -186,6 +201,15 @@ class ProcFS:
         """True if it is gone, or on its way: it frees its memory, which may take seconds, or is a zombie."""
         data = self.read(pid, "stat")
         return data is None or parse_ending(data)
+
+    def layout(self, pid: int) -> Layout | None:
+        """Of its memory; None where that is not shown, or not at random: then it proves nothing."""
+        try:
+            random = self._bytes("sys", "kernel/randomize_va_space").strip() not in (b"", b"0")
+            random = random and not int(self._bytes(pid, "personality"), 16) & _NOT_RANDOM
+            return parse_layout(self._bytes(pid, "stat")) if random else None
+        except (OSError, ValueError):
+            return None
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Its words; none where it is gone, None where they may not be read."""

@@ -57,6 +57,13 @@ CASES: list[tuple[str, Decision, Decision]] = [
     ("through a contradicted client", verdict({}, process(contrary="because")), Decision.SPARE),
     ("a client of the run, another run's tags", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),
      Decision.SPARE),
+    ("a client that shows no home, tags that do, two Airflows",
+     verdict(TAGS, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.KILL),
+    ("neither shows a home, two Airflows",
+     verdict({}, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.SPARE),
+    ("a client that shows no home, another Airflow's tags",
+     verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}, process(Label(dag_id="d", run_id="r", task_id="t"))),
+     Decision.SPARE),
     ("through a 3.x client by its uuid",
      verdict({}, process(Label(ti_id=UUID)), targets=(row(ti_id=UUID),)), Decision.KILL),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dagstop.outside.procfs import (
     Stat,
     parse_argv,
     parse_environ,
+    parse_layout,
     parse_signal_masks,
     parse_stat,
 )
@@ -178,3 +180,42 @@ def test_a_huge_environment_is_not_cut_before_what_tells_whose_it_is() -> None:
         child.stdout.readline()
         assert ProcFS().environ(child.pid) == {"AIRFLOW_HOME": "/srv/other"}
         child.communicate(b"\n")
+
+
+def test_a_fork_shares_its_memory_layout_and_an_exec_does_not() -> None:
+    proc = ProcFS()
+    own = proc.layout(os.getpid())
+    assert own is not None
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        assert proc.layout(child) == own
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert proc.layout(child) is None
+    twice = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)]
+    try:
+        assert len({own, *(proc.layout(process.pid) for process in twice)}) == 3
+    finally:
+        for process in twice:
+            process.communicate(b"\n")
+
+
+def test_a_layout_that_is_not_at_random_proves_nothing(tmp_path: Path) -> None:
+    words = ["setarch", "-R", sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert ProcFS().layout(process.pid) is None
+        process.communicate(b"\n")
+    assert ProcFS(str(tmp_path)).layout(1) is None  # nor does one of a kernel that does not say
+
+
+def test_a_layout_that_is_not_shown_is_none() -> None:
+    fields = [b"S", *[str(number).encode() for number in range(4, 53)]]
+    assert parse_layout(b"5 (x) " + b" ".join(fields)) == (26, 28, 48, 50)
+    assert parse_layout(b"5 (x) " + b" ".join([*fields[:45], b"0", *fields[46:]])) is None
+    assert parse_layout(b"5 (x) S 1 2") is None and parse_layout(b"") is None
