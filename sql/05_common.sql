@@ -167,6 +167,38 @@ end
 $$;
 comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
 
+create or replace function dagstop.references_of(schema_name text)
+returns table (referenced regclass, ours text[], theirs text[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select c.confrelid::regclass, array_agg(o.attname::text), array_agg(t.attname::text)
+    from pg_constraint c
+    cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
+    join pg_attribute o on o.attrelid = c.conrelid and o.attnum = k.our_key
+    join pg_attribute t on t.attrelid = c.confrelid and t.attnum = k.their_key
+    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+    group by c.oid, c.confrelid
+    order by c.confrelid;
+end
+$$;
+comment on function dagstop.references_of(text) is 'The foreign keys of task_instance: to which table, by which columns of both.';
+
+create or replace function dagstop.may_have_written(schema_name text, table_name text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+begin
+    return pg_stat_get_xact_tuples_inserted(asked) + pg_stat_get_xact_tuples_updated(asked) > 0
+        or current_setting('track_counts') = 'off' or exists (select from pg_inherits i where i.inhparent = asked);
+end
+$$;
+comment on function dagstop.may_have_written(text, text) is 'False only if this transaction has written no row of a table of Airflow''s: Postgres counts them.';
+
 create or replace function dagstop.reach_references(schema_name text, task_instance jsonb) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -176,16 +208,13 @@ declare
 begin
     for reference in
         select
-            c.confrelid::regclass as referenced,
-            string_agg(format('r.%I = %L', theirs.attname, task_instance ->> ours.attname::text), ' and ') as matching
-        from pg_constraint c
-        cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
-        join pg_attribute ours on ours.attrelid = c.conrelid and ours.attnum = k.our_key
-        join pg_attribute theirs on theirs.attrelid = c.confrelid and theirs.attnum = k.their_key
-        where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
-        group by c.oid, c.confrelid
-        having bool_and(task_instance ->> ours.attname::text is not null)
-        order by c.confrelid
+            f.referenced,
+            (
+                select string_agg(format('r.%I = %L', k.theirs, task_instance ->> k.ours), ' and ')
+                from unnest(f.ours, f.theirs) as k (ours, theirs)
+            ) as matching
+        from dagstop.references_of(schema_name) as f
+        where not exists (select from unnest(f.ours) as o (named) where task_instance ->> o.named is null)
     loop
         execute format('lock table %s in row share mode nowait', reference.referenced);
         execute format(

@@ -51,6 +51,7 @@ declare
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)
         ) as o (id, dag_id, run_id, execution_date)';
     matching text;
+    reference record;
     statement text;
     ended timestamptz;
     lately timestamptz;
@@ -81,6 +82,26 @@ begin
         execute format(
             'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
         ) using ids, dags, runs, dates, final;
+    end if;
+    if dagstop.may_have_written(schema_name, 'task_instance') then
+        -- what this transaction wrote before is checked again, as in reach_references; age() is 0 for its own rows,
+        -- and less for what others wrote since it began
+        for reference in
+            select
+                f.referenced,
+                (
+                    select string_agg(format('r.%I = t.%I', k.theirs, k.ours), ' and ')
+                    from unnest(f.ours, f.theirs) as k (ours, theirs)
+                ) as matching
+            from dagstop.references_of(schema_name) as f
+        loop
+            execute format('lock table %s in row share mode nowait', reference.referenced);
+            execute format(
+                'select from %s join %s r on %s
+                 where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0 for key share of r nowait',
+                matching, reference.referenced, reference.matching
+            ) using ids, dags, runs, dates, final;
+        end loop;
     end if;
     -- both parts see the rows as they were before
     statement := format(

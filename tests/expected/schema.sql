@@ -529,6 +529,7 @@ declare
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)
         ) as o (id, dag_id, run_id, execution_date)';
     matching text;
+    reference record;
     statement text;
     ended timestamptz;
     lately timestamptz;
@@ -559,6 +560,26 @@ begin
         execute format(
             'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
         ) using ids, dags, runs, dates, final;
+    end if;
+    if dagstop.may_have_written(schema_name, 'task_instance') then
+        -- what this transaction wrote before is checked again, as in reach_references; age() is 0 for its own rows,
+        -- and less for what others wrote since it began
+        for reference in
+            select
+                f.referenced,
+                (
+                    select string_agg(format('r.%I = t.%I', k.theirs, k.ours), ' and ')
+                    from unnest(f.ours, f.theirs) as k (ours, theirs)
+                ) as matching
+            from dagstop.references_of(schema_name) as f
+        loop
+            execute format('lock table %s in row share mode nowait', reference.referenced);
+            execute format(
+                'select from %s join %s r on %s
+                 where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0 for key share of r nowait',
+                matching, reference.referenced, reference.matching
+            ) using ids, dags, runs, dates, final;
+        end loop;
     end if;
     -- both parts see the rows as they were before
     statement := format(
@@ -1280,6 +1301,30 @@ COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'Whether a
 
 
 --
+-- Name: may_have_written(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.may_have_written(schema_name text, table_name text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
+begin
+    return pg_stat_get_xact_tuples_inserted(asked) + pg_stat_get_xact_tuples_updated(asked) > 0
+        or current_setting('track_counts') = 'off' or exists (select from pg_inherits i where i.inhparent = asked);
+end
+$$;
+
+
+--
+-- Name: FUNCTION may_have_written(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.may_have_written(schema_name text, table_name text) IS 'False only if this transaction has written no row of a table of Airflow''s: Postgres counts them.';
+
+
+--
 -- Name: may_wait(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1982,16 +2027,13 @@ declare
 begin
     for reference in
         select
-            c.confrelid::regclass as referenced,
-            string_agg(format('r.%I = %L', theirs.attname, task_instance ->> ours.attname::text), ' and ') as matching
-        from pg_constraint c
-        cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
-        join pg_attribute ours on ours.attrelid = c.conrelid and ours.attnum = k.our_key
-        join pg_attribute theirs on theirs.attrelid = c.confrelid and theirs.attnum = k.their_key
-        where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
-        group by c.oid, c.confrelid
-        having bool_and(task_instance ->> ours.attname::text is not null)
-        order by c.confrelid
+            f.referenced,
+            (
+                select string_agg(format('r.%I = %L', k.theirs, task_instance ->> k.ours), ' and ')
+                from unnest(f.ours, f.theirs) as k (ours, theirs)
+            ) as matching
+        from dagstop.references_of(schema_name) as f
+        where not exists (select from unnest(f.ours) as o (named) where task_instance ->> o.named is null)
     loop
         execute format('lock table %s in row share mode nowait', reference.referenced);
         execute format(
@@ -2049,6 +2091,35 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) IS 'Records an error and warns; once per transaction, and a context with "repeats" once per ten minutes.';
+
+
+--
+-- Name: references_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.references_of(schema_name text) RETURNS TABLE(referenced regclass, ours text[], theirs text[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return query
+    select c.confrelid::regclass, array_agg(o.attname::text), array_agg(t.attname::text)
+    from pg_constraint c
+    cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
+    join pg_attribute o on o.attrelid = c.conrelid and o.attnum = k.our_key
+    join pg_attribute t on t.attrelid = c.confrelid and t.attnum = k.their_key
+    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+    group by c.oid, c.confrelid
+    order by c.confrelid;
+end
+$$;
+
+
+--
+-- Name: FUNCTION references_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.references_of(schema_name text) IS 'The foreign keys of task_instance: to which table, by which columns of both.';
 
 
 --
@@ -3714,6 +3785,13 @@ REVOKE ALL ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) FROM PUBLI
 
 
 --
+-- Name: FUNCTION may_have_written(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.may_have_written(schema_name text, table_name text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION may_wait(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3824,6 +3902,13 @@ REVOKE ALL ON FUNCTION dagstop.reach_references(schema_name text, task_instance 
 --
 
 REVOKE ALL ON FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION references_of(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text) FROM PUBLIC;
 
 
 --

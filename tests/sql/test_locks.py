@@ -291,3 +291,76 @@ def test_many_rows_wait_for_one_second_together(airflow_db: AirflowDatabase, air
     assert time.monotonic() - began < 15
     airflow.connection.commit()
     assert airflow_db.one("select count(*) from dagstop.stop_order where kind = 'task'") == 30
+
+
+@pytest.fixture
+def parent_db(airflow_db: AirflowDatabase) -> AirflowDatabase:
+    """A task instance that waits for a trigger, as a deferred one of Airflow's does."""
+    airflow_db.add_running(tasks=("a", "b"), number=-1)
+    airflow_db.rows(
+        "create table trigger (id integer primary key); insert into trigger values (5);"
+        " alter table task_instance add column my_trigger integer references trigger on delete cascade;"
+        " update task_instance set my_trigger = 5 where task_id = 'a'"
+    )
+    return airflow_db
+
+
+@pytest.mark.parametrize("order", ["it waits for us first", "we would wait for it first"])
+@pytest.mark.parametrize("runs", [1, 1100], ids=["a run", "a mass of runs"])
+def test_what_was_written_before_is_checked_again(
+    parent_db: AirflowDatabase, airflow: Any, order: str, runs: int
+) -> None:
+    """One transaction writes a task instance and fails its run; another deletes what the task instance refers to."""
+    if runs > 1:
+        parent_db.add_runs(runs)
+    deleting: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            if order == "it waits for us first":
+                airflow.execute("delete from trigger")
+            else:
+                airflow.execute("update task_instance set pid = 3 where task_id = 'a'")
+            airflow.connection.commit()
+        except Exception as exc:
+            deleting.append(exc)
+
+    deleter = threading.Thread(target=delete, daemon=True)
+    with session(parent_db) as person:
+        person.execute(
+            "savepoint s; update task_instance set pid = 1 where task_id = 'a'; release savepoint s"
+        )
+        if order == "it waits for us first":
+            deleter.start()
+            parent_db.wait_until("select count(*) > 0 from pg_locks where not granted")
+        else:
+            airflow.execute("select from trigger for update")
+            trying = (
+                "select count(*) > 0 from pg_stat_activity where query like 'update dag_run%'"
+                " and wait_event in ('PgSleep', 'transactionid', 'tuple')"
+            )
+
+            def when_we_try() -> None:
+                parent_db.wait_until(trying)
+                delete()
+
+            deleter = threading.Thread(target=when_we_try, daemon=True)
+            deleter.start()
+        person.execute("update dag_run set state = 'failed'")
+    deleter.join(20)
+    assert not deleter.is_alive() and deleting == []
+    assert {message for _, message in parent_db.faults()} == {GAVE_WAY}
+    assert ("run",) in parent_db.rows(PENDING)
+    parent_db.rows(BEAT, ("host",))
+    assert set(parent_db.states().values()) == {"failed"}
+    assert parent_db.rows(PENDING) == []
+
+
+def test_what_was_written_before_and_refers_to_what_nobody_has_fails_at_once(
+    parent_db: AirflowDatabase,
+) -> None:
+    with session(parent_db) as person:
+        person.execute("update task_instance set pid = 1")
+        person.execute("update dag_run set state = 'failed'")
+    assert parent_db.faults() == []
+    assert set(parent_db.states().values()) == {"failed"}
