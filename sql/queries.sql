@@ -83,6 +83,12 @@ on conflict (name) do update set value = excluded.value;
 -- every reader has the default for a row that is not there
 delete from dagstop.setting where name = %(setting)s;
 
+-- in_recovery --
+select pg_is_in_recovery() as in_recovery;
+
+-- read_only --
+select current_setting('transaction_read_only') = 'on' as read_only;
+
 -- revision --
 select version_num from dagstop.alembic_version;
 

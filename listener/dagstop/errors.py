@@ -9,7 +9,8 @@ DagstopError
 ├── ConnectError
 │   ├── UnreachableError
 │   ├── LoginError
-│   └── NoSuchDatabaseError
+│   ├── NoSuchDatabaseError
+│   └── ReadOnlyError
 └── InstallError
     ├── NotAirflowError
     ├── ServerError
@@ -66,6 +67,10 @@ class LoginError(ConnectError):
 
 class NoSuchDatabaseError(ConnectError):
     """There is no such database on this server: check the name at the end of the URL."""
+
+
+class ReadOnlyError(ConnectError):
+    """This server is a standby, or this login may only read: connect to the primary."""
 
 
 class InstallError(DagstopError):

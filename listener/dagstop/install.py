@@ -20,10 +20,10 @@ from sqlalchemy.pool import NullPool
 
 import dagstop
 from dagstop import sql
-from dagstop.errors import InstallError, LaterReleaseError, LockError, MissingRightError
+from dagstop.errors import InstallError, LaterReleaseError, LockError, MissingRightError, ReadOnlyError
 from dagstop.migrations.apply import run
 from dagstop.outside import catalogue
-from dagstop.outside.database_errors import connect_error, one_line
+from dagstop.outside.database_errors import READ_ONLY_LOGIN, connect_error, one_line
 from dagstop.outside.database_url import normalise
 
 APPLICATION_NAME = "dagstop install"
@@ -203,6 +203,8 @@ def _translated(error: DBAPIError, url: str) -> Exception:
         return MissingRightError(
             f"{one_line(cause, url)}: run this as the role that owns Airflow's tables, or as a superuser"
         )
+    if isinstance(cause, pg_errors.ReadOnlySqlTransaction):
+        return ReadOnlyError(f"{one_line(cause, url)}: {READ_ONLY_LOGIN}")
     if isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError):
         return connect_error(cause, url)
     return InstallError(

@@ -27,7 +27,7 @@ from dagstop.commands.common import (
 from dagstop.commands.outcomes import left
 from dagstop.config import DEFAULT_DOCKER
 from dagstop.outside.database import round_trip
-from dagstop.outside.database_errors import one_line
+from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line, remedy
 from dagstop.outside.engine import Engine, EngineUnreachable
 
 _MOST_RUNS = 20
@@ -64,7 +64,7 @@ def check(
     """Look whether this install can stop things; exit 0 if so, 1 if not."""
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "check")
-    findings = list(_revision(connection, url))
+    findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
     findings += [*_homes(airflow_homes), *_engines(docker_urls), *_rights()]
@@ -117,6 +117,11 @@ def _revision(connection: Connection, url: str) -> Iterator[Finding]:
     yield Finding("schema", ok, f"revision {found}", do)
 
 
+def _writable(connection: Connection, url: str) -> Iterator[Finding]:
+    if ask(connection, url, "read_only")[0]["read_only"]:
+        yield Finding("writing", False, "this login's transactions are read-only", READ_ONLY_LOGIN)
+
+
 def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
     for row in ask(connection, url, "trigger_health"):
         name = f"trigger {row['table_name']}.{row['trigger_name']}"
@@ -139,7 +144,8 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
             cursor.execute(f'listen "{channel}"')
         took = round_trip(connection, url, channel)
     except psycopg2.Error as exc:
-        yield Finding("LISTEN", False, one_line(exc, url), "see the server's log")
+        do = remedy(exc).get("do", "see the server's log")
+        yield Finding("LISTEN", False, one_line(exc, url), do)
         return
     if took is None:
         yield Finding(

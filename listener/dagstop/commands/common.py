@@ -14,10 +14,10 @@ import click
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from dagstop.errors import DagstopError, InstallError
+from dagstop.errors import DagstopError, InstallError, ReadOnlyError
 from dagstop.logs import shown
 from dagstop.outside.database import connect, query
-from dagstop.outside.database_errors import connect_error, one_line
+from dagstop.outside.database_errors import READ_ONLY_LOGIN, connect_error, one_line
 from dagstop.outside.database_url import find_database_url
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -127,6 +127,8 @@ def ask(connection: Connection, url: str, name: str, **values: Any) -> list[dict
             f"{one_line(exc, url)}: connect as the role that installed dagstop, or as a member of "
             "role dagstop_listener"
         ) from exc
+    except psycopg2.errors.ReadOnlySqlTransaction as exc:
+        raise ReadOnlyError(f"{one_line(exc, url)}: {READ_ONLY_LOGIN}") from exc
     except psycopg2.Error as exc:
         raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}") from exc
 

@@ -19,9 +19,9 @@ from dagstop.commands.common import (
     print_table,
     url_of,
 )
-from dagstop.errors import DagstopError, SettingError
+from dagstop.errors import DagstopError, ReadOnlyError, SettingError
 from dagstop.outside.database import query
-from dagstop.outside.database_errors import one_line
+from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line
 from dagstop.settings import SETTINGS, Setting, checked, setting
 
 
@@ -83,6 +83,8 @@ def _change(connection: Connection, url: str, name: str, value: str | None) -> N
     except psycopg2.errors.InsufficientPrivilege as exc:
         do = "connect as the role that installed dagstop"
         raise DagstopError(f"{one_line(exc, url)}: {do}") from exc
+    except psycopg2.errors.ReadOnlySqlTransaction as exc:
+        raise ReadOnlyError(f"{one_line(exc, url)}: {READ_ONLY_LOGIN}") from exc
     except psycopg2.Error as exc:
         raise DagstopError(f"{name} was not changed: {one_line(exc, url)}") from exc
 

@@ -83,7 +83,7 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     assert label is not None
     if label.airflow_home is not None and not around.is_home(label.airflow_home):
         return f"its AIRFLOW_HOME is {label.airflow_home}"
-    if label.database is not None and label.database not in around.databases:
+    if label.database is not None and not around.is_database(label.database):
         return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if not process.trusted:
         uid = (
@@ -119,7 +119,7 @@ def _surely_another(order: StopOrder, process: Process, around: Surroundings) ->
         return False
     if label.database is None:
         return label.airflow_home in around.other_airflows
-    return bool(around.databases) and label.database not in around.databases
+    return bool(around.databases) and not around.is_database(label.database)
 
 
 def _uuid_recorded(order: StopOrder, label: Label) -> bool:

@@ -7,11 +7,10 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from dagstop.errors import DatabaseUrlError
 from dagstop.model import Label, Process
-from dagstop.outside.database_url import find_database_url, normalise
+from dagstop.outside.database_url import find_database_url, place_of
 from dagstop.outside.procfs import ProcFS
 
 DATABASE_VARIABLES = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
@@ -37,7 +36,10 @@ class Surroundings:
     def may_be_ours(self, label: Label) -> bool:
         """False for what names another AIRFLOW_HOME or metadata database."""
         home = label.airflow_home is None or self.is_home(label.airflow_home)
-        return home and (label.database is None or label.database in self.databases)
+        return home and (label.database is None or self.is_database(label.database))
+
+    def is_database(self, key: str) -> bool:
+        return any(_same_database(key, ours) for ours in self.databases)
 
 
 def survey(
@@ -76,7 +78,7 @@ def _databases(process: Process) -> set[str]:
 def _names_others(home: str, named: set[str], ours: set[str]) -> bool:
     """True if a home's processes, or else its airflow.cfg, name a database, and none of ours."""
     found = named or _configured(home)
-    return bool(found) and ours.isdisjoint(found)
+    return bool(found) and not any(_same_database(one, own) for one in found for own in ours)
 
 
 def _configured(home: str) -> set[str]:
@@ -135,7 +137,7 @@ def ancestors(proc: ProcFS, pid: int) -> set[int]:
 
 @lru_cache(maxsize=256)
 def database_key(url: str) -> str | None:
-    """`host:port/name` of a Postgres URL, so that two spellings of one database compare equal.
+    """`host:port/name` of a Postgres URL (`host:port,host:port/name` where it names several servers).
 
     This machine's names and sockets all read `local`. Of another database only the kind, which is
     enough to be another's. None for what names none (3.x: `airflow-db-not-allowed:///`).
@@ -144,12 +146,21 @@ def database_key(url: str) -> str | None:
     if kind in _OTHER_DATABASES:
         return f"{kind}:"
     try:
-        parts = urlsplit(normalise(url))
-        query = parse_qs(parts.query)
-        port = int(query["port"][0]) if "port" in query else parts.port or 5432
+        place = place_of(url)
+        servers = sorted({f"{_machine(host)}:{int(port)}" for host, port in place.servers})
     except (ValueError, DatabaseUrlError):
         return None
-    host = unquote((query.get("host") or [parts.hostname or ""])[0]).lower()
-    if host in _LOCAL or host.startswith(("/", "127.")) or host == socket.gethostname().lower():
-        host = "local"
-    return f"{host}:{port}/{unquote(parts.path.lstrip('/'))}"
+    return f"{','.join(servers)}/{place.database}"
+
+
+def _same_database(one: str, other: str) -> bool:
+    """Whether two keys name one database: the same name on a server that both name, say the primary."""
+    servers, _, name = one.partition("/")
+    others, _, other_name = other.partition("/")
+    return name == other_name and not set(servers.split(",")).isdisjoint(others.split(","))
+
+
+def _machine(host: str) -> str:
+    host = host.lower()
+    here = host in _LOCAL or host.startswith(("/", "@", "127.")) or host == socket.gethostname().lower()
+    return "local" if here else host

@@ -32,6 +32,7 @@ _HBA = f"""\
 local all all trust
 host all {PASSWORD_ROLE} 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
+host replication all 127.0.0.1/32 trust
 """
 
 _CONF = """\
@@ -92,6 +93,11 @@ class Server:
             if self._account is not None:
                 os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         self.socket_dir.chmod(0o755)
+        self._create(network)
+        self.start()
+
+    def _create(self, network: str) -> None:
+        """Fill the empty data directory."""
         self._run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8",
                   "--locale=C", "-N")  # fmt: skip
         (self.data / "pg_hba.conf").write_text(f"{_HBA}host all all {network} trust\n")
@@ -100,7 +106,6 @@ class Server:
             addresses = f"127.0.0.1,{network.partition('/')[0]}"
             conf.write(f"port = {self.port}\nlisten_addresses = '{addresses}'\n")
             conf.write(f"unix_socket_directories = '{self.socket_dir}'\n")
-        self.start()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

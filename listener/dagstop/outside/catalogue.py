@@ -23,7 +23,7 @@ def require_server(connection: Connection) -> None:
     if server.number < OLDEST_SERVER:
         raise ServerError(f"This server is PostgreSQL {server.name}: dagstop needs 12 or later")
     if server.replica:
-        raise ServerError("This server is a read-only replica: connect to the primary")
+        raise ServerError("This server is a standby, which cannot be written to: connect to the primary")
 
 
 def airflow_schema(connection: Connection) -> str:

@@ -42,8 +42,12 @@ def _moment(text: str | bytes | None, cursor: Any) -> Any:
 _TIMESTAMPTZ = psycopg2.extensions.new_type((1184,), "timestamptz", _moment)
 
 
+class Standby(psycopg2.OperationalError):
+    """The server is a standby: what it says may be old, and nothing can be written to it."""
+
+
 def connect(url: str, application_name: str) -> Connection:
-    """An autocommit connection. Raises psycopg2.OperationalError.
+    """An autocommit connection to a primary. Raises psycopg2.OperationalError (Standby is one).
 
     Nothing of its session is set: behind a pooler in transaction mode the next one to get it is Airflow.
     """
@@ -54,8 +58,22 @@ def connect(url: str, application_name: str) -> Connection:
         **_KEEPALIVE,
     )
     connection.autocommit = True
+    try:
+        if _in_recovery(connection):
+            raise Standby("this server is a standby, which cannot be written to")
+    except BaseException:
+        connection.close()
+        raise
     psycopg2.extensions.register_type(_TIMESTAMPTZ, connection)
     return connection
+
+
+def _in_recovery(connection: Connection) -> bool:
+    told = connection.info.parameter_status("in_hot_standby")
+    if told is not None:
+        return bool(told == "on")
+    # Postgres 12 and 13 do not say it by themselves, nor do poolers
+    return bool(query(connection, "in_recovery")[0]["in_recovery"])
 
 
 def query(

@@ -7,7 +7,8 @@ import re
 import psycopg2
 from psycopg2 import errors
 
-from dagstop.errors import ConnectError, LoginError, NoSuchDatabaseError, UnreachableError
+from dagstop.errors import ConnectError, LoginError, NoSuchDatabaseError, ReadOnlyError, UnreachableError
+from dagstop.outside.database import Standby
 from dagstop.outside.database_url import HIDDEN, passwords, server_of
 
 # libpq gives no SQLSTATE for a refused connection; a server in another language falls to the last line
@@ -17,12 +18,22 @@ _NO_LOGIN = re.compile(
 )
 _NO_DATABASE = re.compile(r'database "([^"]*)" does not exist')
 _ANSWERED = re.compile(r"FATAL|server closed the connection|SSL")
+# what libpq says where target_session_attrs wants a primary
+_READ_ONLY = re.compile(r"session is read-only|server is in hot standby mode")
+_ATTEMPT = re.compile(r"connection to server (?:at|on) (.*?) failed: (.*)")
+_PRIMARY = "connect to the primary"
+READ_ONLY_LOGIN = "switch default_transaction_read_only off for this role and database"
+"""What to do where a primary refuses to write."""
 
 
 def connect_error(error: psycopg2.Error, url: str) -> ConnectError:
     """The ConnectError that tells why a connection to `url` was not made. Raise it `from` the original."""
     said = one_line(error, url)
     place = server_of(url)
+    if isinstance(error, Standby):
+        return ReadOnlyError(f"Postgres at {place} is a standby, which cannot be written to: {_PRIMARY}")
+    if _READ_ONLY.search(said):
+        return ReadOnlyError(f"Postgres at {place} cannot be written to ({said}): {_PRIMARY}")
     if match := _NO_DATABASE.search(said):
         return NoSuchDatabaseError(
             f"Postgres at {place} has no database {match[1]!r}: check the name at the end of the URL"
@@ -38,10 +49,18 @@ def connect_error(error: psycopg2.Error, url: str) -> ConnectError:
 
 
 def one_line(error: BaseException, url: str) -> str:
-    """The first line of what an error says, without libpq's preamble and without the password of `url`."""
+    """The first line of what an error says, without libpq's preamble and without the password of `url`.
+
+    Where several servers were tried: what each of them said.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    text = re.sub(r"^connection to server (at|on) [^:]*?(?:, port \d+)? failed: ", "", text)
+    tried = [(match[1].replace('"', ""), match[2]) for line in lines if (match := _ATTEMPT.match(line))]
+    if len({why for _, why in tried}) > 1:
+        text = "; ".join(f"{where}: {why}" for where, why in tried)
+    elif tried:
+        text = tried[0][1]
+    else:
+        text = lines[0] if lines else type(error).__name__
     text = re.sub(r"^(FATAL|ERROR):\s+", "", text) if not _ANSWERED.match(text) else text
     for password in passwords(url):
         text = text.replace(password, HIDDEN)
@@ -53,6 +72,10 @@ def remedy(exc: psycopg2.Error) -> dict[str, str]:
     if isinstance(exc, errors.InvalidSchemaName | errors.UndefinedFunction | errors.UndefinedTable):
         # not there (or no more), or of an earlier release than this listener
         return {"do": "run `dagstop install`, of this release or a later one"}
+    if isinstance(exc, Standby) or _READ_ONLY.search(str(exc)):
+        return {"do": _PRIMARY}
+    if isinstance(exc, errors.ReadOnlySqlTransaction):
+        return {"do": READ_ONLY_LOGIN}
     if isinstance(exc, errors.InsufficientPrivilege):
         return {"do": exc.diag.message_hint or "grant dagstop_listener to this role"}
     return {}

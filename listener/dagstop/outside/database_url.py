@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
 from dagstop.errors import (
     DatabaseUrlError,
     NoDatabaseUrlError,
@@ -32,6 +35,9 @@ _URL = re.compile(
     r"(?:\?(?P<query>.*))?",
     re.DOTALL,
 )
+_LOGIN = re.compile(r"(?P<user>[^:/?@]*)(?::(?P<secret>.*))?@", re.DOTALL)  # up to the last @
+_HOST_AND_PORT = re.compile(r"(?:\[([^\]]*)\]|([^/:,\[][^:,]*|/[^:,]*)):(\d+)")  # of one server
+_PLACE = {"host", "hostaddr", "port", "dbname", "user"}
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
@@ -73,18 +79,23 @@ def find_database_url(
 def normalise(url: str) -> str:
     """The URL as libpq takes it: `postgresql://`, whatever driver it named, everything escaped.
 
-    Raises UnsupportedDatabaseError for another database than Postgres, DatabaseUrlError for no URL at all.
+    Several servers may be named in libpq's way (`h1:5432,h2:5432`, `host=h1,h2&port=5432,5433`) or in
+    SQLAlchemy's (`host=h1:5432&host=h2:5432`); without target_session_attrs it is the one that can be
+    written to. Raises UnsupportedDatabaseError for another database than Postgres, DatabaseUrlError for
+    what is not a URL, or one that libpq refuses.
     """
-    parts = _parts(url)
-    user = "" if parts["user"] is None else quote(unquote(parts["user"]), safe="")
-    if parts["password"] is not None:
-        user += ":" + quote(unquote(parts["password"]), safe="")
-    query = parse_qsl(parts["query"] or "", keep_blank_values=True)
-    # asyncpg calls it ssl; libpq knows sslmode only
-    query = [("sslmode" if key == "ssl" else key, value) for key, value in query]
-    text = f"postgresql://{user + '@' if user else ''}{parts['hosts']}"
-    text += f"/{quote(unquote(parts['database'] or ''), safe='')}"
-    return text + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+    text = _for_libpq(_parts(url))
+    try:
+        found = parse_dsn(text)
+    except psycopg2.ProgrammingError as error:
+        # only the reason: the rest repeats the URL
+        reason = str(error).strip().partition(': "postgresql://')[0]
+        for password in passwords(url):
+            reason = reason.replace(password, HIDDEN)
+        raise DatabaseUrlError(f"The database URL cannot be read: {reason}") from None
+    if "," in found.get("host", "") and "target_session_attrs" not in found:
+        text += f"{'&' if '?' in text else '?'}target_session_attrs=read-write"
+    return text
 
 
 def redact(url: str) -> str:
@@ -92,42 +103,100 @@ def redact(url: str) -> str:
     scheme, mark, rest = url.strip().partition("://")
     if not mark:
         return HIDDEN
-    # up to the last @, whatever a password with / or ? in it may make of the rest
-    userinfo, at, rest = rest.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    rest, mark, query = rest.partition("?")
+    login = _LOGIN.match(rest)
+    who = "" if login is None else f"{login['user']}{':' + HIDDEN if login['secret'] else ''}@"
+    where, mark, query = rest[login.end() if login else 0 :].partition("?")
     shown = [
         f"{key}={HIDDEN if 'pass' in key else value}"
         for key, value in parse_qsl(query, keep_blank_values=True)
     ]
-    return f"{scheme}://{user}{f':{HIDDEN}' if colon else ''}{at}{rest}{mark}{'&'.join(shown)}"
+    return f"{scheme}://{who}{where}{mark}{'&'.join(shown)}"
 
 
 def passwords(url: str) -> tuple[str, ...]:
     """Every spelling of the password in a URL, longest first: what must never be printed."""
     rest = url.strip().partition("://")[2]
-    raw = [rest.rpartition("@")[0].partition(":")[2]]
+    login, match = _LOGIN.match(rest), _URL.fullmatch(url.strip())
+    # of a URL with a stray @ both readings are hidden
+    raw = [login["secret"] or ""] if login else []
+    raw += [match["password"] or ""] if match else []
     raw += [value for key, value in parse_qsl(rest.partition("?")[2]) if "pass" in key]
     spelled = {form for one in raw for form in (one, unquote(one), quote(unquote(one), safe=""))}
     return tuple(sorted(spelled - {""}, key=len, reverse=True))
 
 
-def server_of(url: str) -> str:
-    """Where a URL leads: `host:port`, or the path of a unix socket."""
+@dataclass(frozen=True)
+class Place:
+    """Where a URL leads: the servers that it names, in its order, and the database."""
+
+    servers: tuple[tuple[str, str], ...]  # host (a socket's folder, "" for the default one) and port
+    database: str
+
+
+def place_of(url: str) -> Place:
+    """Raises DatabaseUrlError."""
     parts = _parts(url)
-    query = dict(parse_qsl(parts["query"] or ""))
-    port = query.get("port", DEFAULT_PORT)
-    hosts = query.get("host") or unquote(parts["hosts"])
-    if not hosts:
+    # what else stands in the query is not read: a driver's own parameter is no reason not to know the place
+    query = [(key, value) for key, value in _query(parts["query"]) if key in _PLACE]
+    try:
+        found = parse_dsn(_for_libpq({**parts, "query": urlencode(query)}))
+    except psycopg2.ProgrammingError as error:
+        raise DatabaseUrlError() from error
+    hosts = (found.get("host") or found.get("hostaddr") or "").split(",")
+    ports = (found.get("port") or "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if len(ports) != len(hosts):
+        raise DatabaseUrlError(f"The database URL names {len(hosts)} hosts and {len(ports)} ports")
+    servers = tuple((host, port or DEFAULT_PORT) for host, port in zip(hosts, ports, strict=True))
+    return Place(servers, found.get("dbname") or found.get("user") or "")
+
+
+def server_of(url: str) -> str:
+    """The servers of a URL for people: `host:port`, or the path of a unix socket."""
+    try:
+        return ", ".join(_shown(host, port) for host, port in place_of(url).servers)
+    except DatabaseUrlError:
+        return "the server in the URL"
+
+
+def _shown(host: str, port: str) -> str:
+    if not host:
         return f"the local unix socket, port {port}"
-    named = []
-    for host in hosts.split(","):
-        if host.startswith("/"):
-            path, _, own_port = host.partition(":")
-            named.append(f"{path}/.s.PGSQL.{own_port or port}")
-        else:
-            named.append(host if re.search(r":\d+$", host) else f"{host}:{port}")
-    return ", ".join(named)
+    if host.startswith(("/", "@")):
+        return f"{host}/.s.PGSQL.{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _for_libpq(parts: Mapping[str, str | None]) -> str:
+    """The text of a URL out of its parts."""
+    user = "" if parts["user"] is None else quote(unquote(parts["user"]), safe="")
+    if parts["password"] is not None:
+        user += ":" + quote(unquote(parts["password"]), safe="")
+    text = f"postgresql://{user + '@' if user else ''}{parts['hosts']}"
+    text += f"/{quote(unquote(parts['database'] or ''), safe='')}"
+    query = _query(parts["query"])
+    return text + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+
+def _query(text: str | None) -> list[tuple[str, str]]:
+    """The parameters of a query as libpq knows them."""
+    query = parse_qsl(text or "", keep_blank_values=True)
+    # asyncpg calls it ssl; libpq knows sslmode only
+    query = [("sslmode" if key == "ssl" else key, value) for key, value in query]
+    hosts = [value for key, value in query if key == "host"]
+    pairs = [_HOST_AND_PORT.fullmatch(host) for host in hosts]
+    if len(hosts) < 2 and not (pairs and pairs[0]):
+        return query
+    # SQLAlchemy's way to name servers: one parameter each, with its port; to libpq the last one would count
+    names = [host if pair is None else pair[1] or pair[2] for host, pair in zip(hosts, pairs, strict=True)]
+    ports = ["" if pair is None else pair[3] for pair in pairs]
+    rest = [(key, value) for key, value in query if key != "host"]
+    if any(ports):
+        if any(key == "port" for key, _ in rest):
+            raise DatabaseUrlError("The database URL names ports twice: after the hosts, and as port=")
+        rest.insert(0, ("port", ",".join(ports)))
+    return [("host", ",".join(names)), *rest]
 
 
 def _parts(url: str) -> dict[str, str]:

@@ -93,6 +93,10 @@ def test_one_database_has_one_key(url: str) -> None:
         ("airflow-db-not-allowed:///", None),  # 3.x, in every task
         ("", None),
         ("postgresql://db.example:port/a", None),
+        ("postgresql://two.example:2,one.example/a", "one.example:5432,two.example:2/a"),
+        ("postgresql+psycopg2:///a?host=two.example:2&host=one.example", "one.example:5432,two.example:2/a"),
+        ("postgresql://u@db.example/a?colour=red", "db.example:5432/a"),  # libpq would refuse it
+        ("postgresql://airflow@db.example", "db.example:5432/airflow"),
     ],
 )
 def test_another_database_has_another_key(url: str, key: str | None) -> None:
@@ -102,3 +106,27 @@ def test_another_database_has_another_key(url: str, key: str | None) -> None:
 @given(st.text(max_size=40) | st.text(max_size=40).map("postgresql://".__add__))
 def test_no_url_breaks_it(url: str) -> None:
     database_key(url)
+
+
+OURS = "postgresql+psycopg2://u@/a?host=one.example:1&host=two.example:2&target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize(
+    ("url", "ours"),
+    [
+        ("postgresql://u@one.example:1,two.example:2/a", True),
+        ("postgresql://u@two.example:2,one.example:1/a", True),
+        ("postgresql://other:login@two.example:2/a", True),  # after a failover only one may be left
+        ("postgresql://u@/a?host=three.example,two.example&port=2", True),
+        ("postgresql://u@one.example:1,two.example:2/b", False),
+        ("postgresql://u@one.example:2,two.example:1/a", False),
+        ("postgresql://u@three.example/a", False),
+        ("sqlite:////a", False),
+    ],
+)
+def test_urls_of_several_servers_name_one_database_if_they_share_one(
+    tmp_path: Path, url: str, ours: bool
+) -> None:
+    around = survey([], [OURS], [], FakeProc(tmp_path), LISTENER)
+    key = database_key(url)
+    assert key is not None and around.is_database(key) is ours

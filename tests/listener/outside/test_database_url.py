@@ -9,9 +9,11 @@ import psycopg2.extensions
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.engine import make_url
 
 from dagstop import errors
-from dagstop.outside.database_url import find_database_url, normalise, redact, server_of
+from dagstop.outside.database_url import find_database_url, normalise, passwords, redact, server_of
 
 
 @pytest.mark.parametrize(
@@ -27,12 +29,51 @@ from dagstop.outside.database_url import find_database_url, normalise, redact, s
         ("postgresql://u:p@h/d?application_name=a@b", "postgresql://u:p@h/d?application_name=a%40b"),
         ("postgresql://[::1]:5/d", "postgresql://[::1]:5/d"),
         ("postgresql:///d", "postgresql:///d"),
+        # several servers, in libpq's way and in SQLAlchemy's
+        ("postgresql://u@h1:1,h2:2/d", "postgresql://u@h1:1,h2:2/d?target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=h1,h2&port=1,2", "postgresql://u@/d?host=h1%2Ch2&port=1%2C2&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u:p@/d?host=h1:1&host=h2:2&target_session_attrs=read-write",
+         "postgresql://u:p@/d?host=h1%2Ch2&port=1%2C2&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=h1:1&host=h2", "postgresql://u@/d?host=h1%2Ch2&port=1%2C&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=h1&host=h2", "postgresql://u@/d?host=h1%2Ch2&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=h1&host=h2&port=6", "postgresql://u@/d?host=h1%2Ch2&port=6&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=h1:1", "postgresql://u@/d?host=h1&port=1"),
+        ("postgresql+psycopg2://u@/d?host=[::1]:1&host=h2:2", "postgresql://u@/d?host=%3A%3A1%2Ch2&port=1%2C2&target_session_attrs=read-write"),
+        ("postgresql+psycopg2://u@/d?host=/run/pg:1&host=h2:2",
+         "postgresql://u@/d?host=%2Frun%2Fpg%2Ch2&port=1%2C2&target_session_attrs=read-write"),
+        ("postgresql://u@/d?host=::1", "postgresql://u@/d?host=%3A%3A1"),
     ],
 )  # fmt: skip
 def test_one_form(given_url: str, expected: str) -> None:
     assert normalise(given_url) == expected
     assert normalise(expected) == expected
     psycopg2.extensions.parse_dsn(expected)
+
+
+@pytest.mark.parametrize("query", [
+    "host=h1:1&host=h2:2", "host=h1:1&host=h2", "host=h1&host=h2", "host=h1:1", "host=h1,h2&port=1,2",
+    "host=/run/pg&port=6", "host=::1",
+])  # fmt: skip
+def test_it_leads_where_sqlalchemy_goes(query: str) -> None:
+    url = f"postgresql+psycopg2://u@/d?{query}&target_session_attrs=read-write"
+    _, expected = PGDialect_psycopg2().create_connect_args(make_url(url))
+    ours = psycopg2.extensions.parse_dsn(normalise(url))
+    # it writes no port as one comma
+    assert ours == {key: value for key, value in expected.items() if value.strip(",")} | {"dbname": "d"}
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql://u:geheim@/d?host=h1:1&host=h2:2&port=3", "names ports twice"),
+        ("postgresql://u:geheim@[::1/d", "IPv6"),
+        ("postgresql://u:geheim@h/d?colour=red", "colour"),
+    ],
+)
+def test_what_libpq_would_refuse_is_refused_in_one_line_without_the_password(url: str, why: str) -> None:
+    with pytest.raises(errors.DatabaseUrlError, match=why) as caught:
+        normalise(url)
+    assert "geheim" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 @given(password=st.text(min_size=1).filter(lambda text: "\x00" not in text))
@@ -60,10 +101,14 @@ def test_no_url(url: str) -> None:
     "url",
     ["postgresql://u:geheim@h/d", "postgresql://u:ge@geheim@h/d", "postgresql://u:a/geheim?@geheim@h/d",
      "mysql://u:geheim@h/d", "geheim",
-     "postgresql://h/d?password=geheim&sslpassword=geheim"],
+     "postgresql://h/d?password=geheim&sslpassword=geheim",
+     "postgresql://h/d?password=geheim&application_name=a@b",
+     "postgresql://h:5432/d?password=geheim&application_name=a@b",
+     "postgresql+psycopg2://u:geheim@/d?host=h1:1&host=h2:2&application_name=a@b"],
 )  # fmt: skip
 def test_no_password_is_shown(url: str) -> None:
     assert "geheim" not in redact(url)
+    assert any("geheim" in password for password in passwords(url)) or "://" not in url
 
 
 @pytest.mark.parametrize(
@@ -71,6 +116,10 @@ def test_no_password_is_shown(url: str) -> None:
     [
         ("postgresql://h/d", "h:5432"),
         ("postgresql://h:1,g/d", "h:1, g:5432"),
+        ("postgresql://h,[::1]:2,g/d?port=9", "h:9, [::1]:9, g:9"),
+        ("postgresql+psycopg2:///d?host=h:1&host=g:2&colour=red", "h:1, g:2"),
+        ("postgresql:///d?host=/run/pg,g&port=1,2", "/run/pg/.s.PGSQL.1, g:2"),
+        ("postgresql:///d?host=a,b&port=1,2,3", "the server in the URL"),
         ("postgresql://[::1]:5/d", "[::1]:5"),
         ("postgresql://%2Frun%2Fpg/d", "/run/pg/.s.PGSQL.5432"),
         ("postgresql:///d?host=/run/pg&port=6", "/run/pg/.s.PGSQL.6"),
