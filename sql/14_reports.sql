@@ -173,9 +173,10 @@ begin
     end if;
     delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
     delete from dagstop.host_role h where h.seen_on < oldest;
+    delete from dagstop.listener l where l.seen_at < oldest;
 end
 $$;
-comment on function dagstop.prune() is 'Removes what is older than keep_seconds, at most 500 orders and 500 faults at once.';
+comment on function dagstop.prune() is 'Removes what is older than keep_seconds, listeners not seen since then too; at most 500 orders and 500 faults at once.';
 
 create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
 returns table (triggers_ok boolean, faults bigint, pending bigint)
@@ -230,3 +231,30 @@ begin
 end
 $$;
 comment on function dagstop.retire(text, uuid) is 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';
+
+create or replace function dagstop.forget_host(host text) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    seen timestamptz;
+begin
+    select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host;
+    if seen is null then
+        return false;
+    end if;
+    perform dagstop.speak_for(forget_host.host);
+    -- locked, so that a heartbeat that comes now is not taken away with it
+    select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host for update;
+    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) then
+        raise exception 'dagstop.forget_host: the listener of host % lives, it was seen % s ago',
+                quote_literal(forget_host.host), round(extract(epoch from clock_timestamp() - seen))
+            using errcode = 'object_in_use', hint = 'stop it first: it takes its row away itself';
+    end if;
+    delete from dagstop.listener l where l.host = forget_host.host;
+    delete from dagstop.host_role h where h.host = forget_host.host;
+    return true;
+end
+$$;
+comment on function dagstop.forget_host(text) is 'Takes a host that is gone for good out of the listeners, and sets its name free; false if there is none of that name. Never one whose listener lives. Orders and reports stay as they are.';

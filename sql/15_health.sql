@@ -54,6 +54,48 @@ end
 $$;
 comment on function dagstop.task_hosts() is 'The hosts on which Airflow says that tasks run now, and how many.';
 
+create or replace function dagstop.gone_hosts() returns setof text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema_name constant text := dagstop.setting_of('airflow_schema', 'public');
+    -- what was ordered since then such a host may still have to carry out
+    since constant timestamptz := clock_timestamp()
+        - greatest(dagstop.seconds_of('order_seconds', 86400), dagstop.seconds_of('live_seconds', 60));
+    silent jsonb;
+    used text[];
+    lately text;
+begin
+    select jsonb_object_agg(
+        l.host,
+        jsonb_build_array(l.host) || case jsonb_typeof(l.detail -> 'host_names') when 'array' then l.detail -> 'host_names' else '[]' end
+    ) into silent
+    from dagstop.listener l
+    where l.seen_at < since;
+    if silent is null then
+        return;
+    end if;
+    -- by the heartbeats of tasks, which have an index on every release; none of start_date is needed
+    if 'last_heartbeat_at' = any (dagstop.columns_of(schema_name, 'task_instance')) then
+        lately := 'select t.hostname::text from %1$I.task_instance t where t.last_heartbeat_at > $1';
+    elsif to_regclass(format('%I.job', schema_name)) is not null then
+        lately := $sql$select j.hostname::text from %1$I.job j where j.job_type = 'LocalTaskJob' and j.latest_heartbeat > $1$sql$;
+    else
+        return;  -- Airflow's use of a host cannot be told
+    end if;
+    execute format(
+        'select coalesce(array_agg(distinct u.hostname), ''{}'') from ('
+        || lately || $sql$ union all select t.hostname::text from %1$I.task_instance t where t.state = 'running') as u (hostname)$sql$,
+        schema_name
+    ) into used using since;
+    return query
+    select s.key from jsonb_each(silent) as s
+    where not exists (select from jsonb_array_elements_text(s.value) as n (name) where n.name = any (used));
+end
+$$;
+comment on function dagstop.gone_hosts() is 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: nothing is to be stopped there.';
+
 create or replace function dagstop.running_in_failed_runs() returns table (dag_id text, run_id text, tasks bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

@@ -35,7 +35,7 @@ begin
         dagstop.open_orders(text, bigint[], integer), dagstop.rung_for(text, integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
-        dagstop.task_hosts(), dagstop.running_in_failed_runs()
+        dagstop.task_hosts(), dagstop.gone_hosts(), dagstop.forget_host(text), dagstop.running_in_failed_runs()
         to dagstop_listener;
 end
 $$;

@@ -36,9 +36,14 @@ where p.oid = to_regprocedure('dagstop.cascade_statement()')::oid
     and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')))::oid;
 
 -- listeners --
-select *, seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60)) as live, clock_timestamp() as db_now
+select
+    *, seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60)) as live,
+    host in (select dagstop.gone_hosts()) as gone, clock_timestamp() as db_now
 from dagstop.listener
 order by host;
+
+-- forget_host --
+select dagstop.forget_host(%(host)s) as forgotten;
 
 -- status --
 select *, clock_timestamp() as db_now from dagstop.open_order order by order_id limit %(limit)s;

@@ -1063,6 +1063,97 @@ COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 
 
 
 --
+-- Name: forget_host(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.forget_host(host text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    seen timestamptz;
+begin
+    select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host;
+    if seen is null then
+        return false;
+    end if;
+    perform dagstop.speak_for(forget_host.host);
+    -- locked, so that a heartbeat that comes now is not taken away with it
+    select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host for update;
+    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) then
+        raise exception 'dagstop.forget_host: the listener of host % lives, it was seen % s ago',
+                quote_literal(forget_host.host), round(extract(epoch from clock_timestamp() - seen))
+            using errcode = 'object_in_use', hint = 'stop it first: it takes its row away itself';
+    end if;
+    delete from dagstop.listener l where l.host = forget_host.host;
+    delete from dagstop.host_role h where h.host = forget_host.host;
+    return true;
+end
+$$;
+
+
+--
+-- Name: FUNCTION forget_host(host text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.forget_host(host text) IS 'Takes a host that is gone for good out of the listeners, and sets its name free; false if there is none of that name. Never one whose listener lives. Orders and reports stay as they are.';
+
+
+--
+-- Name: gone_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.gone_hosts() RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    schema_name constant text := dagstop.setting_of('airflow_schema', 'public');
+    -- what was ordered since then such a host may still have to carry out
+    since constant timestamptz := clock_timestamp()
+        - greatest(dagstop.seconds_of('order_seconds', 86400), dagstop.seconds_of('live_seconds', 60));
+    silent jsonb;
+    used text[];
+    lately text;
+begin
+    select jsonb_object_agg(
+        l.host,
+        jsonb_build_array(l.host) || case jsonb_typeof(l.detail -> 'host_names') when 'array' then l.detail -> 'host_names' else '[]' end
+    ) into silent
+    from dagstop.listener l
+    where l.seen_at < since;
+    if silent is null then
+        return;
+    end if;
+    -- by the heartbeats of tasks, which have an index on every release; none of start_date is needed
+    if 'last_heartbeat_at' = any (dagstop.columns_of(schema_name, 'task_instance')) then
+        lately := 'select t.hostname::text from %1$I.task_instance t where t.last_heartbeat_at > $1';
+    elsif to_regclass(format('%I.job', schema_name)) is not null then
+        lately := $sql$select j.hostname::text from %1$I.job j where j.job_type = 'LocalTaskJob' and j.latest_heartbeat > $1$sql$;
+    else
+        return;  -- Airflow's use of a host cannot be told
+    end if;
+    execute format(
+        'select coalesce(array_agg(distinct u.hostname), ''{}'') from ('
+        || lately || $sql$ union all select t.hostname::text from %1$I.task_instance t where t.state = 'running') as u (hostname)$sql$,
+        schema_name
+    ) into used using since;
+    return query
+    select s.key from jsonb_each(silent) as s
+    where not exists (select from jsonb_array_elements_text(s.value) as n (name) where n.name = any (used));
+end
+$_$;
+
+
+--
+-- Name: FUNCTION gone_hosts(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.gone_hosts() IS 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: nothing is to be stopped there.';
+
+
+--
 -- Name: grace_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1920,6 +2011,7 @@ begin
     end if;
     delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
     delete from dagstop.host_role h where h.seen_on < oldest;
+    delete from dagstop.listener l where l.seen_at < oldest;
 end
 $$;
 
@@ -1928,7 +2020,7 @@ $$;
 -- Name: FUNCTION prune(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, at most 500 orders and 500 faults at once.';
+COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, listeners not seen since then too; at most 500 orders and 500 faults at once.';
 
 
 --
@@ -3725,6 +3817,22 @@ REVOKE ALL ON FUNCTION dagstop.fence() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION forget_host(host text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.forget_host(host text) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.forget_host(host text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION gone_hosts(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.gone_hosts() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.gone_hosts() TO dagstop_listener;
 
 
 --

@@ -55,6 +55,8 @@ ONLY_THE_LISTENER_MAY = {
     "explain": "select * from dagstop.would_be_order('dag', 'run')",
     "see the triggers": "select * from dagstop.trigger_health()",
     "see the hosts": "select * from dagstop.task_hosts()",
+    "see the hosts that are gone": "select * from dagstop.gone_hosts()",
+    "forget a host": "select dagstop.forget_host('h')",
     **{f"read {table}": f"select * from dagstop.{table}" for table in SECRETS},
 }
 ON_AIRFLOWS_TABLES = {

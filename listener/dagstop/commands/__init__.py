@@ -19,6 +19,7 @@ _HOME = {
     "config": "config",
     "status": "orders",
     "history": "orders",
+    "forget": "forget",
     "ps": "ps",
     "explain": "explain",
     "stop": "stop",

@@ -165,13 +165,18 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding("listeners", False, "none is alive", "run `dagstop listen` on each host")
     for row in listeners:
         seen = f"seen {ago(row['seen_at'], row['db_now'])}, version {row['version']}"
-        do = "" if row["live"] else "start it, or remove a host that is no more with `dagstop listen --once`"
+        do = "" if row["live"] else f"start it; if the host is gone for good: `dagstop forget {row['host']}`"
+        if row["gone"]:
+            seen, do = f"gone: {seen}, and Airflow has run no task there since", ""
         if row["live"] and row["version"] != dagstop.__version__:
             do = f"this is {dagstop.__version__}: upgrade it when convenient"
-        yield Finding(f"listener {row['host']}", row["live"], seen, do)
+        yield Finding(f"listener {row['host']}", row["live"] or row["gone"], seen, do)
     for host in without_listener(listeners, ask(connection, url, "task_hosts")):
         count = f"Airflow runs {host['tasks']} of its tasks there"
-        do = "run `dagstop listen` there (or with --host, if it has another name)"
+        do = (
+            "run `dagstop listen` there (or with --host, if it has another name);"
+            " if that host is gone for good, mark those tasks failed in Airflow"
+        )
         yield Finding(f"host {host['hostname']}", False, count, do)
 
 

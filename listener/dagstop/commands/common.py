@@ -129,6 +129,8 @@ def ask(connection: Connection, url: str, name: str, **values: Any) -> list[dict
         ) from exc
     except psycopg2.errors.ReadOnlySqlTransaction as exc:
         raise ReadOnlyError(f"{one_line(exc, url)}: {READ_ONLY_LOGIN}") from exc
+    except psycopg2.errors.ObjectInUse as exc:  # raised by dagstop's own functions only
+        raise DagstopError(f"{one_line(exc, url)}: {exc.diag.message_hint}") from exc
     except psycopg2.Error as exc:
         raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}") from exc
 

@@ -42,7 +42,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
         [
             [
                 row["host"],
-                "ok" if row["live"] else "failed",
+                "ok" if row["live"] else "gone" if row["gone"] else "failed",
                 row["version"],
                 ago(row["seen_at"], row["db_now"]),
                 row["detail"].get("notices"),

@@ -115,7 +115,8 @@ class _Snapshot(Collector):
         if self._snapshot is not None:
             self._add_database(self._snapshot)
             for row in self._snapshot.listeners:
-                self._add_listener(row, self._snapshot)
+                if not row["gone"]:
+                    self._add_listener(row, self._snapshot)
         yield from self._families.values()
 
     def _family(self, name: str) -> Any:

@@ -158,8 +158,9 @@ function card(order) {
 function drawHosts(listeners, uncovered) {
   const rows = [
     ...uncovered.map((row) => ({ host: row.hostname, tasks: row.tasks })),
-    ...listeners.filter((row) => !row.live),
+    ...listeners.filter((row) => !row.live && !row.gone),
     ...listeners.filter((row) => row.live),
+    ...listeners.filter((row) => row.gone),
   ];
   const some = allHosts ? rows : rows.slice(0, FEW);
   const items = some.map((row) => ({ key: `host-${row.host}-${row.tasks ?? ""}`, facts: visible(row), make: host }));
@@ -187,10 +188,10 @@ function host(row) {
   const { detail } = row;
   const good = row.live && !row.hangs;
   const polling = detail.notices === "polling";
-  return el("article", { className: `host ${good ? (polling ? "fair" : "good") : "bad"}` },
+  return el("article", { className: `host ${good ? (polling ? "fair" : "good") : row.gone ? "fair" : "bad"}` },
     el("h3", null, el("span", { className: "dot" }), name(row.host)),
     el("p", { className: "state" }, good ? [polling ? "polling" : "listening", ", up ", when(row.started_at, "")]
-      : row.live ? "beats, but hangs" : ["silent, seen ", when(row.seen_at)]),
+      : row.live ? "beats, but hangs" : [row.gone ? "gone, seen " : "silent, seen ", when(row.seen_at)]),
     el("p", { className: "under" },
       `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
       `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,

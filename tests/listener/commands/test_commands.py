@@ -279,3 +279,30 @@ def test_the_rights_that_the_unit_leaves_are_enough(
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped"
     assert not find("sleep 7341")
+
+
+@on_one
+def test_a_host_that_is_gone_for_good_can_be_forgotten(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
+    database = ("--database-url", airflow_db.url)
+
+    def listeners() -> dict[str, tuple[str, str]]:
+        facts = json.loads(dagstop("check", "--json", *database, check=False).stdout)
+        return {f["name"]: (f["ok"], f["do"]) for f in facts["findings"] if f["name"].startswith("listener")}
+
+    with Listener(airflow_db.url, tmp_path) as listener:
+        refused = dagstop("forget", "host-1", *database, check=False)
+        assert refused.returncode == 1 and "lives, it was seen" in refused.stderr
+        assert refused.stderr.strip().endswith("stop it first: it takes its row away itself")
+        listener.kill()
+    airflow_db.rows("update dagstop.listener set seen_at = now() - interval '2 h'")
+    ok, do = listeners()["listener host-1"]
+    assert not ok and "`dagstop forget host-1`" in do and "listen" not in do
+    airflow_db.rows("create table job (job_type text, latest_heartbeat timestamptz, hostname text)")
+    airflow_db.rows("update dagstop.listener set seen_at = now() - interval '2 d'")
+    assert listeners()["listener host-1"] == (True, "")
+    assert "\tgone\t" in dagstop("status", *database).stdout
+    unknown = dagstop("forget", "host-2", *database, check=False)
+    assert unknown.returncode == 1 and unknown.stderr.strip().endswith("there are: host-1")
+    assert dagstop("forget", "host-1", *database).stdout == "host-1 is forgotten\n"
+    assert set(listeners()) == {"listeners"}
+    assert "host-1" not in dagstop("status", *database).stdout

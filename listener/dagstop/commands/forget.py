@@ -1,0 +1,29 @@
+"""`dagstop forget`: a host that is gone for good."""
+
+from __future__ import annotations
+
+import click
+
+from dagstop.commands.common import ask, database_option, open_database, url_of
+from dagstop.errors import DagstopError
+from dagstop.logs import shown
+
+
+@click.command()
+@click.argument("host", metavar="HOST")
+@database_option
+def forget(host: str, database_url: str | None) -> None:
+    """Take a host that is gone for good out of `check`, `status` and the page.
+
+    Refused while its listener lives. What it reported stays in the history, and the host's name becomes
+    free for the listener of another login. A listener that starts there again simply comes back.
+    """
+    url = url_of(database_url)
+    connection = open_database(url, "forget")
+    forgotten = ask(connection, url, "forget_host", host=host)[0]["forgotten"]
+    known = [] if forgotten else ask(connection, url, "listeners")
+    connection.close()
+    if not forgotten:
+        names = ", ".join(shown(row["host"]) for row in known) or "none at all"
+        raise DagstopError(f"There is no listener of a host {host!r}; there are: {names}")
+    click.echo(f"{shown(host)} is forgotten")
