@@ -89,7 +89,7 @@ class Daemon:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
             remembered = memory.load(self._state_dir, self._proc.boot_id())
-            self._watch.restore(remembered.labels)
+            self._watch.restore(remembered.labels, remembered.folders)
             self._containers.ties.restore(remembered.clients)
             self._begun.load(self._proc.boot_id())
         self._watch.look()
@@ -190,7 +190,8 @@ class Daemon:
         try:
             ties = self._containers.ties
             self._watch.changed = ties.changed = False
-            memory.save(self._state_dir, self._proc.boot_id(), self._watch.labelled(), ties.all())
+            boot_id, labelled = self._proc.boot_id(), self._watch.labelled()
+            memory.save(self._state_dir, boot_id, labelled, ties.all(), self._watch.folders())
             self._unsaved = False
         except OSError as exc:
             if not self._unsaved:  # it is tried again with each look

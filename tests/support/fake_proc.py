@@ -60,7 +60,7 @@ class FakeProc(ProcFS):
     def add(
         self, pid: int, *, ppid: int = 1, pgid: int | None = None, sid: int | None = None,
         argv: Sequence[str] = (), start: int | None = None, environ: Mapping[str, str] | bytes = b"",
-        uid: int = UID, state: str = "S", namespace: str = "pid:[1]",
+        uid: int = UID, state: str = "S", namespace: str = "pid:[1]", terminal: int = 0,
     ) -> int:  # fmt: skip
         """A new process; without pgid and sid it leads both. A title is an argv of one word."""
         self.now += 10
@@ -69,9 +69,14 @@ class FakeProc(ProcFS):
         self.becomes_user(pid, uid)
         (folder / "ns" / "pid").symlink_to(namespace)
         facts = [ppid, pid if pgid is None else pgid, pid if sid is None else sid]
-        self._stat(pid, state, facts, self.now if start is None else start)
+        self._stat(pid, state, facts, self.now if start is None else start, terminal)
         self.become(pid, argv, environ)
         return pid
+
+    def works_in(self, pid: int, folder: str) -> None:
+        """chdir(2), or what the kernel says of a folder that is deleted since."""
+        (self.folder / str(pid) / "cwd").unlink(missing_ok=True)
+        (self.folder / str(pid) / "cwd").symlink_to(folder)
 
     def becomes_user(self, pid: int, uid: int) -> None:
         """setuid(2)."""
@@ -96,8 +101,8 @@ class FakeProc(ProcFS):
             if stat is not None and stat.ppid == pid:
                 self._stat(other, stat.state, [adopted_by, stat.pgid, stat.sid], stat.start)
 
-    def _stat(self, pid: int, state: str, facts: Sequence[int], start: int) -> None:
-        words = " ".join(map(str, [*facts, *["0"] * 15, start, 0]))
+    def _stat(self, pid: int, state: str, facts: Sequence[int], start: int, terminal: int = 0) -> None:
+        words = " ".join(map(str, [*facts, terminal, *["0"] * 14, start, 0]))
         (self.folder / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
 
 

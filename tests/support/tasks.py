@@ -50,9 +50,11 @@ class Tasks:
             **more,
         }
 
-    def bash(self, command: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def bash(
+        self, command: str, environment: Mapping[str, str], folder: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """A bash group of its own session, as BashOperator starts it; its runner is gone already."""
-        return self.start(["bash", "-c", command], environment, session=True)
+        return self.start(["bash", "-c", command], environment, session=True, folder=folder)
 
     def runner(
         self, title: str, command: str, *, session: bool = False, **more: str
@@ -63,12 +65,18 @@ class Tasks:
         return self.start(words, environment, session=False)
 
     def start(
-        self, words: list[str], environment: Mapping[str, str], *, session: bool
+        self,
+        words: list[str],
+        environment: Mapping[str, str],
+        *,
+        session: bool,
+        folder: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             words,
             env=dict(environment),
             start_new_session=session,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS) -> tuple
     ties = Ties(proc)
     with suppress(OSError):
         remembered = memory.load(Path(default_state_dir()), proc.boot_id())
-        watch.restore(remembered.labels)
+        watch.restore(remembered.labels, remembered.folders)
         ties.restore(remembered.clients)
     watch.look()
     ties.note(client for process in watch.labelled() if (client := read_client(process)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -31,7 +30,13 @@ from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 from dagstop.report import command
 
-_POLICY = "not attributable: install the cluster policy (`dagstop policy`), then new ones will be"
+_POLICY = (
+    "not attributable: its task ran without the cluster policy (`dagstop policy`); with it new ones will be"
+)
+_NO_WORDS = (
+    "not attributable: it works in a bash task's folder, but gave up its environment and lost its parents"
+    " before a listener saw whose it is"
+)
 _NO_TAGS = "not attributable: nobody's task, or one's that ran without the cluster policy (`dagstop policy`)"
 
 
@@ -72,7 +77,8 @@ def ps(
     own = [row for row in rows if not row["foreign"]]
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
-    strangers = _strangers(watch, [c for c in containers if c.label is None and c.id not in through])
+    untied = [c for c in containers if c.label is None and c.id not in through]
+    strangers = _strangers(watch, untied, proc)
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
         return
@@ -212,7 +218,7 @@ def _through_clients(
     return found
 
 
-def _strangers(watch: Watch, untied: Sequence[Container]) -> list[dict[str, str]]:
+def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS) -> list[dict[str, str]]:
     """What Airflow started, or may have started, but nobody can say for which task."""
     found = [
         # DockerOperator's own variable tells that it is a task's
@@ -223,10 +229,6 @@ def _strangers(watch: Watch, untied: Sequence[Container]) -> list[dict[str, str]
         for c in untied
     ]
     for process in watch.processes.values():
-        if process.label is None and process.sid == process.pid and process.role is Role.OTHER:
-            folder = ""
-            with suppress(OSError):
-                folder = os.path.basename(os.readlink(f"/proc/{process.pid}/cwd"))
-            if folder.startswith("airflowtmp"):
-                found.append({"what": f"process {process.pid} ({command(process)})", "why": _POLICY})
+        if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
+            found.append({"what": f"process {process.pid} ({command(process)})", "why": _NO_WORDS})
     return found

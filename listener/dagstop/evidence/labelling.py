@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dagstop.evidence.airflow_names import conflict, differs, is_init, read_tags, surroundings_of
 from dagstop.evidence.circles import Circles
+from dagstop.evidence.folders import Folders
 from dagstop.evidence.forks import Forks
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.model import Label, Process, Role
@@ -33,6 +34,8 @@ class Labelling:
         self._sessions = Circles("session", processes)
         self._groups = Circles("process group", processes)
         self._forks = Forks(proc)
+        self.folders = Folders(proc, processes)
+        self.new_folder = False  # one became known since this was last set to False
 
     def died(self, process: Process) -> None:
         """A labelled process died now."""
@@ -56,6 +59,9 @@ class Labelling:
         if process.title is not None and tags is not None:
             # what a runner was started with may name another task: only the surroundings count
             own = process.title.filled_from(surroundings_of(process.environ))
+        descends = source is not None
+        if source is None and (own is None or not own.names_a_run()):
+            source, how = self._in_folder_of(process, own)
         evidence: list[str] = []
         label = process.label
         if own is not None and own.names_a_run():
@@ -74,13 +80,20 @@ class Labelling:
             return
         process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
         process.label = self._with_surroundings(label, parent)
-        by_itself = source is None or (own is not None and own.names_a_run())
-        self._stand(process, source, by_itself=by_itself)
-        self._find_contrary(process, parent, source)
+        by_itself = not descends or (own is not None and own.names_a_run())
+        self._stand(process, source, by_itself=by_itself, descends=descends)
+        self._find_contrary(process, parent, source if descends else None)
+        self._remember(process, by_folder=source is not None and not descends)
+
+    def _remember(self, process: Process, *, by_folder: bool) -> None:
+        """A runner by what its forks share with it, a session leader by its task's folder."""
         if process.role is Role.RUNNER:
             self._forks.note(process)
+        sure = process.trusted and process.contrary is None and process.unread.keys() <= {"environ"}
+        if sure and not by_folder and process.role is Role.OTHER and process.sid == process.pid:
+            self.new_folder |= self.folders.note(process, self._proc.now_ticks())
 
-    def _stand(self, process: Process, source: Process | None, *, by_itself: bool) -> None:
+    def _stand(self, process: Process, source: Process | None, *, by_itself: bool, descends: bool) -> None:
         """Where a labelled process stands: near a runner or not, trusted or not."""
         process.with_runner = process.role is Role.RUNNER or (
             source is not None and source.with_runner and source.sid == process.sid
@@ -92,7 +105,8 @@ class Labelling:
         if process.uid == -1 or not process.trusted:  # until its exec it may be of another user
             process.uid = self._proc.uid(process.pid)
         if source is not None:
-            process.trusted = process.trusted or source.trusted
+            # others may go to a task's folder, too
+            process.trusted = process.trusted or (source.trusted and (descends or source.uid == process.uid))
             process.contrary = process.contrary or source.contrary
             process.kin_spared = process.kin_spared or asks_to_be_spared(source)
         if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
@@ -124,6 +138,15 @@ class Labelling:
             if leader is not None and leader is not process:
                 return leader, f"{circles.word} {number}"
         return None, ""
+
+    def _in_folder_of(self, process: Process, own: Label | None) -> tuple[Process | None, str]:
+        """The labelled process in whose task's folder this one works."""
+        if process.role is not Role.OTHER:
+            return None, ""
+        leader, folder = self.folders.leader_of(process, self._proc.now_ticks())
+        if leader is None or leader.label is None or (own is not None and differs(own, leader.label)):
+            return None, ""
+        return leader, f"working directory {folder}"
 
     def _circles_of(self, process: Process) -> tuple[tuple[Circles, int], tuple[Circles, int]]:
         return (self._sessions, process.sid), (self._groups, process.pgid)
@@ -191,6 +214,7 @@ class Labelling:
                 self._groups.seen(process, process.pgid, now)
         self._sessions.forget_the_old(now)
         self._groups.forget_the_old(now)
+        self.folders.forget_the_old(now)
 
 
 def _one_try(title: Label, label: Label) -> bool:

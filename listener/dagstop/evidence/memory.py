@@ -1,5 +1,5 @@
-"""What the watch knows, kept across a restart of the listener: labels by pid + start time + boot, and
-which containers the tasks' docker clients started.
+"""What the watch knows, kept across a restart of the listener: labels by pid + start time + boot,
+which containers the tasks' docker clients started, and whose the tasks' private folders are.
 
 One JSON file, replaced whole (rename(2)), readable by the listener's user only. Nothing in it is
 believed if the boot differs, or if somebody else could have written it.
@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import stat as modes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dagstop.evidence.airflow_names import parse_date
+from dagstop.evidence.folders import remembered
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
@@ -30,12 +31,19 @@ class Remembered(NamedTuple):
 
     labels: dict[Identity, Label]
     clients: list[Noted]
+    folders: dict[str, Process]
 
 
-NOTHING = Remembered({}, [])
+NOTHING = Remembered({}, [], {})
 
 
-def save(directory: Path, boot_id: str, processes: Iterable[Process], clients: Iterable[Noted] = ()) -> None:
+def save(
+    directory: Path,
+    boot_id: str,
+    processes: Iterable[Process],
+    clients: Iterable[Noted] = (),
+    folders: Sequence[Any] = (),
+) -> None:
     """Write what is known of all that is trusted. Raises OSError (a full disk, for one)."""
     rows = [
         [process.identity.pid, process.identity.start, process.label.facts()]
@@ -51,7 +59,8 @@ def save(directory: Path, boot_id: str, processes: Iterable[Process], clients: I
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
         known = [facts for client in clients if (facts := client.facts()) is not None]
-        json.dump({"boot_id": boot_id, "labels": rows, "clients": known}, handle)
+        saved = {"boot_id": boot_id, "labels": rows, "clients": known, "folders": folders}
+        json.dump(saved, handle)
     os.replace(draft, directory / _NAME)
 
 
@@ -69,7 +78,11 @@ def load(directory: Path, boot_id: str) -> Remembered:
             return NOTHING
         labels = {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
         clients = [noted(facts, _label(facts["label"])) for facts in saved.get("clients", ())]
-        return Remembered(labels, clients)
+        folders = {
+            str(path): remembered(pid, start, uid, _label(facts))
+            for path, pid, start, uid, facts in saved.get("folders", ())
+        }
+        return Remembered(labels, clients, folders)
     except FileNotFoundError:
         return NOTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:

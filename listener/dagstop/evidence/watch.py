@@ -8,7 +8,7 @@ sessions and process groups led by a labelled process are remembered with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dagstop.evidence.airflow_names import read_command
 from dagstop.evidence.departed import Departed
@@ -116,9 +116,14 @@ class Watch:
         runners = (p for p in self.labelled() if p.role is Role.RUNNER and p.trusted and p.contrary is None)
         return frozenset(runner.uid for runner in runners if runner.uid > 0) - self._trusted_uids()
 
-    def restore(self, labels: dict[Identity, Label]) -> None:
+    def restore(self, labels: dict[Identity, Label], folders: dict[str, Process] | None = None) -> None:
         """Take up what an earlier listener on this boot remembered."""
         self._restored.update(labels)
+        self._labelling.folders.restore(folders or {}, self._proc.now_ticks())
+
+    def folders(self) -> list[list[Any]]:
+        """Whose the tasks' private folders are, for `memory`."""
+        return self._labelling.folders.facts()
 
     def died(self, identity: Identity) -> None:
         """Told at the moment of a death: whoever it forked was forked by now."""
@@ -163,6 +168,8 @@ class Watch:
             (self._restless.add if _unsettled(known) else self._restless.discard)(pid)
         self._label(fresh)
         self._labelling.remember_circles(self.labelled())
+        if self._labelling.new_folder:
+            self.changed, self._labelling.new_folder = True, False
 
     def _new(self, pid: int, stat: Stat) -> Process:
         argv, environ = self._proc.argv(pid), self._proc.environ(pid)

@@ -24,6 +24,7 @@ SIGTERM_BIT = 1 << (15 - 1)
 _NOT_RANDOM = 0x40000  # ADDR_NO_RANDOMIZE of /proc/PID/personality (linux/personality.h)
 _EXITING = 0x4  # PF_EXITING of field 9 of /proc/PID/stat (include/linux/sched.h)
 
+_TASK_FOLDER = re.compile(r"(/(?:[^/]+/)*?airflowtmp[A-Za-z0-9_]+)(?:/.*| \(deleted\))?")
 _SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
 
 
@@ -83,6 +84,12 @@ def parse_layout(data: bytes) -> Layout | None:
     except (IndexError, ValueError):
         return None
     return (code, stack, words, variables) if min(code, stack, words, variables) > 1 else None
+
+
+def parse_task_folder(path: str) -> str | None:
+    """The bash task's private folder that a working directory is or lies in; it may be deleted."""
+    match = _TASK_FOLDER.fullmatch(path)
+    return match.group(1) if match else None
 
 
 def parse_signal_masks(data: bytes) -> SignalMasks | None:
@@ -210,6 +217,18 @@ class ProcFS:
             return parse_layout(self._bytes(pid, "stat")) if random else None
         except (OSError, ValueError):
             return None
+
+    def task_folder(self, pid: int) -> str | None:
+        """The private folder of a bash task that its working directory is or lies in, if it is one."""
+        try:
+            return parse_task_folder(self._link(pid, "cwd"))
+        except OSError:
+            return None
+
+    def has_terminal(self, pid: int) -> bool:
+        """Whether it has a controlling terminal (field 7 of /proc/PID/stat); what is gone has none."""
+        data = self.read(pid, "stat") or b""
+        return data[data.rfind(b")") + 2 :].split()[4:5] not in ([], [b"0"])
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Its words; none where it is gone, None where they may not be read."""

@@ -1,0 +1,182 @@
+"""Whose working directory lies in a bash task's private folder is of that task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dagstop.evidence import memory
+from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.watch import Watch
+from dagstop.model import Label
+from dagstop.outside.procfs import parse_task_folder
+from tests.support.airflow_trees import BASH, BASH_ARGV, airflow_2
+from tests.support.fake_proc import HOME, UID, FakeProc, tags, watch_of
+
+FOLDER = "/tmp/airflowtmpk3_x9abc"
+DAEMON = 300
+
+
+@pytest.fixture
+def task(proc: FakeProc) -> FakeProc:
+    airflow_2(proc)
+    proc.works_in(BASH, FOLDER)
+    return proc
+
+
+def daemon(proc: FakeProc, where: str = FOLDER, **more: object) -> int:
+    """It gave up its environment and session, and its parents are gone."""
+    proc.add(DAEMON, argv=("sleep", "1"), **more)  # type: ignore[arg-type]
+    proc.works_in(DAEMON, where)
+    return DAEMON
+
+
+@pytest.mark.parametrize("where", [FOLDER, f"{FOLDER} (deleted)", f"{FOLDER}/sub", f"{FOLDER}/sub (deleted)"])
+def test_a_daemon_is_of_the_task_in_whose_folder_it_works(task: FakeProc, watch: Watch, where: str) -> None:
+    watch.look()
+    daemon(task, where)
+    task.add(DAEMON + 1, ppid=DAEMON, argv=("sleep", "2"))
+    watch.tick()
+    seen, leader = watch.processes[DAEMON], watch.processes[BASH]
+    assert seen.evidence == (f"working directory {FOLDER}",) and seen.label == leader.label
+    assert seen.trusted and seen.contrary is None
+    assert watch.processes[DAEMON + 1].evidence == (f"child of {DAEMON}",)
+
+
+@pytest.mark.parametrize("where", ["/tmp", "/tmp/airflowtmpk3_x9abd", "/srv/tmp/airflowtmpk3_x9abc", "/"])
+def test_another_folder_says_nothing(task: FakeProc, watch: Watch, where: str) -> None:
+    watch.look()
+    daemon(task, where)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
+def test_a_folder_whose_task_nobody_saw_says_nothing(proc: FakeProc, watch: Watch) -> None:
+    daemon(proc)
+    watch.look()
+    assert watch.processes[DAEMON].label is None
+
+
+def test_a_person_who_looks_around_there_is_none_of_it(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, terminal=34816)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
+def test_what_is_older_than_the_task_is_none_of_it(task: FakeProc, watch: Watch) -> None:
+    daemon(task, start=5)
+    watch.look()
+    assert watch.processes[DAEMON].label is None
+
+
+def test_another_user_is_not_believed_by_the_folder_alone(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, uid=0)
+    watch.tick()
+    assert watch.processes[DAEMON].label is not None and not watch.processes[DAEMON].trusted
+
+
+def test_another_namespace_is_not_the_tasks_by_the_folder_alone(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, namespace="pid:[2]")
+    watch.tick()
+    assert watch.processes[DAEMON].contrary == "it lives in another pid namespace"
+
+
+def test_its_own_words_say_more(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, environ=tags(dag="e", run="s"))
+    task.add(DAEMON + 1, argv=("sleep", "1"), environ={"AIRFLOW_HOME": "/srv/b"})
+    task.works_in(DAEMON + 1, FOLDER)
+    watch.tick()
+    label = watch.processes[DAEMON].label
+    assert label is not None and label.dag_id == "e" and watch.processes[DAEMON].contrary is None
+    assert watch.processes[DAEMON + 1].label is None
+
+
+def test_what_runs_under_a_service_is_the_services(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    task.add(400, argv=("/usr/sbin/cron",))
+    daemon(task, ppid=400)
+    watch.tick()
+    assert "it runs under" in str(watch.processes[DAEMON].contrary)
+
+
+def test_a_folder_of_two_tasks_is_nobodys(task: FakeProc, watch: Watch) -> None:
+    task.add(200, argv=BASH_ARGV, environ=tags(task="u"))
+    task.works_in(200, FOLDER)
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
+def test_a_daemon_of_what_asks_to_be_spared_is_spared(task: FakeProc, watch: Watch) -> None:
+    task.become(BASH, BASH_ARGV, {**tags(), "DAGSTOP_SPARE": "1"})
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert asks_to_be_spared(watch.processes[DAEMON])
+    assert watch.folders() == []
+
+
+def test_a_folder_is_remembered_across_a_restart(task: FakeProc, watch: Watch, tmp_path: Path) -> None:
+    watch.look()
+    label = watch.processes[BASH].label
+    state = tmp_path / "state"
+    state.mkdir()
+    memory.save(state, "boot", [], (), watch.folders())
+    for pid in (BASH, 130, 120):
+        task.end(pid)
+    daemon(task)
+    again = watch_of(task)
+    known = memory.load(state, "boot")
+    assert known.folders.keys() == {FOLDER}
+    again.restore(known.labels, known.folders)
+    again.look()
+    assert again.processes[DAEMON].label == label and again.processes[DAEMON].trusted
+    assert again.folders() == [[FOLDER, BASH, known.folders[FOLDER].identity.start, UID, _facts(label)]]
+
+
+def _facts(label: Label | None) -> dict[str, object]:
+    assert label is not None and label.airflow_home == HOME
+    return label.facts()
+
+
+def test_a_folder_is_forgotten_once_it_is_empty_and_deleted(
+    task: FakeProc, watch: Watch, tmp_path: Path
+) -> None:
+    there = tmp_path / "airflowtmpabcdefgh"
+    there.mkdir()
+    task.works_in(BASH, str(there))
+    watch.look()
+    daemon(task, str(there))
+    watch.tick()
+    for pid in (BASH, 150, DAEMON):
+        task.end(pid)
+    task.now += 7000
+    watch.look()
+    assert watch.folders() != []
+    there.rmdir()
+    task.now += 7000
+    watch.look()
+    assert watch.folders() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("/tmp/airflowtmpAb_9", "/tmp/airflowtmpAb_9"),
+        ("/srv/a b/airflowtmpx1/t/airflowtmpx2", "/srv/a b/airflowtmpx1"),
+        ("/airflowtmpx1", "/airflowtmpx1"),
+        ("/tmp/airflowtmp", None),
+        ("/tmp/airflowtmpx (other)", None),
+        ("/tmp/my-airflowtmpx", None),
+        ("airflowtmpx", None),
+        ("", None),
+    ],
+)
+def test_which_paths_are_a_tasks_folder(path: str, folder: str | None) -> None:
+    assert parse_task_folder(path) == folder
