@@ -120,6 +120,22 @@ end
 $$;
 comment on function dagstop.airflow_path(text, text) is 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
 
+create or replace function dagstop.asked_for(what text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    asked text := current_setting('dagstop.' || what, true);
+begin
+    if asked = 'on' then
+        raise warning 'dagstop: dagstop.% = on has no effect: behind a pooler Airflow''s next transaction would have it too', what
+            using hint = format('For this transaction: select set_config(''dagstop.%s'', txid_current()::text, true)', what);
+    end if;
+    return coalesce(asked = txid_current()::text, false);
+end
+$$;
+comment on function dagstop.asked_for(text) is 'Whether this very transaction has asked for something: a setting of that name has its number. One that a session has set for good says nothing of the next transaction.';
+
 create or replace function dagstop.may_wait() returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp

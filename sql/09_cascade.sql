@@ -58,6 +58,12 @@ declare
     under_way constant text[] := array['running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input'];
 begin
     execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
+    if row_security_active(format('%I.task_instance', schema_name)) then
+        perform dagstop.record_fault(
+            'cascade_orders', '42501', 'row level security may hide rows of task_instance even from its owner, as whom dagstop acts',
+            jsonb_build_object('hint', 'alter table task_instance no force row level security', 'repeats', true)
+        );
+    end if;
     -- not before: who had the lock may have been a migration
     columns := dagstop.columns_of(schema_name, 'task_instance');
     key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;

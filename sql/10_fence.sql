@@ -156,7 +156,7 @@ begin
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
             or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
         )
-        and current_setting('dagstop.bypass', true) is distinct from 'on'
+        and not dagstop.asked_for('bypass')
         and not dagstop.observes()
     then
         select o.id into fencing

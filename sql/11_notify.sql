@@ -8,10 +8,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- a full queue would fail Airflow's commit, where nothing can catch it
-    if pg_notification_queue_usage() < 0.5 then
+    -- a full queue would fail Airflow's commit, where nothing can catch it; and Postgres prepares no transaction
+    -- (PREPARE TRANSACTION) that notifies
+    if pg_notification_queue_usage() < 0.5 and not dagstop.asked_for('quiet') then
         perform pg_notify('dagstop', '');
     end if;
 end
 $$;
-comment on function dagstop.ring() is 'Wakes the listeners at commit, once per transaction.';
+comment on function dagstop.ring() is 'Wakes the listeners at commit, once per transaction; not if the transaction has set dagstop.quiet to its number.';

@@ -12,6 +12,14 @@ begin
         raise exception 'no Airflow tables dag_run, task_instance, alembic_version on the search_path %', pg_catalog.current_setting('search_path')
             using hint = 'Connect to Airflow''s database as Airflow does, with the search_path that it uses.';
     end if;
+    if exists (
+        select from pg_catalog.pg_partitioned_table p
+        where p.partrelid = pg_catalog.to_regclass('dag_run')::oid or p.partrelid = pg_catalog.to_regclass('task_instance')::oid
+    ) then
+        raise exception 'dag_run or task_instance is partitioned: dagstop needs them as Airflow makes them'
+            using hint = 'An UPDATE that moves a row to another partition is none for a trigger, so a stop would be missed.',
+                errcode = 'feature_not_supported';
+    end if;
 end
 $$;
 

@@ -128,6 +128,33 @@ COMMENT ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) IS '
 
 
 --
+-- Name: asked_for(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.asked_for(what text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    asked text := current_setting('dagstop.' || what, true);
+begin
+    if asked = 'on' then
+        raise warning 'dagstop: dagstop.% = on has no effect: behind a pooler Airflow''s next transaction would have it too', what
+            using hint = format('For this transaction: select set_config(''dagstop.%s'', txid_current()::text, true)', what);
+    end if;
+    return coalesce(asked = txid_current()::text, false);
+end
+$$;
+
+
+--
+-- Name: FUNCTION asked_for(what text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.asked_for(what text) IS 'Whether this very transaction has asked for something: a setting of that name has its number. One that a session has set for good says nothing of the next transaction.';
+
+
+--
 -- Name: audit(bigint, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -536,6 +563,12 @@ declare
     under_way constant text[] := array['running', 'restarting', 'shutdown', 'deferred', 'sensing', 'awaiting_input'];
 begin
     execute format('lock table %I.task_instance in row exclusive mode nowait', schema_name);
+    if row_security_active(format('%I.task_instance', schema_name)) then
+        perform dagstop.record_fault(
+            'cascade_orders', '42501', 'row level security may hide rows of task_instance even from its owner, as whom dagstop acts',
+            jsonb_build_object('hint', 'alter table task_instance no force row level security', 'repeats', true)
+        );
+    end if;
     -- not before: who had the lock may have been a migration
     columns := dagstop.columns_of(schema_name, 'task_instance');
     key := case when 'run_id' = any (columns) then 'run_id' else 'execution_date' end;
@@ -981,7 +1014,7 @@ begin
             or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
             or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
         )
-        and current_setting('dagstop.bypass', true) is distinct from 'on'
+        and not dagstop.asked_for('bypass')
         and not dagstop.observes()
     then
         select o.id into fencing
@@ -2246,8 +2279,9 @@ CREATE FUNCTION dagstop.ring() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    -- a full queue would fail Airflow's commit, where nothing can catch it
-    if pg_notification_queue_usage() < 0.5 then
+    -- a full queue would fail Airflow's commit, where nothing can catch it; and Postgres prepares no transaction
+    -- (PREPARE TRANSACTION) that notifies
+    if pg_notification_queue_usage() < 0.5 and not dagstop.asked_for('quiet') then
         perform pg_notify('dagstop', '');
     end if;
 end
@@ -2258,7 +2292,7 @@ $$;
 -- Name: FUNCTION ring(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction.';
+COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction; not if the transaction has set dagstop.quiet to its number.';
 
 
 --
@@ -3712,6 +3746,13 @@ REVOKE ALL ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, 
 --
 
 REVOKE ALL ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION asked_for(what text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.asked_for(what text) FROM PUBLIC;
 
 
 --

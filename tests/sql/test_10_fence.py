@@ -101,14 +101,6 @@ def test_rows_may_be_deleted(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
 
 
-def test_a_session_may_bypass_it(airflow_db: AirflowDatabase) -> None:
-    stopped(airflow_db)
-    with airflow_db.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("set dagstop.bypass = 'on'")
-        cursor.execute("update task_instance set state = 'running'")
-    assert airflow_db.states() == {"a": "running"}
-
-
 def test_it_ends_with_its_time(airflow_db: AirflowDatabase) -> None:
     stopped(airflow_db)
     airflow_db.rows("update dagstop.stop_order set created_at = now() - interval '601 seconds'")
