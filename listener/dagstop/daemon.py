@@ -49,6 +49,7 @@ class Daemon:
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
         self._users_not_told: frozenset[int] = frozenset()  # as whom tasks ran since the start; likewise
+        self._unseen: list[str] = []  # likewise
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Quarries(self._proc, dry_run=config.dry_run)
@@ -124,6 +125,9 @@ class Daemon:
                 break
         self._notify("STOPPING=1")
         self.link.stop()
+        self._stopping.settle(
+            complete=self._swept
+        )  # or a listener under another name would report on it, too
         self._save()
 
     @property
@@ -158,6 +162,7 @@ class Daemon:
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
+        self._unseen = self._stopping.unseen()
         self._users_not_told |= self._watch.users_not_told()
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
@@ -172,6 +177,8 @@ class Daemon:
             "host_names": sorted(self.config.host_names),
             "airflow_homes": list(self.config.airflow_homes),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
+            "could_not_look": self._unseen,
+            "state_dir": self.config.state_dir,
             "under_way": self._stopping.under_way,
             "watched": self._watched,
             "users_not_told": sorted(map(_user_name, self._users_not_told)),

@@ -166,6 +166,7 @@ class StopOrder:
     hands_off: str | None = None  # why nothing of it is to be stopped: observe only, protected DAG
     grace_seconds: float | None = None  # its DAG's or all DAGs' in the database; None: the listener's own
     state_after: str = "failed"  # what ordered it: a state, or "deleted"
+    closed_at: datetime | None = None  # when every host that was there had reported
 
     @property
     def name(self) -> str:

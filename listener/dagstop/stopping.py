@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime, timezone
 from functools import partial
 
 import psycopg2.extras
@@ -12,7 +13,8 @@ from dagstop.begun import Begun
 from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.surroundings import Surroundings, ancestors, survey
+from dagstop.evidence.sight import unseen
+from dagstop.evidence.surroundings import Surroundings, ancestors, survey, trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found
 from dagstop.kill.hunt import Hunt
@@ -59,6 +61,7 @@ class Stopping:
         self._begun = begun
         self._works: dict[int, Work] = {}
         self._ended = EndedOrders(proc, watch)
+        self._started = datetime.now(timezone.utc)
         self._clock = Clock(proc)
         self._around: Surroundings | None = None  # prepared for the orders that are being read
         self._task_logs = TaskLogs()
@@ -90,6 +93,10 @@ class Stopping:
         self._around = None  # others may be here by now
         if again := self._ended.reopen():
             self._link.refresh(again)
+        self.settle(complete=complete)
+
+    def settle(self, *, complete: bool) -> None:
+        """Forget the notes on what is reported on; the last time when the listener has ended."""
         self._begun.settle(self._works.keys() | self._link.unsent, complete=complete)
 
     def step(self) -> None:
@@ -116,6 +123,8 @@ class Stopping:
         if work.earlier is not None:
             for identity, sent in work.earlier.sent().items():
                 work.hunt.earlier[identity] = [(name, self._clock.from_db(at)) for name, at in sent]
+        elif order.closed_at is not None and order.id not in self._ended:
+            work.quiet = self._clock.from_db(order.closed_at) < self._started
         self._works[order.id] = work
         return True
 
@@ -242,7 +251,7 @@ class Stopping:
         order = work.hunt.order
         assert order.id is not None
         del self._works[order.id]
-        result = self._findings(work)
+        result = self._findings(work, final=True)
         self._send(work, result)
         said = last_line(order, result, result.outcome(is_superseded(work.hunt)), self._config.host_name)
         self._task_logs.tell(order, None if self._config.dry_run else said)
@@ -256,7 +265,12 @@ class Stopping:
         }
         self._ended.remember(order, {*work.hunt.quarries, *judged})
 
-    def _findings(self, work: Work) -> Findings:
+    def unseen(self) -> list[str]:
+        """What this host cannot see of the users as whom tasks run."""
+        users = trusted_uids(self._config.airflow_homes, self._config.task_users)
+        return unseen(self._watch.processes.values(), self._proc, users)
+
+    def _findings(self, work: Work, *, final: bool = False) -> Findings:
         inits = {container.pid for container, _ in work.spared.values()}
         for identity in list(work.hunt.spared):
             if not inits.isdisjoint(ancestors(self._proc, identity.pid)):
@@ -272,6 +286,12 @@ class Stopping:
             self._host_names,
             lambda: self._watch.departed.of(work.hunt.order, work.around) if work.around else (),
         )
+        result.could_not_look = self.unseen() if final else []
+        if work.quiet:
+            result.not_found, result.ended_by_itself = (
+                [],
+                [],
+            )  # other hosts, or an earlier name, answered for them
         if work.earlier is None:
             return result
         work.earlier.see(self._clock.lives, self._clock.now())

@@ -55,6 +55,7 @@ class Work:
     next_look: float = 0.0
     next_glance: float = float("inf")  # its last process died: did it leave something behind?
     told: bool = False  # its first signals are on the way to the database
+    quiet: bool = False  # others closed it before this listener was there: only what lives here is news
     earlier: Findings | None = None  # what an earlier listener did, or this one before a late starter
 
     def known(self) -> tuple[str, ...]:
@@ -70,7 +71,9 @@ class Work:
 
     def quest(self) -> Quest:
         """What a pass over the engines is to look for."""
-        return Quest(self.hunt.order, self.known(), self.named(), lambda: self.hunt.order.hands_off)
+        return Quest(
+            self.hunt.order, self.known(), self.named(), lambda: self.hunt.order.hands_off, self.quiet
+        )
 
     def take(self, found: Found, to_db: ToDbClock) -> None:
         """What a pass over the engines found for the order."""

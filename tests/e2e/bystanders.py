@@ -50,8 +50,8 @@ class Bystanders:
         home = {"AIRFLOW_HOME": str(site.airflow.home)}
         path = {"PATH": os.environ["PATH"]}
         number = number_of(run_id)
-        # another Airflow in a container: the same ids, the same AIRFLOW_HOME, other namespaces
-        inside = [f"{name}={value}" for name, value in {**home, **tags}.items()]
+        # another Airflow in a container: the same ids, the same AIRFLOW_HOME, other namespaces and database
+        inside = [f"{name}={value}" for name, value in {**foreign, **home, **tags}.items()]
         container = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "env", *inside]
         mention = " ".join(f"{name}={value}" for name, value in tags.items())
         words = f"sleep {WORDS}.{number}; : airflow run {site.dag_id} tree {run_id}"

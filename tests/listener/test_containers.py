@@ -101,7 +101,7 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1, timeout=9)  # nobody's grace of 10 s was waited for
-    assert report["outcome"] == "stopped", show(report)
+    assert report["outcome"] == "spared", show(report)  # the home alone does not prove another Airflow
     assert {name for name, container in ours.items() if running(container)} == set()
     assert all(running(container) for container in foreign)
     signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}

@@ -74,7 +74,7 @@ def test_a_process_may_ask_to_be_spared(airflow_db: AirflowDatabase, tmp_path: P
     with Listener(airflow_db.url, tmp_path) as listener:
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
-        assert report["outcome"] == "stopped", show(report)
+        assert report["outcome"] == "spared", show(report)
         assert find("sleep 7211") and not find("sleep 7212")
         spared = {item["command"]: item["why"] for item in report["detail"]["spared"]}
         assert spared["sleep 7211"] == "it asks to be spared: DAGSTOP_SPARE=1", show(report)

@@ -23,7 +23,11 @@ def test_a_failed_run_stops_and_nothing_else_does(
     airflow_db.add_running("other", number=1)
     tasks.bash("sleep 7001 & sleep 7002 & wait", tasks.environment("dag", "run"))
     tasks.bash("sleep 7003", tasks.environment("dag", "other"))
-    tasks.bash("sleep 7004", tasks.environment("dag", "run", AIRFLOW_HOME="/srv/other"))
+    theirs = {
+        "AIRFLOW_HOME": "/srv/other",
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgresql://db.example/other",
+    }
+    tasks.bash("sleep 7004", tasks.environment("dag", "run", **theirs))
     tasks.bash("sleep 7005", {"PATH": "/bin:/usr/bin", "NOTE": "AIRFLOW_CTX_DAG_ID=dag run"})
     for number in range(7001, 7006):
         wait_for(f"sleep {number}")

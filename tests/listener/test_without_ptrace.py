@@ -73,7 +73,8 @@ def test_what_the_listener_may_read_dies_all_the_same(
     with listener:
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
-    assert report["outcome"] == "stopped", show(report)
+    # the tests themselves run as the same user, and may not be read: one of them might be the run's
+    assert report["outcome"] == "could_not_look", show(report)
     assert not find("sleep 7813")
 
 

@@ -19,10 +19,12 @@ CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "DA
 """This environment without anything that would configure dagstop; the tests say it all."""
 
 
-def dagstop(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+def dagstop(
+    *arguments: str, check: bool = True, before: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; `before`: what runs it, with fewer rights, say."""
     return subprocess.run(
-        [sys.executable, "-m", "dagstop", *arguments],
+        [*before, sys.executable, "-m", "dagstop", *arguments],
         capture_output=True,
         text=True,
         check=check,

@@ -17,6 +17,7 @@ from dagstop.commands.common import (
     ago,
     airflow_options,
     ask,
+    counted,
     database_option,
     json_option,
     open_database,
@@ -24,11 +25,15 @@ from dagstop.commands.common import (
     print_table,
     url_of,
 )
+from dagstop.commands.listen import uids
 from dagstop.commands.outcomes import left
 from dagstop.config import DEFAULT_DOCKER
+from dagstop.evidence.sight import Trial, tried
+from dagstop.evidence.surroundings import trusted_uids
 from dagstop.outside.database import round_trip
 from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line, remedy
 from dagstop.outside.engine import Engine, EngineUnreachable
+from dagstop.outside.procfs import ProcFS
 
 _MOST_RUNS = 20
 OBSERVE_ONLY = "observe only"
@@ -67,7 +72,7 @@ def check(
     findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
-    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_rights()]
+    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_rights(airflow_homes, task_users)]
     connection.close()
     good = all(finding.ok for finding in findings)
     if as_json:
@@ -171,6 +176,8 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         if row["live"] and row["version"] != dagstop.__version__:
             do = f"this is {dagstop.__version__}: upgrade it when convenient"
         yield Finding(f"listener {row['host']}", row["live"] or row["gone"], seen, do)
+        if row["live"] and (blind := row["detail"].get("could_not_look")):
+            yield Finding(f"sight of {row['host']}", False, "; ".join(blind), _GIVE_RIGHTS)
     for host in without_listener(listeners, ask(connection, url, "task_hosts")):
         count = f"Airflow runs {host['tasks']} of its tasks there"
         do = (
@@ -250,9 +257,33 @@ def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:
             engine.close()
 
 
-def _rights() -> Iterator[Finding]:
-    if os.geteuid() == 0:
-        yield Finding("rights", True, "root: every process of this host can be read and signalled")
-        return
-    said = f"uid {os.geteuid()}: only processes of this user can be read and signalled"
-    yield Finding("rights", True, said)
+def _rights(airflow_homes: tuple[str, ...], task_users: tuple[str, ...]) -> Iterator[Finding]:
+    """What whoever runs this may do with the processes of this host, tried on what is there."""
+    of_tasks, others = trusted_uids(airflow_homes, uids(task_users)), Trial()
+    needed: dict[str, Trial] = {}
+    for uid, trial in sorted(tried(ProcFS()).items()):
+        if uid in of_tasks:
+            needed[f"rights over uid {uid}"] = trial
+        else:
+            others.add(trial)
+    for name, trial in needed.items():
+        yield _right(name, trial, trial.good)
+    # a user who is not root is not meant to reach others; of root's, those others are the only proof where
+    # no task's user has a process
+    yield _right("rights over others", others, others.good or bool(needed) or os.geteuid() != 0)
+
+
+def _right(name: str, trial: Trial, ok: bool) -> Finding:
+    said = (
+        f"uid {os.geteuid()} can read {trial.read} of {counted(trial.tried, 'process')},"
+        f" place {trial.placed}, signal {trial.signalled}"
+    )
+    return Finding(
+        name, ok, said if trial.tried else "no process is here to try them on", "" if ok else _GIVE_RIGHTS
+    )
+
+
+_GIVE_RIGHTS = (
+    "run it as root, or with CAP_SYS_PTRACE and CAP_KILL (`docker run --cap-add SYS_PTRACE`), "
+    "or as the user of the tasks"
+)

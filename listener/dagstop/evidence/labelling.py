@@ -8,7 +8,7 @@ from dagstop.evidence.airflow_names import conflict, differs, is_init, read_tags
 from dagstop.evidence.circles import Circles
 from dagstop.evidence.folders import Folders
 from dagstop.evidence.forks import Forks
-from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.match import ELSEWHERE, asks_to_be_spared
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
@@ -173,7 +173,7 @@ class Labelling:
             if namespace is None:
                 process.unread["ns/pid"] = why
             elif namespace != self._namespace:
-                process.contrary = "it lives in another pid namespace"
+                process.contrary = ELSEWHERE
         if process.contrary is None:
             self._look_above(process, parent, descends=source is not None)
 

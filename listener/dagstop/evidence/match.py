@@ -18,6 +18,10 @@ SPARE = "DAGSTOP_SPARE"
 scheduler or a worker it spares all of its tasks."""
 
 
+ELSEWHERE = "it lives in another pid namespace"
+"""Contrary evidence: it is in a container, as a rule another Airflow's."""
+
+
 def judge(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
     """What is to happen to `process` under `order`.
 
@@ -26,11 +30,9 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     label = process.label
     if label is None or not names_order(order, label):
         return Verdict(Decision.FOREIGN, "its evidence names another run")
-    if spare := _unkillable_by_nature(process, around):
-        whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else Whose.RUN
-        return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
-    if spare := _foreign_airflow(order, process, around):
-        whose = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
+    if spare := _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around):
+        another = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
+        whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
         return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
     verdict = _judge_try(order, process, started_at)
     if order.hands_off is not None and verdict.decision is not Decision.SPARE:
@@ -107,18 +109,18 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
 
 
 def _surely_another(order: StopOrder, process: Process, around: Surroundings) -> bool:
-    """True for another Airflow's beyond doubt: home and metadata database are others, and no row names it.
-
-    The home alone proves nothing: the listener may have been told a wrong one.
+    """True for another Airflow's beyond doubt: its metadata database is another one, its home or its pid
+    namespace too, and no row names it. Each alone proves nothing: the listener may have been told wrong.
     """
     label = process.label
     assert label is not None
-    if label.airflow_home is None or around.is_home(label.airflow_home):
+    home = label.airflow_home is not None and not around.is_home(label.airflow_home)
+    if not home and process.contrary != ELSEWHERE:
         return False
     if _uuid_recorded(order, label) or _pid_recorded(order, process):
         return False
     if label.database is None:
-        return label.airflow_home in around.other_airflows
+        return home and label.airflow_home in around.other_airflows
     return bool(around.databases) and not around.is_database(label.database)
 
 

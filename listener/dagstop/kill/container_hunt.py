@@ -39,6 +39,7 @@ class Quest:
     known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
     named: tuple[str, ...] = ()  # the same, of all that its report names
     hands_off: Callable[[], str | None] = lambda: None  # of the order as it was read last
+    quiet: bool = False  # what has ended already is no news
 
 
 @dataclass(slots=True)
@@ -247,12 +248,16 @@ class ContainerHunts:
         """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
         if any(result.problem for result in found.values()):
             return  # there will be another pass, and an engine that hangs is not asked again
+        if all(quest.quiet for quest in quests):
+            return
         moment = now()
         since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
         deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
         clients = {container.id: self.ties.client_of(container.id) for container, _ in deaths}
         ended = Index(deaths, lambda end: _label_of(end[0], clients[end[0].id]))
         for quest in quests:
+            if quest.quiet:
+                continue
             result = found[id(quest)]
             named = (*quest.named, *(end.container.id for end in result.ends))
             for container, at in ended.of(quest.order):

@@ -259,6 +259,13 @@ class ProcFS:
         match = re.search(rb"^Uid:\s+\d+\s+(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
         return int(match.group(1)) if match else -1
 
+    def owner(self, pid: int) -> int:
+        """Who owns /proc/PID, or -1 if it is gone; root, for a process that made itself undumpable."""
+        try:
+            return os.stat(f"{self.root}/{pid}").st_uid
+        except OSError:
+            return -1
+
     def pid_namespace(self, pid: int) -> tuple[str | None, str]:
         """An identifier of the process's pid namespace; or None, and why it is not known."""
         try:

@@ -82,7 +82,7 @@ def test_stop_wait_tells_what_was_seen_dead(
 ) -> None:
     airflow_db.add_running("run")
     airflow_db.rows("update task_instance set hostname = 'host-1'")
-    tasks.bash("sleep 7301", tasks.environment("dag", "run"))
+    tasks.bash("sleep 7301", tasks.environment("dag", "run", "a"))
     wait_for("sleep 7301")
     with Listener(airflow_db.url, tmp_path):
         done = dagstop("stop", "dag", "run", "--wait", "--database-url", airflow_db.url)
@@ -100,7 +100,7 @@ def test_a_run_that_is_failed_already_is_stopped_again(
     airflow_db.rows("alter table dag_run disable trigger user")  # as before dagstop came
     airflow_db.set_run("failed")
     airflow_db.rows("alter table dag_run enable trigger user")
-    tasks.bash("sleep 7303", tasks.environment("dag", "run"))
+    tasks.bash("sleep 7303", tasks.environment("dag", "run", "a"))
     wait_for("sleep 7303")
     findings = json.loads(dagstop("check", "--json", "--database-url", airflow_db.url, check=False).stdout)
     assert {"name": "run dag run", "ok": True, "said": "failed, and 1 of its tasks run"}.items() <= next(

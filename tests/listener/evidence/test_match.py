@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dagstop.evidence.airflow_names import conflict
 from dagstop.evidence.index import Index
-from dagstop.evidence.match import judge
-from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder
+from dagstop.evidence.match import ELSEWHERE, judge
+from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, around, at, order, process, row
 
 KILL, SETTLE, SPARE, FOREIGN = Decision.KILL, Decision.SETTLE, Decision.SPARE, Decision.FOREIGN
@@ -298,3 +298,38 @@ def test_the_index_hides_nothing(order: StopOrder, found: list[Process]) -> None
     for one in found:
         if judge(order, one, BEFORE, ours).decision is not FOREIGN:
             assert id(one) in picked
+
+
+ELSEWHERES = label(airflow_home="/srv/other", database="elsewhere:5432/airflow")
+
+
+@pytest.mark.parametrize(
+    ("tied", "more", "others", "whose"),
+    [
+        (label(airflow_home="/srv/other"), {}, (), Whose.RUN),  # perhaps the listener was told a wrong home
+        (label(airflow_home="/srv/other"), {}, ("/srv/other",), Whose.ANOTHER),
+        (label(airflow_home="/srv/other", database=KEY), {}, ("/srv/other",), Whose.RUN),
+        (label(database="elsewhere:5432/airflow"), {}, (), Whose.RUN),  # perhaps through a pooler
+        (ELSEWHERES, {}, (), Whose.ANOTHER),
+        (ELSEWHERES, {"line": frozenset({500})}, (), Whose.RUN),  # our row names its runner
+        (label(airflow_home="/srv/other", ti_id=UUID), {}, ("/srv/other",), Whose.RUN),
+        (label(), {"contrary": ELSEWHERE}, (), Whose.RUN),
+        (label(database="elsewhere:5432/airflow"), {"contrary": ELSEWHERE}, (), Whose.ANOTHER),
+        (label(), {"contrary": "it runs under 'celeryd', pid 9"}, (), Whose.RUN),
+        (label(), {"role": Role.SERVICE}, (), Whose.AIRFLOW),
+        (label(), {"environ": {"DAGSTOP_SPARE": "1"}}, (), Whose.RUN),
+        (label(), {"trusted": False}, (), Whose.RUN),
+    ],
+)
+def test_whose_a_spared_process_is(tied: Label, more: Any, others: tuple[str, ...], whose: Whose) -> None:
+    here = around(other_airflows=frozenset(others))
+    stopped = order(targets=(row(ti_id=UUID),))
+    verdict = judge(stopped, process(tied, **more), BEFORE, here)
+    assert (verdict.decision, verdict.whose) == (SPARE, whose)
+
+
+def test_a_later_try_is_not_left_alive() -> None:
+    cleared = order(targets=(CLEARED,), present=(RERUN,))
+    assert judge(cleared, process(label(job_id=9)), AFTER, around()).whose is Whose.LATER_TRY
+    unknown = order(targets=(), present=())
+    assert judge(unknown, process(label()), AFTER, around()).whose is Whose.RUN

@@ -130,3 +130,25 @@ def test_urls_of_several_servers_name_one_database_if_they_share_one(
     around = survey([], [OURS], [], FakeProc(tmp_path), LISTENER)
     key = database_key(url)
     assert key is not None and around.is_database(key) is ours
+
+
+def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path / "proc")
+    named = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same")}
+    for home in homes.values():
+        home.mkdir()
+    config = "[core]\nsql_alchemy_conn = {}\n"
+    (homes["by_config"] / "airflow.cfg").write_text(config.format("postgresql://b@db.example/b"))
+    (homes["sqlite"] / "airflow.cfg").write_text(config.format("sqlite:////srv/airflow.db"))
+    (homes["same"] / "airflow.cfg").write_text(config.format(URL))
+    others = [process(environ={"AIRFLOW_HOME": str(home)}) for home in homes.values()]
+    others += [
+        process(environ={"AIRFLOW_HOME": "/srv/b", named: "postgresql://b@db.example/b"}),
+        process(environ={"AIRFLOW_HOME": "/srv/c", named: URL}),
+        process(environ={"AIRFLOW_HOME": "/srv/c", named: "postgresql://b@db.example/b"}),
+        process(environ={"AIRFLOW_HOME": str(tmp_path), named: "postgresql://b@db.example/b"}),
+    ]
+    around = survey([str(tmp_path)], [URL], others, proc, LISTENER)
+    assert around.other_airflows == {"/srv/b", str(homes["by_config"])}
+    assert survey([str(tmp_path)], [], others, proc, LISTENER).other_airflows == frozenset()

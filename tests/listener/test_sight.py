@@ -1,0 +1,78 @@
+"""A listener that may not read the tasks' processes says so: it calls no order stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.listener.commands.test_commands import failing, on_one
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, dagstop, show
+from tests.support.tasks import Tasks, find, wait_for
+
+WITHOUT = ["setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin", "--inh-caps=-all"]
+TASKS = 65534
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    if os.geteuid() != 0:
+        missing(RuntimeError("only root can start processes of another user"))
+
+
+@on_one
+def test_what_could_not_be_read_is_no_all_clear(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    airflow_db.rows("update task_instance set hostname = 'host-1'")
+    lower = ["setpriv", f"--reuid={TASKS}", f"--regid={TASKS}", "--clear-groups", "sleep", "7351"]
+    tasks.start(lower, tasks.environment("dag", "run", "a"), session=True)
+    wait_for("sleep 7351")
+    mine = tasks.start([*WITHOUT, "sleep", "7352"], tasks.environment("dag", "run", "a"), session=True)
+    wait_for("sleep 7352")
+    listener = Listener(airflow_db.url, tmp_path, "--task-user", str(TASKS))
+    listener.command[:0] = WITHOUT
+    where = ("--database-url", airflow_db.url)
+    with listener:
+        done = failing("stop", "dag", "run", "--wait", *where)
+        (report,) = listener.wait_for_reports(1)
+        airflow_db.wait_until(
+            "select jsonb_array_length(detail -> 'could_not_look') > 0 from dagstop.listener"
+        )
+        checked = failing("check", *where).stdout
+    assert mine.wait(5) == -15 and find("sleep 7351")  # the one died, of the other nothing could be read
+    assert report["outcome"] == "could_not_look", show(report)
+    said = f"process of uid {TASKS}: /proc/"
+    assert any(said in why for why in report["detail"]["could_not_look"]), show(report)
+    assert "host-1: could_not_look" in done.stdout and "CAP_SYS_PTRACE is missing" in done.stdout
+    assert "failed\tsight of host-1\t" in checked
+
+
+@on_one
+def test_check_tries_each_right(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
+    lower = ["setpriv", f"--reuid={TASKS}", f"--regid={TASKS}", "--clear-groups", "sleep", "7353"]
+    tasks.start(lower, {"PATH": os.environ["PATH"]}, session=True)
+    wait_for("sleep 7353")
+    options = ("--database-url", airflow_db.url, "--airflow-home", str(tmp_path), "--task-user", str(TASKS))
+    with Listener(airflow_db.url, tmp_path):
+        said = dagstop("check", *options, check=False).stdout
+        poor = dagstop("check", *options, check=False, before=WITHOUT).stdout
+    assert f"ok\trights over uid {TASKS}\tuid 0 can read 1 of 1 process, place 1, signal 1" in said
+    assert f"failed\trights over uid {TASKS}\tuid 0 can read 0 of 1 process, place 0, signal 1" in poor
+
+
+@on_one
+def test_a_listener_that_sees_all_says_nothing_of_that(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    tasks.bash("sleep 7354", tasks.environment("dag", "run", "a"))
+    wait_for("sleep 7354")
+    with Listener(airflow_db.url, tmp_path) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped" and "could_not_look" not in report["detail"], show(report)
