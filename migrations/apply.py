@@ -30,14 +30,18 @@ def apply(name: str) -> None:
 def run(connection: Connection, script: str) -> None:
     """Run statements in the connection's transaction; % and :word in them mean themselves.
 
-    They find Airflow's tables, whose schema `catalogue.pin` has noted; Alembic's own statements do not.
+    They find Airflow's tables, in the schema that 00_pin.sql has noted; Alembic's own statements do not.
     """
-    script = f"{_WITH_AIRFLOW}\n{script}\n{_WITHOUT}"
+    run_as_it_is(connection, f"{_WITH_AIRFLOW}\n{script}\n{WITHOUT_AIRFLOW}")
+
+
+def run_as_it_is(connection: Connection, script: str) -> None:
+    """The same under whatever search_path there is."""
     connection.exec_driver_sql(script, execution_options={"no_parameters": True})
 
 
 _WITH_AIRFLOW = """
-select set_config('search_path', concat_ws(', ', 'pg_catalog, pg_temp',
-    quote_ident(nullif(current_setting('dagstop.airflow_schema', true), ''))), true);
+select pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog, pg_temp',
+    pg_catalog.quote_ident(nullif(pg_catalog.current_setting('dagstop.airflow_schema', true), ''))), true);
 """
-_WITHOUT = "select set_config('search_path', 'pg_catalog, pg_temp', true);"
+WITHOUT_AIRFLOW = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);"

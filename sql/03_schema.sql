@@ -1,8 +1,35 @@
 -- Fired by: `dagstop install` or its `--sql` script.
--- Changes: creates the schema dagstop, the role dagstop_listener if the installer may create
--- roles, and the settings; all belongs to the owner of Airflow's tables. Run again, it changes
--- nothing and keeps settings that were edited.
+-- Changes: notes, for this transaction, what is granted on dagstop's objects to which roles (a DBA may have,
+-- or an earlier install), for 18_grants.sql to grant it again: a function that comes back with other columns
+-- is dropped first, and its grants would go with it. Creates the schema dagstop, the role dagstop_listener
+-- if the installer may create roles, and the tables of settings and of the revision; all that is dagstop's
+-- belongs to the owner of Airflow's tables. Run again, it changes nothing.
 -- Leaves alone: everything of Airflow's; no table, column or type of it is touched.
+
+do $$
+begin
+    perform pg_catalog.set_config('dagstop.grants', (
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'kind', o.kind, 'named', o.named, 'grant', pg_catalog.format(
+                'grant %s on %s %s to %I %s', a.privilege_type, o.kind, o.named, pg_catalog.pg_get_userbyid(a.grantee),
+                case when a.is_grantable then 'with grant option' end
+            )
+        ))::text
+        from (
+            select 'function'::text as kind, p.oid::regprocedure::text as named, p.proowner as owner, p.proacl as rights
+            from pg_catalog.pg_proc p
+            where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid
+            union all
+            select 'table'::text, c.oid::regclass::text, c.relowner, c.relacl
+            from pg_catalog.pg_class c
+            where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid and c.relkind in ('r', 'v')
+        ) as o
+        cross join lateral pg_catalog.aclexplode(o.rights) as a
+        -- what all may do is decided in 18_grants.sql, not kept; what the owner may do is his anyway
+        where a.grantee <> o.owner and a.grantee <> 0::oid
+    ), true);
+end
+$$;
 
 do $$
 begin
@@ -39,10 +66,10 @@ begin
     from pg_catalog.pg_class c
     where c.oid = pg_catalog.to_regclass('dag_run')::oid;
     named := pg_catalog.pg_get_userbyid(tables_owner)::text;
-    if named is null or named = current_user::text then
+    if named is null then
         return;
     end if;
-    if tables_owner <> (
+    if named <> current_user::text and tables_owner <> (
         select c.relowner from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass('task_instance')::oid
     ) then
         raise exception 'dag_run and task_instance belong to two roles'
@@ -53,11 +80,12 @@ begin
         select pg_catalog.format('alter table dagstop.%I owner to %I', c.relname, named)
         from pg_catalog.pg_class c
         where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid
-            and c.relkind in ('r', 'v') and c.relowner <> tables_owner
+            and c.relname::text = any ('{objects}'::text[]) and c.relkind in ('r', 'v') and c.relowner <> tables_owner
         union all
         select pg_catalog.format('alter function %s owner to %I', p.oid::regprocedure, named)
         from pg_catalog.pg_proc p
-        where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid and p.proowner <> tables_owner
+        where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid
+            and p.proname::text = any ('{objects}'::text[]) and p.proowner <> tables_owner
     loop
         execute statement;
     end loop;
@@ -79,15 +107,3 @@ comment on table dagstop.setting is 'What an operator may tune, one row per sett
 comment on column dagstop.setting.name is 'Which setting.';
 comment on column dagstop.setting.value is 'Its present value, as text.';
 comment on column dagstop.setting.comment is 'What it means, and its unit.';
-
-insert into dagstop.setting (name, value, comment) values
-    ('cascade', 'unfinished', 'Which task instances of a failed run fail with it: unfinished, or all.'),
-    ('settle_seconds', '10', 'Time that a task which failed by itself gets for its callbacks, in seconds.'),
-    ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
-    ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),
-    ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
-    ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.'),
-    ('observe_only', 'off', 'on: nothing is stopped and nothing of Airflow''s is changed; orders are written and reported on only.'),
-    ('protected', '', 'DAGs that are never stopped, only reported on: patterns such as billing_*, with commas between.'),
-    ('also_stop_on', '', 'What else orders a stop, besides failed: deleted, skipped, removed, with commas between.')
-on conflict (name) do nothing;

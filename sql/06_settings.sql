@@ -1,6 +1,6 @@
 -- Fired by: the trigger dagstop_setting, when a row of dagstop.setting is written; the functions of the
 -- later files, for what a setting says of a DAG.
--- Changes: nothing. A value that its setting cannot have is refused.
+-- Changes: writes a row for each setting that has none, at an install. A value that its setting cannot have is refused.
 -- Leaves alone: rows that were there before, whatever they say (every reader falls back on its default),
 -- and names that this release does not know. listener/dagstop/settings.py has the same list for `dagstop config`.
 
@@ -51,7 +51,7 @@ begin
     -- not dropped and made again: the lock would make Airflow's statements wait for the install
     if not exists (
         select from pg_catalog.pg_trigger t
-        where t.tgrelid = 'dagstop.setting'::regclass and t.tgname = 'dagstop_setting'
+        where t.tgrelid = 'dagstop.setting'::regclass::oid and t.tgname = 'dagstop_setting'
     ) then
         create trigger dagstop_setting
             before insert or update on dagstop.setting
@@ -150,3 +150,16 @@ begin
 end
 $$;
 comment on function dagstop.grace_of(text) is 'Seconds between SIGTERM and SIGKILL for a DAG: its own, or those of all; null where the listener decides.';
+
+-- when all that their trigger calls is this release's; settings that were edited are kept
+insert into dagstop.setting (name, value, comment) values
+    ('cascade', 'unfinished', 'Which task instances of a failed run fail with it: unfinished, or all.'),
+    ('settle_seconds', '10', 'Time that a task which failed by itself gets for its callbacks, in seconds.'),
+    ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
+    ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),
+    ('live_seconds', '60', 'A listener not seen for this many seconds counts as dead.'),
+    ('keep_seconds', '2592000', 'How long orders and their reports are kept for the history, in seconds.'),
+    ('observe_only', 'off', 'on: nothing is stopped and nothing of Airflow''s is changed; orders are written and reported on only.'),
+    ('protected', '', 'DAGs that are never stopped, only reported on: patterns such as billing_*, with commas between.'),
+    ('also_stop_on', '', 'What else orders a stop, besides failed: deleted, skipped, removed, with commas between.')
+on conflict (name) do nothing;

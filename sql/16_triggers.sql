@@ -4,14 +4,10 @@
 -- Leaves alone: columns, types, rows and every other trigger. The triggers name no column but
 -- state: Postgres would refuse to alter or drop a column that a trigger names, and so would
 -- break Airflow's own migrations. Conditions stand in WHEN, so other updates cost nothing; they
--- compare text with text, or an operator made by a stranger would be preferred (see 01_lock.sql).
+-- compare text with text, or an operator made by a stranger would be preferred (see 02_lock.sql).
 
 do $$
 begin
-    if pg_catalog.to_regclass('dag_run') is null or pg_catalog.to_regclass('task_instance') is null or pg_catalog.to_regclass('alembic_version') is null then
-        raise exception 'no Airflow tables dag_run, task_instance, alembic_version on the search_path %', pg_catalog.current_setting('search_path')
-            using hint = 'Connect to Airflow''s database as Airflow does, with the search_path that it uses.';
-    end if;
     if exists (
         select from pg_catalog.pg_partitioned_table p
         where p.partrelid = pg_catalog.to_regclass('dag_run')::oid or p.partrelid = pg_catalog.to_regclass('task_instance')::oid

@@ -1,25 +1,29 @@
 -- Fired by: `dagstop install`, when it brings the schema to a release, or its `--sql` script.
--- Changes: who may call and read what of dagstop's: what 02_note_grants.sql has noted, and what the
--- role dagstop_listener needs, are granted; what all may do by Postgres's default is taken back.
+-- Changes: who may call and read what of dagstop's: what 03_schema.sql has noted, and what the
+-- role dagstop_listener needs, are granted; what all may do by a default is taken back.
 -- Leaves alone: every right on Airflow's tables.
 
 do $$
 declare
-    statement text;
+    noted jsonb;
 begin
-    foreach statement in array
-        coalesce(nullif(pg_catalog.current_setting('dagstop.grants', true), ''::text)::text[], '{}'::text[])
+    for noted in
+        select value
+        from pg_catalog.jsonb_array_elements(nullif(pg_catalog.current_setting('dagstop.grants', true), ''::text)::jsonb)
     loop
-        begin
-            execute statement;
-        exception
-            when undefined_function or undefined_table or undefined_object then
-                raise notice 'this release has no more: %', statement;
-        end;
+        if pg_catalog.to_regclass(case when noted ->> 'kind'::text = 'table'::text then noted ->> 'named'::text end) is null
+            and pg_catalog.to_regprocedure(case when noted ->> 'kind'::text = 'function'::text then noted ->> 'named'::text end) is null
+        then
+            raise notice 'this release has no more: %', noted ->> 'grant'::text;
+            continue;
+        end if;
+        execute noted ->> 'grant'::text;
     end loop;
 end
 $$;
 
+-- what an ALTER DEFAULT PRIVILEGES of the owner's gave to all, too
+revoke all on all sequences in schema dagstop from public;
 revoke all on all tables in schema dagstop from public;
 revoke all on all functions in schema dagstop from public;
 
@@ -37,5 +41,9 @@ begin
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
         dagstop.task_hosts(), dagstop.gone_hosts(), dagstop.forget_host(text), dagstop.running_in_failed_runs()
         to dagstop_listener;
+    -- `install` and `check` know by this that the role is missed, say after a restore into another server
+    insert into dagstop.setting (name, value, comment)
+    values ('listener_role', 'dagstop_listener', 'The role of the listeners; set by dagstop install.')
+    on conflict (name) do nothing;
 end
 $$;

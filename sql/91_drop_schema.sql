@@ -1,9 +1,9 @@
--- Fired by: `dagstop uninstall`, after the downgrade.
--- Changes: drops schema dagstop with its version table, and the role dagstop_listener if no other
+-- Fired by: `dagstop uninstall`, last of all, or by its `--sql` script.
+-- Changes: drops schema dagstop, and the role dagstop_listener if no other
 -- database of this server uses it and the session may drop roles.
 -- Leaves alone: the role where it is still used, or not ours to drop.
 
-drop schema if exists dagstop cascade;
+drop schema if exists dagstop {cascade};
 
 do $$
 begin

@@ -10,24 +10,24 @@ from importlib.resources import files
 from types import MappingProxyType
 
 _FOLDER = files(__name__)
+PIN_FILE, REFUSE_FILE = "00_pin", "01_refuse"
+"""What comes first: it changes nothing, and ends what must not go on."""
 INSTALL_FILES = tuple(
     sorted(
         file.name.removesuffix(".sql")
         for file in _FOLDER.iterdir()
         if re.fullmatch(r"[0-8][0-9]_[a-z_]+[.]sql", file.name)
+        and file.name.removesuffix(".sql") not in (PIN_FILE, REFUSE_FILE)
     )
 )
 """What an install runs: the numbered files below 90, in the order of the folder."""
-LOCK_FILE, TRIGGERS_FILE = "01_lock", "16_triggers"
-BOUND_FILES = (TRIGGERS_FILE, "17_present_rows")
-"""What names Airflow's tables: made again where they moved."""
-UNINSTALL_FILES = (LOCK_FILE, "90_uninstall")
-DROP_SCHEMA_FILE = "91_drop_schema"
+TRIGGERS_FILE, GRANTS_FILE = "16_triggers", "18_grants"
+UNINSTALL_FILES = ("02_lock", "90_uninstall", "91_drop_schema")
 REVISION_FILE = "92_revision"
 
 _BLOCK = re.compile(r"^-- (?P<name>\w+) --$", re.MULTILINE)
 _OBJECT = re.compile(
-    r"^create (?:or replace )?(?:table|view|function) (?:if not exists )?dagstop\.(\w+)",
+    r"^create (?:or replace )?(?:table|view|function|index) (?:if not exists )?(?:dagstop\.)?(\w+)",
     re.MULTILINE,
 )
 
@@ -43,9 +43,16 @@ def checksum(name: str) -> str:
     return hashlib.sha256(read(name).encode()).hexdigest()[:12]
 
 
-def script(name: str) -> str:
-    """The text of `<name>.sql` as it is run: `{checksum}` is replaced by its own checksum."""
-    return read(name).replace("{checksum}", checksum(name))
+def script(name: str, **values: str) -> str:
+    """The text of `<name>.sql` as it is run, with values for what stands in braces.
+
+    `{checksum}` is that of the file, `{objects}` an array of what an install creates.
+    """
+    text = read(name)
+    values = {"checksum": checksum(name), "objects": "{" + ",".join(sorted(objects())) + "}", **values}
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", value)
+    return text
 
 
 @cache
@@ -64,9 +71,35 @@ def named(text: str) -> dict[str, str]:
     return found
 
 
+@cache
 def objects() -> frozenset[str]:
-    """The names of the tables, views and functions that an install creates in schema dagstop."""
+    """The names of the tables, views, functions and indexes that an install creates in schema dagstop."""
     return frozenset(name for file in INSTALL_FILES for name in _OBJECT.findall(read(file)))
+
+
+@cache
+def listener_functions() -> frozenset[str]:
+    """The names of the functions that role dagstop_listener may call."""
+    found = re.search(r"grant execute on function(.*?)to dagstop_listener;", read(GRANTS_FILE), re.DOTALL)
+    assert found is not None
+    return frozenset(re.findall(r"dagstop\.(\w+)\(", found[1]))
+
+
+def whole() -> dict[str, list[str]]:
+    """What the query `lacking` of catalogue.sql is to look for."""
+    return {"objects": sorted(objects()), "functions": sorted(listener_functions())}
+
+
+@cache
+def triggers() -> Mapping[tuple[str, str], tuple[str, str]]:
+    """The triggers that belong on Airflow's tables: (table, name) -> (function, comment)."""
+    text = script(TRIGGERS_FILE)
+    functions = re.findall(
+        r"^create trigger (\w+)\n.*? on (\w+)\n.*?execute function dagstop\.(\w+)\(\);", text, re.S | re.M
+    )
+    comments = re.findall(r"^comment on trigger (\w+) on (\w+) is '(.*)';$", text, re.MULTILINE)
+    said = {(table, name): comment.replace("''", "'") for name, table, comment in comments}
+    return MappingProxyType({(t, n): (function, said[t, n]) for n, t, function in functions})
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:

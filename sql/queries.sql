@@ -1,6 +1,28 @@
 -- What the listener and the commands ask of the database: one block per query, named in its first line.
 -- Parameters are psycopg2's, by name.
 
+-- lesser_owners --
+-- asked before all else: code of these roles would run with the rights of this superuser. Nothing but the
+-- catalogue is read, whatever is on the session's path
+set local search_path = pg_catalog, pg_temp;
+select distinct r.rolname as owner, session_user as superuser
+from (
+    select n.nspowner as owner from pg_namespace n where n.nspname = 'dagstop'
+    union all
+    select c.relowner from pg_class c where c.relnamespace = to_regnamespace('dagstop')::oid
+    union all
+    select p.proowner from pg_proc p where p.pronamespace = to_regnamespace('dagstop')::oid
+    union all
+    select c.relowner
+    from pg_trigger t
+    join pg_class c on c.oid = t.tgrelid
+    join pg_proc p on p.oid = t.tgfoid
+    where p.pronamespace = to_regnamespace('dagstop')::oid
+) as o
+join pg_roles r on r.oid = o.owner
+where not r.rolsuper and (select own.rolsuper from pg_roles own where own.rolname = session_user)
+order by r.rolname;
+
 -- open_orders --
 select * from dagstop.open_orders(%(host)s, %(ids)s::bigint[], %(max_orders)s::integer);
 
@@ -26,14 +48,6 @@ select dagstop.retire(%(host)s, %(listener_id)s::uuid);
 
 -- trigger_health --
 select * from dagstop.trigger_health();
-
--- owners --
--- security definer functions act with the rights of their owner
-select pg_get_userbyid(p.proowner) as definer, pg_get_userbyid(c.relowner) as owner
-from pg_proc p
-cross join pg_class c
-where p.oid = to_regprocedure('dagstop.cascade_statement()')::oid
-    and c.oid = to_regclass(format('%%I.dag_run', (select value from dagstop.setting where name = 'airflow_schema')))::oid;
 
 -- listeners --
 select

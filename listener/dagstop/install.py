@@ -20,8 +20,15 @@ from sqlalchemy.pool import NullPool
 
 import dagstop
 from dagstop import sql
-from dagstop.errors import InstallError, LaterReleaseError, LockError, MissingRightError, ReadOnlyError
-from dagstop.migrations.apply import run
+from dagstop.errors import (
+    ConnectError,
+    InstallError,
+    LaterReleaseError,
+    LockError,
+    MissingRightError,
+    ReadOnlyError,
+)
+from dagstop.migrations.apply import WITHOUT_AIRFLOW, run, run_as_it_is
 from dagstop.outside import catalogue
 from dagstop.outside.database_errors import READ_ONLY_LOGIN, connect_error, one_line
 from dagstop.outside.database_url import normalise
@@ -29,6 +36,7 @@ from dagstop.outside.database_url import normalise
 APPLICATION_NAME = "dagstop install"
 CONNECT_SECONDS = 10
 LOCK_TIMEOUT = "2s"
+REFUSED = "DS001"  # the SQLSTATE of 01_refuse.sql
 # Between attempts other sessions go first: an install never makes Airflow queue behind it for long.
 RETRY_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds
 
@@ -39,41 +47,44 @@ T = TypeVar("T")
 class Installed:
     """What an install found and did.
 
-    `before` is the revision that was there, None at a first install. `triggers` are those that were
-    missing, disabled or outdated, as `table.trigger`, where nothing else was to do.
+    `before` is the revision that was there, None at a first install. `healed` is what was not as it
+    should be, where that revision was this release's: triggers as `table.trigger`, objects, owners, grants.
     """
 
     changed: bool
     revision: str
     before: str | None
     airflow_schema: str
-    triggers: tuple[str, ...]
+    healed: tuple[str, ...]
 
 
 def install(
-    url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS
+    url: str,
+    *,
+    published: bool = False,
+    lock_timeout: str = LOCK_TIMEOUT,
+    waits: tuple[float, ...] = RETRY_WAITS,
 ) -> Installed:
-    """Bring dagstop's schema to this release, and attach every trigger that is not as it should be.
+    """Bring dagstop's schema to this release, and put right whatever of it is not as it should be.
 
-    Where all is in place nothing is changed, and no lock is taken on Airflow's tables. Raises an
-    InstallError (NotAirflowError, ServerError, MissingRightError, LockError, LaterReleaseError) with
-    everything rolled back, a ConnectError, or a DatabaseUrlError.
+    Where all is in place nothing is changed, and no lock is taken on Airflow's tables. `published`: also
+    where a publication FOR ALL TABLES takes dagstop's tables along. Raises an InstallError (NotAirflowError,
+    ServerError, MissingRightError, LockError, LaterReleaseError) with everything rolled back, a
+    ConnectError, or a DatabaseUrlError.
     """
 
     def attempt(connection: Connection) -> Installed:
-        schema = catalogue.airflow_schema(connection)
-        before = _known_revision(connection)
-        whole = not catalogue.missing_objects(connection)
-        whole = whole and not catalogue.belongs_to_another(connection)
-        if before == head() and whole:
-            return _attach(connection, schema, before)
-        catalogue.require_install_rights(connection, schema)
-        if before == head():
-            # a part was dropped by hand, or is another role's: the files make that good
-            _run(connection, sql.INSTALL_FILES)
-        else:
+        schema, before = _begin(connection, published)
+        if before != head():
             command.upgrade(_config(connection), "head")
-        return Installed(True, head(), before, schema, ())
+            return Installed(True, head(), before, schema, ())
+        lacking = catalogue.lacking(connection, schema)
+        healed = tuple(row.what for row in lacking)
+        if not any(row.kind == "object" for row in lacking):
+            healed += catalogue.broken_triggers(connection, schema)
+        if healed:
+            _run(connection, sql.INSTALL_FILES)
+        return Installed(bool(healed), head(), before, schema, healed)
 
     return _with_retries(url, attempt, lock_timeout, waits)
 
@@ -85,48 +96,71 @@ def heal(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...]
     """
 
     def attempt(connection: Connection) -> Installed:
-        schema = catalogue.airflow_schema(connection)
-        before = _known_revision(connection)
-        if before != head() or catalogue.missing_objects(connection):
+        schema, before = _begin(connection, published=False)
+        if before != head() or any(row.kind == "object" for row in catalogue.lacking(connection, schema)):
             found = f"revision {before}, not {head()}" if before not in (None, head()) else "no whole schema"
             raise InstallError(f"Nothing was healed: found {found} of dagstop; run `dagstop install`")
-        return _attach(connection, schema, before)
+        healed = catalogue.broken_triggers(connection, schema)
+        if healed:
+            _run(connection, sql.INSTALL_FILES)  # all: a trigger calls functions, which may be others' by now
+        return Installed(bool(healed), before, before, schema, healed)
 
     return _with_retries(url, attempt, lock_timeout, waits)
 
 
-def uninstall(url: str, *, lock_timeout: str = LOCK_TIMEOUT, waits: tuple[float, ...] = RETRY_WAITS) -> bool:
+def uninstall(
+    url: str,
+    *,
+    cascade: bool = False,
+    lock_timeout: str = LOCK_TIMEOUT,
+    waits: tuple[float, ...] = RETRY_WAITS,
+) -> bool:
     """Take everything of dagstop's out of the database, of whichever release; whether there was anything.
 
+    `cascade`: with it what others have made out of dagstop's objects; otherwise an InstallError names it.
     Raises as `install` does, but asks nothing of Airflow's tables.
     """
 
     def attempt(connection: Connection) -> bool:
-        catalogue.pin(connection)
         found = catalogue.schema_exists(connection)
-        if found:
-            catalogue.require_schema_rights(connection)
-            if catalogue.revision(connection) in _revisions():
-                command.downgrade(_config(connection), "base")
-            else:  # an install that broke off, or a later release's
-                _run(connection, sql.UNINSTALL_FILES)
-        _run(connection, (sql.DROP_SCHEMA_FILE,))
+        catalogue.require_schema_rights(connection)
+        _run(connection, sql.UNINSTALL_FILES, **_cascading(cascade))
         return found
 
     return _with_retries(url, attempt, lock_timeout, waits)
 
 
-def install_script() -> str:
+def install_script(*, published: bool = False) -> str:
     """What brings any database of Airflow's to this release, as a script for psql.
 
     It is the same for a first install and for an upgrade, and needs the search_path that Airflow uses.
     """
-    return _script((*sql.INSTALL_FILES, sql.REVISION_FILE)).replace("{revision}", head())
+    names = (sql.PIN_FILE, sql.REFUSE_FILE, *sql.INSTALL_FILES, sql.REVISION_FILE)
+    return _script(names, **_refusing(published))
 
 
-def uninstall_script() -> str:
+def uninstall_script(*, cascade: bool = False) -> str:
     """What `uninstall` runs, as a script for psql."""
-    return _script((*sql.UNINSTALL_FILES, sql.DROP_SCHEMA_FILE))
+    return _script((sql.PIN_FILE, *sql.UNINSTALL_FILES), **_cascading(cascade))
+
+
+def _refusing(published: bool) -> dict[str, str]:
+    return {"revision": head(), "published": "on" if published else "off"}
+
+
+def _cascading(cascade: bool) -> dict[str, str]:
+    return {"cascade": "cascade" if cascade else "restrict"}
+
+
+def _begin(connection: Connection, published: bool) -> tuple[str, str | None]:
+    """The schema of Airflow's tables and the revision that is installed, with nothing changed yet.
+
+    Raises an InstallError where an install must not go on.
+    """
+    schema = catalogue.airflow_schema(connection)
+    catalogue.require_install_rights(connection, schema)
+    _run(connection, (sql.REFUSE_FILE,), **_refusing(published))
+    return schema, _known_revision(connection)
 
 
 def head() -> str:
@@ -151,22 +185,13 @@ def _known_revision(connection: Connection) -> str | None:
     return found
 
 
-def _attach(connection: Connection, schema: str, before: str) -> Installed:
-    """Attach the triggers that are missing, disabled or outdated; all else is in place."""
-    broken = catalogue.broken_triggers(connection, schema)
-    if broken:
-        catalogue.require_install_rights(connection, schema)
-        _run(connection, (sql.LOCK_FILE, *sql.BOUND_FILES))
-    return Installed(bool(broken), before, before, schema, broken)
-
-
-def _run(connection: Connection, names: Iterable[str]) -> None:
+def _run(connection: Connection, names: Iterable[str], **values: str) -> None:
     for name in names:
-        run(connection, sql.script(name))
+        run(connection, sql.script(name, **values))
 
 
-def _script(names: Iterable[str]) -> str:
-    return "\n".join(("begin;\n", *map(sql.script, names), "commit;\n"))
+def _script(names: Iterable[str], **values: str) -> str:
+    return "\n".join(("begin;\n", *(sql.script(name, **values) for name in names), "commit;\n"))
 
 
 def _config(connection: Connection | None) -> Config:
@@ -186,6 +211,11 @@ def _with_retries(
     for wait in (*waits, None):
         try:
             with _transaction(url, lock_timeout) as connection:
+                # two installs at once take turns. Any role may hold this lock, for ever: at last it is
+                # done without, and what two installs could do to each other is to roll one back
+                if not catalogue.ask(connection, "one_install_at_a_time")[0][0] and wait is not None:
+                    time.sleep(wait)
+                    continue
                 return attempt(connection)
         except DBAPIError as error:
             cause = error.orig
@@ -199,6 +229,19 @@ def _with_retries(
 
 def _translated(error: DBAPIError, url: str) -> Exception:
     cause = error.orig
+    if isinstance(cause, psycopg2.Error) and cause.pgcode == REFUSED:
+        return InstallError(f"Nothing was changed: {one_line(cause, url)}. {cause.diag.message_hint}")
+    if isinstance(cause, psycopg2.Error) and (trigger := _event_trigger(cause, url)):
+        return InstallError(
+            f"Nothing was changed: event trigger {trigger} ended the install ({one_line(cause, url)}). "
+            f"Have a superuser run `alter event trigger {trigger} disable`, and enable it again afterwards"
+        )
+    if isinstance(cause, pg_errors.DependentObjectsStillExist):
+        depend = "; ".join((cause.diag.message_detail or "").splitlines())
+        return InstallError(
+            f"Nothing was changed: others' objects depend on dagstop's: {depend}. "
+            "Either drop them first, or insist with --cascade, which drops them too"
+        )
     if isinstance(cause, pg_errors.InsufficientPrivilege):
         return MissingRightError(
             f"{one_line(cause, url)}: run this as the role that owns Airflow's tables, or as a superuser"
@@ -212,23 +255,46 @@ def _translated(error: DBAPIError, url: str) -> Exception:
     )
 
 
+def _event_trigger(cause: psycopg2.Error, url: str) -> str | None:
+    """The event trigger in whose function an error came up; it has its own rights and its own words."""
+    context = cause.diag.context or ""
+    if not context:
+        return None
+    with suppress(DBAPIError, ConnectError), _transaction(url, LOCK_TIMEOUT) as connection:
+        for row in catalogue.ask(connection, "event_triggers"):
+            if f"{row.function}(" in context:
+                return str(row.name)
+    return None
+
+
 @contextmanager
-def _transaction(url: str, lock_timeout: str, *, exclusive: bool = True) -> Iterator[Connection]:
-    engine = create_engine("postgresql+psycopg2://", creator=lambda: _connect(url), poolclass=NullPool)
+def _transaction(url: str, lock_timeout: str) -> Iterator[Connection]:
+    engine = create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: _connect(url),
+        poolclass=NullPool,
+        use_native_hstore=False,  # that asks the catalogue under whatever search_path there is
+    )
     try:
         with engine.begin() as connection:
+            _pin(connection)
             catalogue.require_server(connection)
             catalogue.ask(connection, "set_lock_timeout", value=lock_timeout)
-            if exclusive:
-                catalogue.ask(connection, "one_install_at_a_time")
             yield connection
     finally:
         engine.dispose()
 
 
+def _pin(connection: Connection) -> None:
+    run_as_it_is(connection, f"{sql.script(sql.PIN_FILE)}\n{WITHOUT_AIRFLOW}")
+
+
 def _connect(url: str) -> psycopg2.extensions.connection:
     try:
-        return psycopg2.connect(url, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS)
+        connection = psycopg2.connect(url, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS)
+        with connection.cursor() as cursor:  # SQLAlchemy's own questions come first, in the same transaction
+            cursor.execute(sql.script(sql.PIN_FILE))
+        return connection
     except psycopg2.Error as error:
         raise connect_error(error, url) from error
 
@@ -236,7 +302,7 @@ def _connect(url: str) -> psycopg2.extensions.connection:
 def _locked_message(attempts: int, url: str) -> str:
     """Who holds Airflow's tables, if they still do: they may have let go in between."""
     holders: list[str] = []
-    with suppress(DBAPIError), _transaction(url, LOCK_TIMEOUT, exclusive=False) as connection:
+    with suppress(DBAPIError), _transaction(url, LOCK_TIMEOUT) as connection:
         holders = [
             f"pid {row.pid} ({row.name}, {row.state})" for row in catalogue.ask(connection, "lock_holders")
         ]

@@ -174,7 +174,7 @@ SETTINGS = (
     ),
 )
 
-INTERNAL = frozenset({"airflow_schema", "triggers_checksum"})
+INTERNAL = frozenset({"airflow_schema", "triggers_checksum", "listener_role"})
 """Rows that `dagstop install` writes for itself."""
 
 

@@ -5,8 +5,7 @@ Revision 0001, after nothing.
 
 from __future__ import annotations
 
-from dagstop import sql
-from dagstop.migrations.apply import apply, apply_all_at_head
+from dagstop.migrations.apply import apply_all_at_head
 
 revision = "0001"
 down_revision = None
@@ -20,6 +19,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take everything out, whichever later revisions were there."""
-    for name in sql.UNINSTALL_FILES:
-        apply(name)
+    """Nothing: `dagstop uninstall` takes everything out, without Alembic, whatever revision is there."""

@@ -19,4 +19,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing: there is no way back to 0001 alone (its files are 0.1.0's); 0001 takes everything out."""
+    """Nothing: there is no way back to 0001 alone (its files are 0.1.0's)."""

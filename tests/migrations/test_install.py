@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagstop import errors
-from dagstop.install import install, install_script, uninstall, uninstall_script
+from dagstop.install import heal, install, install_script, uninstall, uninstall_script
 from dagstop.lab.postgres import PASSWORD_ROLE, Server, binaries, connect, rows
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 
@@ -96,13 +96,13 @@ def test_airflow_2_2_recreates_task_instance(airflow_db: AirflowDatabase) -> Non
     )
     lost = {name for name in ALL_TRIGGERS if name.startswith("task_instance")}
     assert {name for name, status in health.items() if status == "missing"} == lost
-    assert lost <= set(install(airflow_db.url).triggers)
+    assert lost <= set(install(airflow_db.url).healed)
     assert {row[2] for row in airflow_db.rows("select * from dagstop.trigger_health()")} == {"installed"}
 
 
 def test_a_disabled_trigger_is_healed(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("alter table dag_run disable trigger dagstop_order")
-    assert install(airflow_db.url).triggers == ("dag_run.dagstop_order",)
+    assert install(airflow_db.url).healed == ("dag_run.dagstop_order",)
     assert not install(airflow_db.url).changed
 
 
@@ -162,9 +162,34 @@ def test_airflows_tables_in_a_schema_of_their_own(server: Server) -> None:
     rows(url, f"create schema other; set search_path = other; {schema_sql('2.11.2')}")
     with pytest.raises(errors.NotAirflowError, match="several schemas"):
         install(url)
+    rows(url, 'alter schema "Air flow" rename to gone; alter table gone.dag_run rename to was')
     assert install(url + "?options=-csearch_path%3Dother").airflow_schema == "other"
     # what the same ids say in another Airflow's table is nothing to that order
     assert db.one(present) is None
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_a_second_airflow_in_the_database_is_refused(airflow_db: AirflowDatabase, server: Server) -> None:
+    """In whatever schema it is: dagstop goes on working for the first one."""
+    airflow_db.rows(f"create schema other; set search_path = other; {schema_sql('2.11.2')}")
+    other = airflow_db.url + "?options=-csearch_path%3Dother"
+    before = server.dump(airflow_db.url)
+    said = (
+        "dagstop works for the Airflow in schema public, and a database has one dagstop only"
+        ".* If Airflow has moved to schema other, drop or rename the tables that it left in schema public"
+    )
+    for change in (install, heal):
+        with pytest.raises(errors.InstallError, match=said):
+            change(other)
+    with pytest.raises(RuntimeError, match="dagstop works for the Airflow in schema public"):
+        server.psql(other, install_script())
+    assert server.dump(airflow_db.url) == before
+    assert not install(airflow_db.url).changed
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {"a": "failed"}
+    airflow_db.rows("alter table public.dag_run rename to old_dag_run")  # it has moved
+    assert install(other).airflow_schema == "other"
 
 
 def test_airflows_tables_that_moved(airflow_db: AirflowDatabase) -> None:

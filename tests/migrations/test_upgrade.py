@@ -93,8 +93,8 @@ def test_a_grant_survives_that_the_function_is_dropped(airflow_db: AirflowDataba
         airflow_db.url,
         f"do $$ begin create role {AUDITOR} login; exception when duplicate_object then null; end $$;"
         f" grant execute on function {READ_ORDERS} to {AUDITOR} with grant option; begin;"
-        f" {sql.script('02_note_grants')} drop function {READ_ORDERS};"
-        + "".join(sql.script(name) for name in sql.INSTALL_FILES if name > "02_note_grants")
+        f" {sql.script('03_schema')} drop function {READ_ORDERS};"
+        + "".join(sql.script(name) for name in sql.INSTALL_FILES if name > "03_schema")
         + "commit;",
     )
     assert airflow_db.one(
@@ -153,7 +153,7 @@ def test_heal_never_upgrades(old_db: AirflowDatabase, airflow_db: AirflowDatabas
         heal(old_db.url)
     assert not heal(airflow_db.url).changed
     airflow_db.rows("drop trigger dagstop_order on dag_run")
-    assert heal(airflow_db.url).triggers == ("dag_run.dagstop_order",)
+    assert heal(airflow_db.url).healed == ("dag_run.dagstop_order",)
     airflow_db.rows("drop function dagstop.ring()")
     with pytest.raises(errors.InstallError, match="no whole schema"):
         heal(airflow_db.url)

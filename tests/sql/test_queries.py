@@ -13,7 +13,9 @@ ALL = sorted(f.name.removesuffix(".sql") for f in files("dagstop.sql").iterdir()
 
 
 def test_every_file_is_installed_or_named() -> None:
-    others = {*sql.UNINSTALL_FILES, sql.DROP_SCHEMA_FILE, sql.REVISION_FILE, "queries", "page", "catalogue"}
+    others = {
+        sql.PIN_FILE, sql.REFUSE_FILE, *sql.UNINSTALL_FILES, sql.REVISION_FILE, "queries", "page", "catalogue",
+    }  # fmt: skip
     assert set(ALL) == set(sql.INSTALL_FILES) | others
 
 
@@ -28,7 +30,7 @@ def test_every_file_begins_with_what_it_does(name: str) -> None:
 
 # what looks like a call and is none, or follows its keyword in a list of columns
 SYNTAX = {
-    "all", "any", "array", "as", "coalesce", "conflict", "exists", "from", "in", "key", "nullif", "select", "values",
+    "all", "and", "any", "array", "as", "coalesce", "conflict", "exists", "from", "in", "key", "not", "nullif", "select", "values",
     "varchar", "when", "with",
 }  # fmt: skip
 

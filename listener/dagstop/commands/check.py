@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 import dagstop
+from dagstop import sql
 from dagstop.commands.common import (
     ago,
     airflow_options,
@@ -36,6 +37,7 @@ from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
 _MOST_RUNS = 20
+_MOST_LACKING = 3
 OBSERVE_ONLY = "observe only"
 """The name of the finding that says that nothing is stopped anywhere."""
 
@@ -91,9 +93,12 @@ def check(
 
 def in_database(connection: Connection, url: str) -> Iterator[Finding]:
     """What the database alone can tell; the page shows it too."""
+    whole = list(_whole(connection, url))
+    yield from whole
+    if not all(finding.ok for finding in whole):
+        return  # the other questions are put to what may be missing
     yield from _left_alone(connection, url)
     yield from _triggers(connection, url)
-    yield from _owner(connection, url)
     yield from _listeners(connection, url)
     yield from _users(connection, url)
     yield from _faults(connection, url)
@@ -134,12 +139,25 @@ def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding(name, ok, row["status"], "" if ok else "run `dagstop install`")
 
 
-def _owner(connection: Connection, url: str) -> Iterator[Finding]:
-    """Airflow's role could borrow the rights of whoever owns the functions, by a trigger of its own."""
-    for row in ask(connection, url, "owners"):
-        ok = row["definer"] == row["owner"]
-        said = f"dagstop's functions act as {row['definer']}, Airflow's tables belong to {row['owner']}"
-        yield Finding("rights in the database", ok, said, "" if ok else "run `dagstop install`")
+def _whole(connection: Connection, url: str) -> Iterator[Finding]:
+    """Objects, owners, grants and the role: a restore into another server, or a DROP, takes some of them.
+
+    Of owners it says: Airflow's role could borrow the rights of another one by a trigger of its own.
+    """
+    values = {row["name"]: row["value"] for row in ask(connection, url, "settings")}
+    schema = values.get("airflow_schema", "public")
+    rows = ask(connection, url, "lacking", file="catalogue", schema=schema, **sql.whole())
+    if "listener_role" not in values:  # an installer who may not create roles went without it
+        rows = [row for row in rows if row["kind"] != "role"]
+    if not rows:
+        yield Finding("schema dagstop", True, "whole: objects, owners, grants")
+        return
+    do = "run `dagstop install`"
+    if any(row["kind"] == "role" for row in rows):
+        do += ", as a role that may create roles"
+    more = f" and {len(rows) - _MOST_LACKING} more" if len(rows) > _MOST_LACKING else ""
+    said = ", ".join(row["what"] for row in rows[:_MOST_LACKING]) + more
+    yield Finding("schema dagstop", False, f"not as an install leaves it: {said}", do)
 
 
 def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:

@@ -104,13 +104,24 @@ def spellings(homes: Sequence[str]) -> tuple[str, ...]:
 
 
 def open_database(url: str, name: str) -> Connection:
-    """Connect for one command, with schema dagstop in place. Raises ConnectError, InstallError."""
+    """Connect for one command, with schema dagstop in place. Raises ConnectError, InstallError, DagstopError.
+
+    Not as a superuser where Airflow's role is none: each command calls functions that this role may
+    replace, and fires its triggers; no SET ROLE can keep such code from a superuser's rights.
+    """
     try:
         connection = connect(url, f"dagstop {name}")
     except psycopg2.Error as exc:
         raise connect_error(exc, url) from exc
+    if owners := ask(connection, url, "lesser_owners"):
+        connection.close()
+        names = ", ".join(repr(row["owner"]) for row in owners)
+        raise DagstopError(
+            f"Role {owners[0]['superuser']!r} is a superuser, and code of role {names} would run with its "
+            f"rights: connect as {names}, or to look only as a member of dagstop_listener"
+        )
     with connection.cursor() as cursor:
-        cursor.execute("select to_regnamespace('dagstop') is not null")
+        cursor.execute("select pg_catalog.to_regnamespace('dagstop') is not null")
         row = cursor.fetchone()
     if not row or not row[0]:
         connection.close()

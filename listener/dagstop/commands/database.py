@@ -17,29 +17,33 @@ sql_option = click.option(
 @database_option
 @sql_option
 @click.option("--heal", is_flag=True, help="Only attach triggers that were lost; never install or upgrade.")
-def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
+@click.option(
+    "--published", is_flag=True, help="Go on where a publication FOR ALL TABLES takes dagstop's tables along."
+)
+def install(database_url: str | None, as_sql: bool, heal: bool, published: bool) -> None:
     """Put triggers, tables and functions into Airflow's database, or upgrade those of an earlier release.
 
     All of it lives in a schema of its own, `dagstop`, but for its triggers on dag_run and
-    task_instance. Run it again at any time: it changes nothing where all is in place, and heals
-    what an upgrade of Airflow has dropped. The script of --sql is the same for a first install and for
-    an upgrade; orders in flight, settings and grants are kept.
+    task_instance. Run it again at any time: it changes nothing where all is in place, and puts right
+    what an upgrade of Airflow, a restore or a DROP has taken: triggers, tables, functions, owners,
+    grants. The script of --sql is the same for a first install and for an upgrade; orders in flight,
+    settings and grants are kept.
     """
     from dagstop import install as installing
 
     if as_sql and heal:
         raise click.UsageError("--sql and --heal exclude each other: the script heals too")
     if as_sql:
-        click.echo(installing.install_script())
+        click.echo(installing.install_script(published=published))
         return
     url = url_of(database_url)
-    done = installing.heal(url) if heal else installing.install(url)
+    done = installing.heal(url) if heal else installing.install(url, published=published)
     where, release = redact(url), f"dagstop {dagstop.__version__} (schema {done.revision})"
     if not done.changed:
         click.echo(f"{release} is already installed in {where}; nothing changed")
         return
-    if done.triggers:
-        click.echo(f"attached again in {where}: {', '.join(done.triggers)}")
+    if done.healed:
+        click.echo(f"put right in {where}: {', '.join(done.healed)}")
         return
     if done.before not in (None, done.revision):
         click.echo(f"upgraded from schema {done.before} to {release} in {where}")
@@ -52,14 +56,18 @@ def install(database_url: str | None, as_sql: bool, heal: bool) -> None:
 @click.command()
 @database_option
 @sql_option
-def uninstall(database_url: str | None, as_sql: bool) -> None:
-    """Take everything of dagstop's out of the database, its history included."""
+@click.option("--cascade", is_flag=True, help="Also drop what others have made out of dagstop's objects.")
+def uninstall(database_url: str | None, as_sql: bool, cascade: bool) -> None:
+    """Take everything of dagstop's out of the database, its history included.
+
+    It refuses, and names them, where views or other objects of others depend on dagstop's.
+    """
     from dagstop import install as installing
 
     if as_sql:
-        click.echo(installing.uninstall_script())
+        click.echo(installing.uninstall_script(cascade=cascade))
         return
     url = url_of(database_url)
-    found = installing.uninstall(url)
+    found = installing.uninstall(url, cascade=cascade)
     said = "is gone from" if found else "was not installed in"
     click.echo(f"dagstop {said} {redact(url)}")

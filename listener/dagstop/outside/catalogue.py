@@ -27,34 +27,30 @@ def require_server(connection: Connection) -> None:
 
 
 def airflow_schema(connection: Connection) -> str:
-    """The schema of Airflow's tables; the search_path is pinned from then on (see `pin`).
+    """The schema of Airflow's tables; our own files find them there from then on.
 
     Raises NotAirflowError where they are nowhere, or in several schemas off the search_path.
     """
-    if found := ask(connection, "airflow_schema"):
-        return pin(connection, str(found[0][0]))
+    noted = ask(connection, "airflow_schema")[0]
+    if noted.found:
+        return str(noted.found)
     # Airflow's own setting sql_alchemy_schema needs no search_path
     schemas = [str(row[0]) for row in ask(connection, "airflow_schemas_anywhere")]
     if len(schemas) == 1:
-        return pin(connection, schemas[0])
-    server = ask(connection, "server")[0]
+        ask(connection, "set_airflow_schema", schema=schemas[0])
+        return schemas[0]
+    database = ask(connection, "server")[0].database
     if schemas:
         raise NotAirflowError(
-            f"Database {server.database!r} holds Airflow's tables in several schemas "
+            f"Database {database!r} holds Airflow's tables in several schemas "
             f"({', '.join(schemas)}): name the one with ?options=-csearch_path%3DSCHEMA "
             "at the end of the URL"
         )
     raise NotAirflowError(
-        f"Database {server.database!r} is not Airflow's: no dag_run, task_instance and "
-        f"alembic_version on its search_path ({server.search_path}); check the URL, or create "
+        f"Database {database!r} is not Airflow's: no dag_run, task_instance and "
+        f"alembic_version on its search_path ({noted.search_path}); check the URL, or create "
         "Airflow's tables first"
     )
-
-
-def pin(connection: Connection, schema: str = "") -> str:
-    """Pin the transaction's search_path to pg_catalog; only our own files see Airflow's `schema` besides."""
-    ask(connection, "pin", schema=schema)
-    return schema
 
 
 def revision(connection: Connection) -> str | None:
@@ -70,27 +66,32 @@ def schema_exists(connection: Connection) -> bool:
     return bool(ask(connection, "schema_owner"))
 
 
-def missing_objects(connection: Connection) -> frozenset[str]:
-    """The tables, views and functions of this release that are not there."""
-    return sql.objects() - {str(row[0]) for row in ask(connection, "objects")}
+def lacking(connection: Connection, schema: str) -> tuple[Row[Any], ...]:
+    """What is not as an install leaves it, triggers on Airflow's tables aside: `kind` and `what`.
 
-
-def belongs_to_another(connection: Connection) -> bool:
-    """Whether functions of dagstop have another owner than Airflow's tables, and so perhaps more rights."""
-    return bool(ask(connection, "belongs_to_another")[0][0])
+    The role only if this session may create one.
+    """
+    found = ask(connection, "lacking", schema=schema, **sql.whole())
+    may_create = ask(connection, "may_create_roles")[0][0]
+    return tuple(row for row in found if may_create or row.kind != "role")
 
 
 def broken_triggers(connection: Connection, schema: str) -> tuple[str, ...]:
     """The triggers that are missing, disabled, outdated or attached elsewhere, as `table.trigger`.
 
-    Needs all of dagstop's objects.
+    Needs dagstop's table of settings.
     """
     settings = {row.name: row.value for row in ask(connection, "trigger_settings")}
-    expected = {"airflow_schema": schema, "triggers_checksum": sql.checksum(sql.TRIGGERS_FILE)}
+    noted = settings == {"airflow_schema": schema, "triggers_checksum": sql.checksum(sql.TRIGGERS_FILE)}
+    found = {
+        (row.on_table, row.name): (row.function, row.comment)
+        for row in ask(connection, "triggers", schema=schema)
+        if row.enabled
+    }
     return tuple(
-        str(row.name)
-        for row in ask(connection, "trigger_health")
-        if row.status != "installed" or settings != expected
+        f"{table}.{name}"
+        for (table, name), wanted in sql.triggers().items()
+        if not noted or found.get((table, name)) != wanted
     )
 
 

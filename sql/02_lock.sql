@@ -1,4 +1,4 @@
--- Fired by: `dagstop install` and `uninstall`, before all else; or by their `--sql` scripts.
+-- Fired by: `dagstop install` and `uninstall`, before they change anything; or by their `--sql` scripts.
 -- Changes: nothing. Takes the locks that attaching and dropping triggers needs, on the tables of
 -- Airflow's that are there and on those that have a trigger of dagstop's.
 -- Leaves alone: whoever is at work. It waits two seconds at most for the first table, with nothing of
