@@ -11,10 +11,12 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- the date is filled in by the cascade: its column has two names, and this runs once per row
-    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
+    -- the date is filled in by the cascade: its column has two names, and this runs once per row. But a run of
+    -- Airflow 1.10 may have no run_id: then it is found by its date only
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before)
     values (
         'run', tg_table_schema, new.dag_id, new.run_id,
+        case when new.run_id is null then (to_jsonb(new) ->> 'execution_date')::timestamptz end,
         -- `dagstop stop` sets the end as Airflow does
         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
     );

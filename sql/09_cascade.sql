@@ -278,7 +278,12 @@ as $$
 declare
     still_failed bigint[];
     gone bigint[];  -- there is no row to lock
+    same_run text := 'r.run_id = o.run_id';
 begin
+    if exists (select from dagstop.stop_order o where o.id = any (order_ids) and o.run_id is null) then
+        -- a run of Airflow 1.10 may have none
+        same_run := format('(%s or (o.run_id is null and r.%I = o.logical_date))', same_run, dagstop.date_column_of(schema_name));
+    end if;
     perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
@@ -286,19 +291,19 @@ begin
         select array_agg(id) from (
             select o.id
             from dagstop.stop_order o
-            join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+            join %1$I.dag_run r on r.dag_id = o.dag_id and %2$s
             where o.id = any ($1) and r.state = o.state_after and o.hands_off is null
             for no key update of r skip locked
         ) as locked
-        $sql$, schema_name
+        $sql$, schema_name, same_run
     ) into still_failed using order_ids;
     execute format(
         $sql$
         select array_agg(o.id)
         from dagstop.stop_order o
         where o.id = any ($1) and o.state_after = 'deleted' and o.hands_off is null
-            and not exists (select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id)
-        $sql$, schema_name
+            and not exists (select from %1$I.dag_run r where r.dag_id = o.dag_id and %2$s)
+        $sql$, schema_name, same_run
     ) into gone using order_ids;
     still_failed := still_failed || gone;
     if still_failed is not null then
@@ -313,9 +318,9 @@ begin
         set cascaded = true
         where o.id = any ($1) and not o.cascaded and o.id <> all ($2)
             and not exists (
-                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = o.state_after
+                select from %1$I.dag_run r where r.dag_id = o.dag_id and %2$s and r.state = o.state_after
             )
-        $sql$, schema_name
+        $sql$, schema_name, same_run
     ) using order_ids, coalesce(gone, '{}');
 end
 $$;

@@ -847,7 +847,12 @@ CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RE
 declare
     still_failed bigint[];
     gone bigint[];  -- there is no row to lock
+    same_run text := 'r.run_id = o.run_id';
 begin
+    if exists (select from dagstop.stop_order o where o.id = any (order_ids) and o.run_id is null) then
+        -- a run of Airflow 1.10 may have none
+        same_run := format('(%s or (o.run_id is null and r.%I = o.logical_date))', same_run, dagstop.date_column_of(schema_name));
+    end if;
     perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
     execute format(
@@ -855,19 +860,19 @@ begin
         select array_agg(id) from (
             select o.id
             from dagstop.stop_order o
-            join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
+            join %1$I.dag_run r on r.dag_id = o.dag_id and %2$s
             where o.id = any ($1) and r.state = o.state_after and o.hands_off is null
             for no key update of r skip locked
         ) as locked
-        $sql$, schema_name
+        $sql$, schema_name, same_run
     ) into still_failed using order_ids;
     execute format(
         $sql$
         select array_agg(o.id)
         from dagstop.stop_order o
         where o.id = any ($1) and o.state_after = 'deleted' and o.hands_off is null
-            and not exists (select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id)
-        $sql$, schema_name
+            and not exists (select from %1$I.dag_run r where r.dag_id = o.dag_id and %2$s)
+        $sql$, schema_name, same_run
     ) into gone using order_ids;
     still_failed := still_failed || gone;
     if still_failed is not null then
@@ -882,9 +887,9 @@ begin
         set cascaded = true
         where o.id = any ($1) and not o.cascaded and o.id <> all ($2)
             and not exists (
-                select from %I.dag_run r where r.dag_id = o.dag_id and r.run_id = o.run_id and r.state = o.state_after
+                select from %1$I.dag_run r where r.dag_id = o.dag_id and %2$s and r.state = o.state_after
             )
-        $sql$, schema_name
+        $sql$, schema_name, same_run
     ) using order_ids, coalesce(gone, '{}');
 end
 $_$;
@@ -1735,10 +1740,12 @@ CREATE FUNCTION dagstop.order_run() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    -- the date is filled in by the cascade: its column has two names, and this runs once per row
-    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, self_reported, state_before)
+    -- the date is filled in by the cascade: its column has two names, and this runs once per row. But a run of
+    -- Airflow 1.10 may have no run_id: then it is found by its date only
+    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before)
     values (
         'run', tg_table_schema, new.dag_id, new.run_id,
+        case when new.run_id is null then (to_jsonb(new) ->> 'execution_date')::timestamptz end,
         -- `dagstop stop` sets the end as Airflow does
         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
     );

@@ -12,7 +12,7 @@ from dagstop.install import install
 from dagstop.lab.postgres import Server, binaries, connect
 from tests.listener.test_stop import one_server
 from tests.sql.test_14_reports import BEAT
-from tests.support.airflow_tables import AirflowDatabase, schema_sql
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase, schema_sql
 
 ORDERS = "select kind, run_id from dagstop.stop_order order by id"
 FOR_THIS_TRANSACTION = "select set_config('dagstop.{}', txid_current()::text, true)"
@@ -162,3 +162,29 @@ def test_a_replication_or_restore_orders_nothing(airflow_db: AirflowDatabase) ->
     airflow_db.rows("set session_replication_role = replica; update dag_run set state = 'failed'")
     assert airflow_db.rows(ORDERS) == [] and airflow_db.states() == {"a": "running"}
     assert airflow_db.one("select tasks from dagstop.running_in_failed_runs()") == 1
+
+
+@one_server
+@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@pytest.mark.parametrize("held", [False, True], ids=["at once", "by a heartbeat"])
+def test_a_run_without_run_id(airflow_db: AirflowDatabase, held: bool) -> None:
+    """Airflow 1.10's column allows it; the run's date says what belongs to it."""
+    airflow_db.add_running()
+    airflow_db.add_running("another", ("b",), 1)
+    airflow_db.rows("update dag_run set run_id = null where run_id = 'run'")
+    with airflow_db.transaction() as cursor:
+        if held:
+            cursor.execute("update task_instance set pid = 1")
+        airflow_db.rows("update dag_run set state = 'failed' where run_id is null")
+    if held:
+        assert airflow_db.states() == {"a": "running", "b": "running"}
+        airflow_db.rows(BEAT, ("host",))
+    assert airflow_db.states() == {"a": "failed", "b": "running"}
+    ((run, date, targets, present),) = airflow_db.rows(
+        "select run_id, logical_date, jsonb_array_length(targets), jsonb_array_length(present)"
+        " from dagstop.open_orders('host')"
+    )
+    assert (run, date, targets, present) == (None, FIRST_DATE, 1, 1)
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states()["a"] == "failed"
+    assert len(airflow_db.faults()) == int(held)
