@@ -48,8 +48,9 @@ class Daemon:
         self._swept = False  # all that was open here at some moment since the start is known
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
-        self._users_not_told: frozenset[int] = frozenset()  # as whom tasks ran since the start; likewise
         self._unseen: list[str] = []  # likewise
+        self._users: frozenset[int] = frozenset()  # as whom tasks ran since the start
+        self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Quarries(self._proc, dry_run=config.dry_run)
@@ -163,7 +164,9 @@ class Daemon:
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         self._unseen = self._stopping.unseen()
-        self._users_not_told |= self._watch.users_not_told()
+        if new := self._watch.users() - self._users:
+            self._users |= new
+            self._users_not_told |= new - trusted_uids(self.config.airflow_homes, self.config.task_users)
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
             self._save()

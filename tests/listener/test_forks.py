@@ -80,14 +80,19 @@ def check(*where: str) -> str:
 
 
 @shape_2
-@pytest.mark.parametrize("alive", [True, False], ids=["runner alive", "runner dead"])
+@pytest.mark.parametrize(
+    ("alive", "home_shown"),
+    [(True, True), (False, True), (True, False)],
+    ids=["runner alive", "runner dead", "no home shown"],
+)
 def test_a_daemon_without_exec_is_its_runners_and_not_its_twins(
-    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, alive: bool
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, alive: bool, home_shown: bool
 ) -> None:
     """Two Airflows on one host with the same DAG, run, task and job id."""
     airflow_db.add_running("run")
     environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path)}
-    ours = tasks.start([*PARENT, DAEMON, TITLE_2], environment, session=True)
+    own = environment if home_shown else {"PATH": os.environ["PATH"]}  # Airflow's default: ~/airflow
+    ours = tasks.start([*PARENT, DAEMON, TITLE_2], own, session=True)
     wait_until(lambda: len(find(TITLE_2)) == 2 and len(descendants(ours.pid)) == 1, 10, lambda: "no daemon")
     (runner,) = descendants(ours.pid)
     airflow_db.rows("update task_instance set pid = %s", (runner,))

@@ -100,6 +100,8 @@ class Labelling:
         )
         if process.role is Role.RUNNER:
             process.line = frozenset({process.pid, process.ppid})
+            if source is not None and source.title == process.title:
+                process.line |= source.line  # Airflow recorded the one that it was forked from
         elif source is not None:
             process.line = source.line
         if process.uid == -1 or not process.trusted:  # until its exec it may be of another user

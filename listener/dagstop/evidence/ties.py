@@ -7,6 +7,7 @@ container as soon as an engine shows it: a name passes on, an id does not.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -178,7 +179,7 @@ class Ties:
         if one.cid:
             return next((c for c in free if c.id == one.cid and self._lived_at(one, c)), None)
         # a name means one container only on the engine that the client talks to; an id is everybody's
-        if one.client.name is None or one.client.engine not in {None, engine}:
+        if one.client.name is None or not _one_engine(one.client.engine or engine, engine):
             return None
         container = next((c for c in free if c.name == one.client.name and self._lived_at(one, c)), None)
         if container is None:
@@ -235,3 +236,11 @@ class Ties:
                 if self._lives(one.client.process.identity):
                     one.until = None
                 self._noted.setdefault(one.client.process.identity, one)
+
+
+def _one_engine(url: str, other: str) -> bool:
+    """True if two URLs are one engine's; /var/run is a link to /run."""
+    start = "unix://"
+    if url.startswith(start) and other.startswith(start):
+        return os.path.realpath(url[len(start) :]) == os.path.realpath(other[len(start) :])
+    return url == other

@@ -58,7 +58,6 @@ class Watch:
         own_pid: int,
     ) -> None:
         self._proc = proc
-        self._trusted_uids = trusted_uids
         self._restored: dict[Identity, Label] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
@@ -111,10 +110,10 @@ class Watch:
             self._derived = _Views(labelled, Index(labelled, lambda process: process.label), at_homes)
         return self._derived
 
-    def users_not_told(self) -> frozenset[int]:
-        """As whom tasks run (run_as_user) besides the users that the listener was told of."""
+    def users(self) -> frozenset[int]:
+        """As whom tasks run: the owner of AIRFLOW_HOME, or another by run_as_user."""
         runners = (p for p in self.labelled() if p.role is Role.RUNNER and p.trusted and p.contrary is None)
-        return frozenset(runner.uid for runner in runners if runner.uid > 0) - self._trusted_uids()
+        return frozenset(runner.uid for runner in runners if runner.uid > 0)
 
     def restore(self, labels: dict[Identity, Label], folders: dict[str, Process] | None = None) -> None:
         """Take up what an earlier listener on this boot remembered."""

@@ -105,6 +105,14 @@ def test_a_name_counts_on_the_clients_own_engine_only(proc: RealClock) -> None:
     assert tied(ties, container(30, 2), engine="tcp://far") == ["2"]
 
 
+def test_one_engine_may_have_two_urls(proc: RealClock, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to(tmp_path / "run")
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, engine=f"unix://{tmp_path}/run/docker.sock")])
+    assert tied(ties, container(30, 1), engine=f"unix://{tmp_path}/var/docker.sock") == ["1"]
+
+
 def test_a_container_is_forgotten_when_it_is_gone_for_a_while(
     proc: RealClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
