@@ -13,7 +13,7 @@ import pytest
 from dagstop.evidence import memory
 from dagstop.evidence.containers import Client, Container
 from dagstop.evidence.match import asks_to_be_spared
-from dagstop.evidence.ties import Ties
+from dagstop.evidence.ties import AWAY, Ties
 from dagstop.model import Identity, Label
 from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from tests.support.fake_proc import DATE, FakeProc, order, process
@@ -130,6 +130,20 @@ def test_a_container_is_forgotten_when_it_is_gone_for_a_while(
     assert one.unseen is not None
     one.unseen -= 100
     assert tied(ties) == []
+
+
+def test_a_client_that_no_engine_knows_is_forgotten_in_time(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60), client(proc, 701, 60)])
+    proc.end(700)
+    ties.note([])
+    one = next(one for one in ties.all() if one.until is not None)
+    one.until -= timedelta(seconds=AWAY - 60)
+    ties.note([])
+    assert len(ties.all()) == 2  # an engine that is away may be back
+    one.until -= timedelta(seconds=120)
+    ties.note([])
+    assert [left.client.process.pid for left in ties.all()] == [701]
 
 
 def test_it_comes_back_after_a_restart(proc: RealClock, tmp_path: Path) -> None:
