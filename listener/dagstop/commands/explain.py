@@ -20,7 +20,7 @@ from dagstop.commands.common import (
     spellings,
     url_of,
 )
-from dagstop.commands.looking import containers_of, look
+from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import judge_container
@@ -37,6 +37,7 @@ from dagstop.report import command
 @click.argument("run_id", metavar="RUN")
 @database_option
 @airflow_options
+@state_dir_option
 @click.option("--task-id", help="Only this task.")
 @json_option
 def explain(
@@ -47,6 +48,7 @@ def explain(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    state_dir: str | None,
     task_id: str | None,
     as_json: bool,
 ) -> None:
@@ -55,6 +57,7 @@ def explain(
     url = url_of(database_url, homes)
     connection = open_database(url, "explain")
     rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
+    folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
     connection.close()
     if not rows:
         raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
@@ -66,8 +69,9 @@ def explain(
     proc = ProcFS()
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
-    watch, ties = look(homes, task_users, proc)
+    watch, ties = look(homes, task_users, proc, folder)
     containers, problems = containers_of(docker_urls, ties)
+    problems += unread
     urls = (url, *spellings(homes), *same_databases)
     around = survey(homes, urls, watch.at_homes(), proc, os.getpid())
     facts: list[dict[str, Any]] = []

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import click
 
 from dagstop.commands.listen import uids
 from dagstop.config import DEFAULT_DOCKER, default_state_dir
+from dagstop.errors import DagstopError
 from dagstop.evidence import memory
 from dagstop.evidence.containers import Container, read_client
 from dagstop.evidence.surroundings import trusted_uids
@@ -19,14 +24,40 @@ from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
 
-def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS) -> tuple[Watch, Ties]:
-    """The host as the listener sees it, with what its listener remembers where we may read that."""
+state_dir_option = click.option(
+    "--state-dir",
+    envvar="DAGSTOP_STATE_DIR",
+    metavar="DIR",
+    help="Where this host's listener remembers tasks. [that of the running listener]",
+)
+
+
+def state_dir_of(option: str | None, listeners: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
+    """The state directory of this database's listener on this host, and what keeps us from reading it.
+
+    listeners: the rows of query listeners. Raises DagstopError if the one that is named is not there.
+    """
+    if option is not None and not os.path.isdir(option):
+        raise DagstopError(f"--state-dir {option} is not a directory: name the one that the listener has")
+    names = {socket.gethostname(), socket.getfqdn()}
+    here = [
+        row["detail"] for row in listeners if row["live"] and names & set(row["detail"].get("host_names", ()))
+    ]
+    found = option or next((detail["state_dir"] for detail in here if detail.get("state_dir")), None)
+    folder = found or default_state_dir()
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        return folder, [f"what the listener remembers cannot be read in {folder}: run this as its user"]
+    return folder, []
+
+
+def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS, state_dir: str) -> tuple[Watch, Ties]:
+    """The host as the listener sees it, with what it remembers in its state directory."""
     proc.must_be_ours()
     known = uids(task_users)
     watch = Watch(proc, trusted_uids=lambda: trusted_uids(homes, known), own_pid=os.getpid())
     ties = Ties(proc)
     with suppress(OSError):
-        remembered = memory.load(Path(default_state_dir()), proc.boot_id())
+        remembered = memory.load(Path(state_dir), proc.boot_id())
         watch.restore(remembered.labels, remembered.folders)
         ties.restore(remembered.clients)
     watch.look()

@@ -21,7 +21,7 @@ from dagstop.commands.common import (
     span,
     url_of,
 )
-from dagstop.commands.looking import containers_of, look
+from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
 from dagstop.evidence.containers import Container
 from dagstop.evidence.surroundings import all_homes
 from dagstop.evidence.ties import Ties
@@ -43,6 +43,7 @@ _NO_TAGS = "not attributable: nobody's task, or one's that ran without the clust
 @click.command()
 @database_option
 @airflow_options
+@state_dir_option
 @json_option
 def ps(
     database_url: str | None,
@@ -50,14 +51,17 @@ def ps(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    state_dir: str | None,
     as_json: bool,
 ) -> None:
     """Show every Airflow task process and container on this host, orphans too."""
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "ps")
     proc = ProcFS()
-    watch, ties = look(airflow_homes, task_users, proc)
+    folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
+    watch, ties = look(airflow_homes, task_users, proc, folder)
     containers, problems = containers_of(docker_urls, ties)
+    problems += unread
     tasks: dict[Any, dict[str, Any]] = {}
     labels = _labels(watch.labelled())
     for process in watch.labelled():
