@@ -23,7 +23,6 @@ from dagstop.evidence.watch import Watch
 from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
-
 state_dir_option = click.option(
     "--state-dir",
     envvar="DAGSTOP_STATE_DIR",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,11 +21,12 @@ from dagstop.commands.common import (
     print_json,
     print_table,
     span,
+    spellings,
     url_of,
 )
 from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
 from dagstop.evidence.containers import Container
-from dagstop.evidence.surroundings import all_homes
+from dagstop.evidence.surroundings import Surroundings, ancestors, same_place, survey
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
 from dagstop.model import Label, Process, Role
@@ -62,26 +65,26 @@ def ps(
     watch, ties = look(airflow_homes, task_users, proc, folder)
     containers, problems = containers_of(docker_urls, ties)
     problems += unread
-    tasks: dict[Any, dict[str, Any]] = {}
-    labels = _labels(watch.labelled())
+    urls = (url, *spellings(airflow_homes), *same_databases)
+    around = survey(airflow_homes, urls, watch.at_homes(), proc, os.getpid())
+    tasks = Tasks(around)
+    families = _families(watch.labelled())
+    through = _through_clients(ties, containers, families)
+    known = {c.id: label for c in containers if (label := through.get(c.id) or _own_label(c, around))}
+    inits = {container.pid for container in containers if container.id in known and container.pid}
     for process in watch.labelled():
+        # what runs in a container that has its line is shown by that
         if process.role is not Role.SERVICE and process.state != "Z":
-            _add_process(tasks, process, labels[process.pid], proc)
-    through = _through_clients(ties, containers, labels)
+            if inits.isdisjoint(ancestors(proc, process.pid)):
+                tasks.add_process(process, *families[process.pid], proc)
     for container in containers:
-        label = container.label or through.get(container.id)
-        if label is not None:
-            entry = tasks.setdefault(_key(label), _entry(label))
-            entry["containers"].append({"id": container.id[:12], "name": container.name})
-    rows = list(tasks.values())
-    ours = all_homes(airflow_homes)
-    for row in rows:
-        home = row["airflow_home"]
-        row["foreign"] = bool(ours) and home is not None and os.path.realpath(home) not in ours
+        if container.id in known:
+            tasks.add_container(container, known[container.id])
+    rows = tasks.rows
     own = [row for row in rows if not row["foreign"]]
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
-    untied = [c for c in containers if c.label is None and c.id not in through]
+    untied = [c for c in containers if c.id not in known]
     strangers = _strangers(watch, untied, proc)
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
@@ -97,9 +100,13 @@ def ps(
         click.echo(f"dagstop: {problem}", err=True)
 
 
-def _labels(labelled: Sequence[Process]) -> dict[int, Label]:
-    """By pid: its label, one and the same for a runner, its supervisor and all that it started."""
-    found = {p.pid: p.label for p in labelled if p.label is not None}
+Family = tuple[Label, int | None]
+"""What ties processes together in one line: their label, and the pid of the runner that they descend from."""
+
+
+def _families(labelled: Sequence[Process]) -> dict[int, Family]:
+    """By pid; a runner, its supervisor and all that it started have one and the same."""
+    found: dict[int, Family] = {p.pid: (p.label, None) for p in labelled if p.label is not None}
     for runner in labelled:
         if runner.role is not Role.RUNNER or runner.state == "Z":
             continue
@@ -108,55 +115,101 @@ def _labels(labelled: Sequence[Process]) -> dict[int, Label]:
             for p in labelled
             if runner.pid in p.line or (p.role is Role.SUPERVISOR and p.pid in runner.line)
         ]
-        label = found[runner.pid]
+        label = found[runner.pid][0]
         for pid in around:  # some of them say what others do not
-            label = label.filled_from(found[pid])
-        found |= dict.fromkeys(around, label)
+            label = label.filled_from(found[pid][0])
+        found |= dict.fromkeys(around, (label, runner.pid))
     return found
 
 
-def _key(label: Label) -> Any:
-    run = label.run_id or label.logical_date
-    if label.dag_id is None:
-        return label.ti_id
-    attempt = label.job_id or label.try_number
-    return (label.dag_id, run, label.task_id, label.map_index, attempt, label.airflow_home)
+class Tasks:
+    """The lines of the table: one for each try of a task instance of each Airflow."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._labels: dict[Any, Label] = {}
+        self._rows: dict[Any, dict[str, Any]] = {}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return list(self._rows.values())
+
+    def add_process(self, process: Process, label: Label, runner: int | None, proc: ProcFS) -> None:
+        row = self._row(label, runner)
+        row["processes"].append(
+            {
+                "pid": process.pid,
+                "role": process.role.value,
+                "command": command(process),
+                "evidence": list(process.evidence),
+            }
+        )
+        row["age_seconds"] = max(row["age_seconds"], proc.age(process.identity.start))
+        # somebody of Airflow's is still there to look after it
+        row["orphan"] = row["orphan"] and process.role not in {Role.RUNNER, Role.SUPERVISOR}
+
+    def add_container(self, container: Container, label: Label) -> None:
+        """Into the line of its try, though its tags may say less or more than the processes do."""
+        alike = [key for key, known in self._labels.items() if _one_try(label, known)]
+        alike.sort(key=lambda key: not self._rows[key]["processes"])
+        row = self._rows[alike[0]] if alike else self._row(label, None)
+        row["containers"].append({"id": container.id[:12], "name": container.name})
+        row["age_seconds"] = max(row["age_seconds"], time.time() - container.created_at.timestamp())
+
+    def _row(self, label: Label, runner: int | None) -> dict[str, Any]:
+        key = self._key(label, runner)
+        self._labels[key] = self._labels.get(key, label).filled_from(label)
+        if key not in self._rows:
+            self._rows[key] = {
+                **{name: getattr(label, name) for name in _SHOWN},
+                "processes": [],
+                "containers": [],
+                "orphan": True,
+                "age_seconds": 0.0,
+                "state": None,
+                "run_state": None,
+                "foreign": bool(self._around.homes) and not self._around.may_be_ours(label),
+            }
+        return self._rows[key]
+
+    def _key(self, label: Label, runner: int | None) -> Any:
+        """Titles of two Airflows may be the same, job id and all: without a home, their runners differ."""
+        if label.dag_id is None:
+            return label.ti_id
+        run = label.run_id or label.logical_date
+        database = label.database if label.database and not self._around.is_database(label.database) else None
+        home = label.airflow_home or (runner if label.ti_id is None else None)
+        return (label.dag_id, run, label.task_id, label.map_index, _attempt(label), home, database)
 
 
-def _entry(label: Label) -> dict[str, Any]:
-    return {
-        "dag_id": label.dag_id,
-        "run_id": label.run_id,
-        "logical_date": label.logical_date,
-        "task_id": label.task_id,
-        "map_index": label.map_index,
-        "try_number": label.try_number,
-        "job_id": label.job_id,
-        "ti_id": label.ti_id,
-        "processes": [],
-        "containers": [],
-        "airflow_home": label.airflow_home,
-        "orphan": True,
-        "age_seconds": 0.0,
-        "state": None,
-        "run_state": None,
-    }
+_SHOWN = (
+    *("dag_id", "run_id", "logical_date", "task_id", "map_index", "try_number", "job_id", "ti_id"),
+    "airflow_home",
+)
 
 
-def _add_process(tasks: dict[Any, dict[str, Any]], process: Process, label: Label, proc: ProcFS) -> None:
-    entry = tasks.setdefault(_key(label), _entry(label))
-    age = proc.age(process.identity.start)
-    entry["processes"].append(
-        {
-            "pid": process.pid,
-            "role": process.role.value,
-            "command": command(process),
-            "evidence": list(process.evidence),
-        }
-    )
-    entry["age_seconds"] = max(entry["age_seconds"], age)
-    # somebody of Airflow's is still there to look after it
-    entry["orphan"] = entry["orphan"] and process.role not in {Role.RUNNER, Role.SUPERVISOR}
+def _attempt(label: Label) -> Any:
+    return label.job_id or label.try_number
+
+
+def _one_try(label: Label, known: Label) -> bool:
+    """True if two labels name the same try of the same task instance, as far as both know."""
+    if label.ti_id is not None and label.ti_id == known.ti_id:
+        return True
+    homes = (label.airflow_home, known.airflow_home)
+    if None not in homes and not same_place(str(homes[0]), str(homes[1])):
+        return False
+    named = label.dag_id is not None and (label.dag_id, label.task_id) == (known.dag_id, known.task_id)
+    runs = (label.run_id, known.run_id), (label.logical_date, known.logical_date)
+    one_run = any(mine is not None and mine == theirs for mine, theirs in runs)
+    return named and one_run and label.contradicts(known) is None
+
+
+def _own_label(container: Container, around: Surroundings) -> Label | None:
+    label = container.label
+    if label is None or "DAGSTOP_AIRFLOW_HOME" in container.tags or around.may_be_ours(label):
+        return label
+    return replace(label, airflow_home=None)  # an image may bring an AIRFLOW_HOME of its own
 
 
 def _keys(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -175,18 +228,30 @@ def _keys(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _add_states(rows: Sequence[dict[str, Any]], states: Sequence[dict[str, Any]]) -> None:
-    for row in rows:
-        for state in states:
-            by_uuid = row["ti_id"] is not None and row["ti_id"] == state["ti_id"]
-            run = row["run_id"] == state["run_id"] or (
-                row["run_id"] is None and row["logical_date"] == state["logical_date"]
-            )
-            named = (row["dag_id"], row["task_id"]) == (state["dag_id"], state["task_id"])
-            if by_uuid or (named and run):
-                for name in ("dag_id", "run_id", "task_id"):
-                    row[name] = row[name] or state[name]
-                row["state"], row["run_state"] = state["state"], state["run_state"]
-                break
+    """Of two lines that claim one try, the one with the process that Airflow recorded has the state."""
+    for state in states:
+        claims = [row for row in rows if _is_of(row, state)]
+        attempts = [(row["job_id"], row["try_number"]) for row in claims]
+        for row, attempt in zip(claims, attempts, strict=True):
+            twins = attempts.count(attempt) > 1
+            if twins and state["pid"] not in {process["pid"] for process in row["processes"]}:
+                row["doubt"] = True
+                continue
+            for name in ("dag_id", "run_id", "task_id"):
+                row[name] = row[name] or state[name]
+            row["state"], row["run_state"] = state["state"], state["run_state"]
+
+
+def _is_of(row: dict[str, Any], state: dict[str, Any]) -> bool:
+    if row["ti_id"] is not None and row["ti_id"] == state["ti_id"]:
+        return True
+    if (row["dag_id"], row["task_id"]) != (state["dag_id"], state["task_id"]):
+        return False
+    if row["map_index"] is not None and row["map_index"] != state["map_index"]:
+        return False
+    if row["run_id"] is None:
+        return bool(row["logical_date"] == state["logical_date"])
+    return bool(row["run_id"] == state["run_id"])
 
 
 def _ps_line(row: dict[str, Any]) -> list[Any]:
@@ -205,12 +270,20 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
         span(timedelta(seconds=row["age_seconds"])),
         row["state"] or "-",
         row["run_state"] or "-",
-        f"of {row['airflow_home']}" if row["foreign"] else "orphan" if row["orphan"] else "",
+        _remark(row),
     ]
 
 
+def _remark(row: dict[str, Any]) -> str:
+    if row["foreign"]:
+        return f"of another Airflow, {row['airflow_home'] or 'with another database'}"
+    if row.get("doubt"):
+        return "perhaps another Airflow's: this one recorded another process"
+    return "orphan" if row["orphan"] else ""
+
+
 def _through_clients(
-    ties: Ties, containers: Sequence[Container], labels: dict[int, Label]
+    ties: Ties, containers: Sequence[Container], families: dict[int, Family]
 ) -> dict[str, Label]:
     """By container id: the task whose `docker run` started it."""
     found: dict[str, Label] = {}
@@ -218,7 +291,7 @@ def _through_clients(
         client = ties.client_of(container.id)
         label = client.process.label if client is not None else None
         if client is not None and label is not None:
-            found[container.id] = labels.get(client.process.pid, label)
+            found[container.id] = families.get(client.process.pid, (label, None))[0]
     return found
 
 
