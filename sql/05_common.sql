@@ -288,6 +288,7 @@ create or replace function dagstop.record_fault(place text, code text, message t
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the table was small must not read all of it later
 as $$
 declare
     -- one statement over 100,000 rows must not write 100,000 equal faults
@@ -300,8 +301,12 @@ begin
     end if;
     if exists (
         select from dagstop.fault f
-        where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message
-            and (f.context -> 'txid' = full_context -> 'txid' or f.context ? 'repeats')
+        where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at
+            and f.place = record_fault.place and f.message = record_fault.message
+    ) or exists (
+        select from dagstop.fault f
+        where f.context ? 'repeats' and f.at > same_at
+            and f.place = record_fault.place and f.message = record_fault.message
     ) then
         return;
     end if;

@@ -1,25 +1,67 @@
 -- Fired by: the triggers dagstop_order on dag_run, for each row that turned failed, and on task_instance, for each
 -- row that was set to failed or to what setting also_stop_on may name (16_triggers.sql); 08_orders_deleted.sql has
 -- what is deleted.
--- Changes: writes one row to dagstop.stop_order; for a task instance its one dagstop.stop_target too.
+-- Changes: notes a run, for the end of the statement, where 09_cascade.sql writes all its orders at once; writes
+-- one row to dagstop.stop_order, and its one dagstop.stop_target, for a task instance.
 -- Leaves alone: the row that turned failed, but for its end before Airflow 3, where Airflow would have
 -- set it; on a fault the statement goes on.
 -- Both are security definer: whoever may update Airflow's table needs no right on schema dagstop.
+
+create or replace function dagstop.note(list text, item jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    noted text := current_setting('dagstop.' || list, true);
+    filled integer;
+begin
+    -- in parts, or each note would copy all that were made before
+    if length(noted) > 4000 then
+        filled := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0')::integer + 1;
+        perform set_config('dagstop.' || list || '_' || filled, noted, true);
+        perform set_config('dagstop.' || list || '_parts', filled::text, true);
+        noted := null;
+    end if;
+    perform set_config('dagstop.' || list, concat(nullif(noted, '') || E'\n', item), true);
+end
+$$;
+comment on function dagstop.note(text, jsonb) is 'Notes something of a row for the end of the statement, in settings of the transaction: a row written for each row would need a subtransaction for each, lest a fault fails Airflow''s statement. A rollback takes the note back.';
+
+create or replace function dagstop.noted(list text) returns jsonb[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    items text := current_setting('dagstop.' || list, true);
+    filled integer := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0');
+begin
+    perform set_config('dagstop.' || list, '', true);
+    if filled > 0 then
+        items := concat_ws(E'\n', (
+            select string_agg(current_setting('dagstop.' || list || '_' || n), E'\n' order by n)
+            from generate_series(1, filled) as n
+        ), items);
+        perform set_config('dagstop.' || list || '_' || n, '', true) from generate_series(1, filled) as n;
+        perform set_config('dagstop.' || list || '_parts', '', true);
+    end if;
+    return string_to_array(items, E'\n')::jsonb[];
+end
+$$;
+comment on function dagstop.noted(text) is 'What the rows of the statement have noted; the list is empty afterwards.';
 
 create or replace function dagstop.order_run() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- the date is filled in by the cascade: its column has two names, and this runs once per row. But a run of
-    -- Airflow 1.10 may have no run_id: then it is found by its date only
-    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before)
-    values (
-        'run', tg_table_schema, new.dag_id, new.run_id,
-        case when new.run_id is null then (to_jsonb(new) ->> 'execution_date')::timestamptz end,
+    perform dagstop.note('runs', jsonb_build_object(
+        'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
+        -- a run of Airflow 1.10 may have no run_id: then it is found by its date only. Of all others the cascade has
+        -- the date: its column has two names, and this runs once per row
+        'logical_date', case when new.run_id is null then to_jsonb(new) ->> 'execution_date' end,
         -- `dagstop stop` sets the end as Airflow does
-        new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
-    );
+        'self_reported', new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop'
+    ));
     return null;
 exception
     when others or assert_failure then
@@ -32,7 +74,7 @@ exception
         return null;
 end
 $$;
-comment on function dagstop.order_run() is 'Trigger function: writes the stop order of a run that turned failed.';
+comment on function dagstop.order_run() is 'Trigger function: notes a run that turned failed, for the stop order that is written at the end of the statement.';
 
 create or replace function dagstop.run_of(
     schema_name text, task_instance jsonb, out run text, out run_date timestamptz, out is_there boolean

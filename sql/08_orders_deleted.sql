@@ -35,8 +35,10 @@ begin
             then 't.run_id = $2' else 't.execution_date = $3' end
     ) into unfinished using before ->> 'dag_id', before ->> 'run_id', run_date;
     if unfinished then
-        insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, state_before, state_after)
-        values ('run', tg_table_schema, before ->> 'dag_id', before ->> 'run_id', run_date, old.state, 'deleted');
+        perform dagstop.note('runs', jsonb_build_object(
+            'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
+            'state_before', old.state, 'state_after', 'deleted'
+        ));
     end if;
     return null;
 exception
@@ -72,6 +74,32 @@ end
 $$;
 comment on function dagstop.run_is_gone(text, jsonb) is 'Whether no task instance is left of the run that a deleted one belonged to.';
 
+create or replace function dagstop.order_of_deleted(dag text, run text, run_date timestamptz) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the table was small must not read all of it later
+as $$
+declare
+    -- as in dagstop.orders_of_task
+    of_dag text collate "default" := dag;
+    of_run text collate "default" := run;
+begin
+    if run is null then
+        return (
+            select o.id from dagstop.stop_order o
+            where o.dag_id = of_dag and o.run_id is null and o.task_id is null and o.logical_date = run_date
+                and o.state_after = 'deleted' and o.txid = txid_current_if_assigned()
+        );
+    end if;
+    return (
+        select o.id from dagstop.stop_order o
+        where o.dag_id = of_dag and o.run_id = of_run and o.task_id is null
+            and o.state_after = 'deleted' and o.txid = txid_current_if_assigned()
+    );
+end
+$$;
+comment on function dagstop.order_of_deleted(text, text, timestamptz) is 'The order that this transaction wrote for a run which it deleted.';
+
 create or replace function dagstop.order_deleted_task() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -105,11 +133,7 @@ begin
     end;
     if of_run then
         -- one order for all task instances that went with their run
-        select o.id into of_order
-        from dagstop.stop_order o
-        where o.created_at >= now() and o.txid = txid_current_if_assigned() and o.state_after = 'deleted'
-            and o.kind = 'run' and o.dag_id = before ->> 'dag_id' and o.run_id is not distinct from run
-            and o.logical_date is not distinct from run_date;
+        of_order := dagstop.order_of_deleted(before ->> 'dag_id', run, run_date);
     end if;
     if of_order is null then
         insert into dagstop.stop_order

@@ -1,7 +1,7 @@
 -- Fired by: the trigger dagstop_cascade, once per statement that updates dag_run.state or deletes runs, after
--- the orders of its rows were written; dagstop.heartbeat for orders left behind; `dagstop stop`.
--- Changes: fails the unfinished task instances of those runs (with cascade = all the finished too),
--- writes dagstop.stop_target, marks the orders cascaded.
+-- its rows were noted; dagstop.heartbeat for orders left behind; `dagstop stop`.
+-- Changes: writes the orders, fails the unfinished task instances of those runs (with cascade = all the finished too),
+-- writes dagstop.stop_target.
 -- Leaves alone: everything of orders that are not to be carried out (06_settings.sql); finished task instances, though those that ended within the last 10 minutes are
 -- recorded as targets, since their process may still live. On a fault the statement goes on. It never
 -- waits for a lock, but tries for a second and leaves the rest to the next heartbeat: Airflow's web
@@ -146,11 +146,6 @@ begin
     perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
     execute statement using ids, dags, runs, dates, final, ended, lately, under_way;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-
-    update dagstop.stop_order o
-    set cascaded = true, logical_date = d.logical_date
-    from unnest(ids, dates) as d (id, logical_date)
-    where o.id = d.id;
 end
 $$;
 comment on function dagstop.cascade_orders(bigint[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
@@ -220,56 +215,111 @@ end
 $$;
 comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
 
+create or replace function dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    observing boolean := dagstop.observes();
+    patterns text[] := dagstop.protected_dags();
+    written bigint[];
+begin
+    execute format(
+        $sql$
+        with written as (
+            insert into dagstop.stop_order
+                (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before, state_after, cascaded, hands_off)
+            select
+                'run', $2, n.dag_id, n.run_id, %s, coalesce(n.self_reported, false), n.state_before,
+                coalesce(n.state_after, 'failed'), $3,
+                case when not $3 then null when $4 then 'observe only' when n.dag_id like any ($5) then 'protected DAG' end
+            from unnest($1) with ordinality as i (item, number)
+            cross join lateral jsonb_to_record(i.item) as n (
+                dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text, state_after text
+            )
+            %s
+            order by i.number
+            returning id, hands_off
+        )
+        select coalesce(array_agg(id order by id) filter (where hands_off is null), '{}') from written
+        $sql$,
+        case when carried_out then format('coalesce(n.logical_date, r.%I)', dagstop.date_column_of(schema_name))
+            else 'n.logical_date' end,
+        case when carried_out
+            then format('left join %I.dag_run r on r.dag_id = n.dag_id and r.run_id = n.run_id', schema_name) end
+    ) into written using runs, schema_name, carried_out, observing, patterns;
+    perform dagstop.ring();
+    return written;
+end
+$$;
+comment on function dagstop.write_orders(jsonb[], text, boolean) is 'Writes the orders of the runs that a statement has failed or deleted, and gives back those that are to be cascaded; not carried out: nothing but the orders, which the next heartbeat cascades.';
+
+create or replace function dagstop.leave_to_heartbeat(order_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the table was small must not read all of it later
+as $$
+begin
+    update dagstop.stop_order o set cascaded = false where o.id = any (order_ids);
+end
+$$;
+comment on function dagstop.leave_to_heartbeat(bigint[]) is 'Marks orders whose cascade is still to be done.';
+
 -- security definer: a role that may only update dag_run still cascades
 create or replace function dagstop.cascade_statement() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    order_ids bigint[];
-    left_alone bigint[];
+    runs jsonb[];
     held bigint[];
+    code text;
+    problem text;
 begin
-    select array_agg(o.id) into order_ids
-    from dagstop.stop_order o
-    where o.created_at >= now() and o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
-    if order_ids is null then
+    if coalesce(current_setting('dagstop.runs', true), '') = '' then
         return null;
     end if;
-    perform dagstop.ring();
-    left_alone := dagstop.take_hands_off(order_ids);
-    if left_alone <> '{}' then
-        perform dagstop.fill_dates(left_alone, tg_table_schema);
-        order_ids := array(select o.id from unnest(order_ids) as o (id) where o.id <> all (left_alone));
-    end if;
-    -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
-    perform set_config('dagstop.cascading', 'on', true);
-    held := dagstop.cascade(order_ids, tg_table_schema);
-    perform set_config('dagstop.cascading', '', true);
-    if held <> '{}' then
-        perform dagstop.fill_dates(held, tg_table_schema);
-        perform dagstop.record_fault(
-            'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
-            jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
-        );
-    end if;
-    return null;
-exception
-    when others or assert_failure then
-        begin
+    -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
+    begin
+        runs := dagstop.noted('runs');
+        held := dagstop.write_orders(runs, tg_table_schema, true);
+        -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
+        perform set_config('dagstop.cascading', 'on', true);
+        held := dagstop.cascade(held, tg_table_schema);
+        perform set_config('dagstop.cascading', '', true);
+        if held <> '{}' then
+            perform dagstop.leave_to_heartbeat(held);
             perform dagstop.record_fault(
-                'cascade_statement', sqlstate, sqlerrm,
-                jsonb_build_object('table', tg_relid::regclass::text, 'orders', order_ids[:100])
+                'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
+                jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
             );
-            perform dagstop.fill_dates(order_ids, tg_table_schema);
-        exception
-            when others then
-                raise warning 'dagstop: cascade_statement failed: %', sqlerrm;
-        end;
+        end if;
         return null;
+    exception
+        when others or assert_failure then
+            code := sqlstate;
+            problem := sqlerrm;
+    end;
+    begin
+        perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        held := dagstop.write_orders(runs, tg_table_schema, false);
+        perform dagstop.record_fault(
+            'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
+        );
+    exception
+        when others or assert_failure then
+            raise warning 'dagstop: cascade_statement failed: % (%)', problem, sqlerrm;
+    end;
+    begin
+        perform dagstop.fill_dates(held, tg_table_schema);
+    exception
+        when others or assert_failure then
+            null;  -- an order that lacks its date is better than none
+    end;
+    return null;
 end
 $$;
-comment on function dagstop.cascade_statement() is 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+comment on function dagstop.cascade_statement() is 'Trigger function: writes the orders of the runs that the statement has failed or deleted, and cascades them.';
 
 create or replace function dagstop.complete_orders(order_ids bigint[], schema_name text) returns void
 language plpgsql
@@ -278,6 +328,7 @@ as $$
 declare
     still_failed bigint[];
     gone bigint[];  -- there is no row to lock
+    held bigint[];
     same_run text := 'r.run_id = o.run_id';
 begin
     if exists (select from dagstop.stop_order o where o.id = any (order_ids) and o.run_id is null) then
@@ -308,8 +359,10 @@ begin
     still_failed := still_failed || gone;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
-        perform dagstop.cascade(still_failed, schema_name);
+        held := dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
+        perform dagstop.fill_dates(still_failed, schema_name);
+        update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
     -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
     execute format(

@@ -9,36 +9,68 @@
 
 drop function if exists dagstop.put_back(text, jsonb);  -- of an earlier install
 
-create or replace function dagstop.orders_of_task(schema_name text, task_instance jsonb) returns bigint[]
+drop function if exists dagstop.orders_of_task(text, jsonb);  -- of an earlier install
+
+create or replace function dagstop.run_id_of(schema_name text, task_instance jsonb) returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    dag text := task_instance ->> 'dag_id';
     run text := task_instance ->> 'run_id';
-    run_date timestamptz;
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
 begin
     if not task_instance ? 'run_id' then
-        run_date := task_instance ->> 'execution_date';
         perform dagstop.reach(schema_name, 'dag_run', 'access share');
         execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
-            into run using dag, run_date;
+            into run using task_instance ->> 'dag_id', (task_instance ->> 'execution_date')::timestamptz;
     end if;
+    return run;
+end
+$$;
+comment on function dagstop.run_id_of(text, jsonb) is 'The run_id of the run that a row of task_instance belongs to; null where it has none.';
+
+create or replace function dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the table was small must not read all of it later
+as $$
+declare
+    -- a variable has the collation of the arguments, and those may come from a name, or from Airflow's columns:
+    -- with another collation than its own an index is of no use
+    dag text collate "default" := task_instance ->> 'dag_id';
+    task text collate "default" := task_instance ->> 'task_id';
+    of_run text collate "default" := run;
+    index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
+    run_date timestamptz := task_instance ->> 'execution_date';
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+begin
+    -- those of the run, and those of this task instance: the others of the run may be thousands.
+    -- "is true": no index answers that, so the one on the orders' age is not taken for the run's
     if run is null then
         return array(
             select o.id from dagstop.stop_order o
-            where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
-                and o.created_at > oldest
+            where o.dag_id = dag and o.run_id is null and o.task_id is null
+                and o.logical_date = run_date and o.airflow_schema = schema_name and o.state_after = turned_to
+                and (o.created_at > oldest) is true
+            union all
+            select o.id from dagstop.stop_order o
+            where o.dag_id = dag and o.run_id is null and o.task_id = task and o.map_index = index
+                and o.logical_date = run_date and o.airflow_schema = schema_name and o.state_after = turned_to
+                and (o.created_at > oldest) is true
         );
     end if;
     return array(
         select o.id from dagstop.stop_order o
-        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name and o.created_at > oldest
+        where o.dag_id = dag and o.run_id = of_run and o.task_id is null
+            and o.airflow_schema = schema_name and o.state_after = turned_to and (o.created_at > oldest) is true
+        union all
+        select o.id from dagstop.stop_order o
+        where o.dag_id = dag and o.run_id = of_run and o.task_id = task and o.map_index = index
+            and o.airflow_schema = schema_name and o.state_after = turned_to and (o.created_at > oldest) is true
     );
 end
 $$;
-comment on function dagstop.orders_of_task(text, jsonb) is 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
+comment on function dagstop.orders_of_task(text, jsonb, text, text) is 'The orders about a row of task_instance, or about its run, that a turn to that state gave, as long as a host may carry them out.';
 
 create or replace function dagstop.is_late_success(before jsonb, after jsonb) returns boolean
 language plpgsql stable
@@ -126,6 +158,52 @@ end
 $$;
 comment on function dagstop.put_back_pending() is 'Puts back what the fence had to let stand, since another session had the run; how many are left still.';
 
+create or replace function dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the tables were small must not read all of them later
+as $$
+declare
+    task text collate "default" := before ->> 'task_id';
+    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    late boolean := dagstop.may_be_late(before, after);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds', 600);
+begin
+    return (
+        select max(o.id)
+        from dagstop.stop_order o
+        join dagstop.stop_target t on t.order_id = o.id
+        where o.id = any (order_ids) and t.order_id = any (order_ids)
+            and t.task_id = task and t.map_index = index
+            and t.released_at is null and (o.created_at > oldest) is true
+            -- num_nonnulls: the index on open orders is not taken for these few
+            and (num_nonnulls(o.closed_at) = 0 or (t.state_before in ('queued', 'scheduled') and late))
+            -- a success of what began after the order is another try's
+            and (
+                (after ->> 'state') <> 'success' or (after ->> 'state') is null or t.state_before in ('queued', 'scheduled')
+                or t.started_at is not distinct from (before ->> 'start_date')::timestamptz
+            )
+    );
+end
+$$;
+comment on function dagstop.fencing_order(bigint[], jsonb, jsonb) is 'The latest of these orders that keeps a row of task_instance from being revived.';
+
+create or replace function dagstop.release(order_ids bigint[], task_instance jsonb) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the tables were small must not read all of them later
+as $$
+declare
+    task text collate "default" := task_instance ->> 'task_id';
+    index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
+begin
+    update dagstop.stop_target t
+    set released_at = clock_timestamp()
+    where t.order_id = any (order_ids) and t.task_id = task and t.map_index = index and t.released_at is null;
+end
+$$;
+comment on function dagstop.release(bigint[], jsonb) is 'Notes that a row of task_instance was taken out of the state that stopped it.';
+
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -134,6 +212,7 @@ as $$
 declare
     ti jsonb;
     index integer;
+    run text;
     orders bigint[];
     fencing bigint;
     done boolean;
@@ -144,10 +223,8 @@ begin
     ti := to_jsonb(old);
     index := coalesce((ti ->> 'map_index')::integer, -1);
     -- one that ordered a stop by another state says nothing of this one
-    orders := array(
-        select o.id from dagstop.stop_order o
-        where o.id = any (dagstop.orders_of_task(tg_table_schema, ti)) and o.state_after = old.state
-    );
+    run := dagstop.run_id_of(tg_table_schema, ti);
+    orders := dagstop.orders_of_task(tg_table_schema, ti, run, old.state);
     if orders = '{}' then
         return null;
     end if;
@@ -159,34 +236,18 @@ begin
         and not dagstop.asked_for('bypass')
         and not dagstop.observes()
     then
-        select o.id into fencing
-        from dagstop.stop_order o
-        join dagstop.stop_target t on t.order_id = o.id
-        where o.id = any (orders)
-            and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
-            and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
-            and (o.closed_at is null or (t.state_before in ('queued', 'scheduled') and dagstop.may_be_late(ti, to_jsonb(new))))
-            -- a success of what began after the order is another try's
-            and (
-                new.state <> 'success' or t.state_before in ('queued', 'scheduled')
-                or t.started_at is not distinct from (ti ->> 'start_date')::timestamptz
-            )
-        order by o.id desc
-        limit 1;
+        fencing := dagstop.fencing_order(orders, ti, to_jsonb(new));
     end if;
     if fencing is not null then
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
-        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
-        from dagstop.stop_order o where o.id = fencing;
+        values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
         if not done then
             perform dagstop.ring();
         end if;
         return null;
     end if;
-    update dagstop.stop_target t
-    set released_at = clock_timestamp()
-    where t.order_id = any (orders) and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null;
+    perform dagstop.release(orders, ti);
     return null;
 exception
     when others or assert_failure then

@@ -19,6 +19,68 @@ begin
 end
 $$;
 
+create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan  -- a kill waits for this, and planning takes longer than all else here
+set enable_seqscan = off  -- a plan made while the tables were small must not read all of them later
+as $$
+begin
+    return array(
+        select o.id from dagstop.stop_order o
+        where o.closed_at is null
+            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
+            )
+        order by o.created_at, o.id
+        limit max_orders
+    );
+end
+$$;
+comment on function dagstop.rung_for(text, integer) is 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
+
+create or replace function dagstop.swept_for(host text, max_orders integer) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan  -- once after a start, for the sizes that the tables have then
+as $$
+declare
+    -- sooner than the others count it as dead
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
+    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    picked dagstop.stop_order[];
+begin
+    -- nothing is closed without the report of a listener that lives
+    if exists (select from dagstop.listener l where l.host = swept_for.host and l.caught_up and l.seen_at > alive) then
+        return dagstop.rung_for(host, max_orders);
+    end if;
+    picked := array(
+        select o from dagstop.stop_order o
+        where o.created_at > young
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = swept_for.host and r.outcome is not null
+            )
+        order by o.created_at, o.id
+        limit max_orders
+    );
+    if cardinality(picked) < max_orders and not exists (select from unnest(picked) as o where o.closed_at is not null) then
+        update dagstop.listener l
+        set caught_up = true
+        where l.host = any (array(
+            select x.host from dagstop.listener x
+            where x.host = swept_for.host and x.seen_at > alive
+            for update skip locked
+        ));
+    end if;
+    return array(select o.id from unnest(picked) as o);
+end
+$$;
+comment on function dagstop.swept_for(text, integer) is 'The orders on which a host has no final report yet. Closed ones are looked through until there are none of these left, and again after the host was away.';
+
 create or replace function dagstop.open_orders(host text, ids bigint[] default null, max_orders integer default 2000)
 returns table (
     id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamptz, task_id text,
@@ -29,7 +91,8 @@ returns table (
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan  -- a kill waits for this, and planning takes longer than all else here
+set plan_cache_mode = force_generic_plan  -- as rung_for
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -39,21 +102,8 @@ declare
     rows jsonb[];
     readable text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    if ids is not null then
-        picked := array(select o from unnest(ids) as asked (id) join dagstop.stop_order o on o.id = asked.id);
-    else
-        picked := array(
-            select o from dagstop.stop_order o
-            -- reckoned once: asked for each order of a busy day it would take longer than all else
-            where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
-                and not exists (
-                    select from dagstop.report r
-                    where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
-                )
-            order by o.id
-            limit max_orders
-        );
-    end if;
+    numbers := coalesce(ids, dagstop.swept_for(host, max_orders));
+    picked := array(select o from dagstop.stop_order o where o.id = any (numbers));
     if cardinality(picked) = 0 then
         return;
     end if;
@@ -92,26 +142,6 @@ begin
 end
 $$;
 comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
-
-create or replace function dagstop.rung_for(host text, max_orders integer) returns bigint[]
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan  -- as open_orders
-as $$
-begin
-    return array(
-        select o.id from dagstop.stop_order o
-        where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
-            and not exists (
-                select from dagstop.report r
-                where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
-            )
-        order by o.id
-        limit max_orders
-    );
-end
-$$;
-comment on function dagstop.rung_for(text, integer) is 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
 
 create or replace function dagstop.would_be_order(of_dag text, of_run text, of_task text default null)
 returns table (

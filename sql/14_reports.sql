@@ -5,16 +5,20 @@
 -- Security definer: role dagstop_listener may write only what these functions write, and each login
 -- role only in the names of its own hosts.
 
-create or replace function dagstop.close_orders(order_ids bigint[]) returns void
+drop function if exists dagstop.close_orders(bigint[]);  -- of an earlier release, which returned nothing
+
+create or replace function dagstop.close_orders(order_ids bigint[]) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+    closed bigint;
 begin
     update dagstop.stop_order o
     set closed_at = clock_timestamp()
-    where o.id = any (order_ids) and o.closed_at is null
+    where o.id = any (order_ids)
+        and num_nonnulls(o.closed_at) = 0  -- the index on open orders is not taken for these few
         and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
         and not exists (
             select from dagstop.listener l
@@ -24,9 +28,11 @@ begin
                     where r.order_id = o.id and r.host = l.host and r.outcome is not null
                 )
         );
+    get diagnostics closed = row_count;
+    return closed;
 end
 $$;
-comment on function dagstop.close_orders(bigint[]) is 'Closes those of these orders on which every live listener has a final report, and at least one has.';
+comment on function dagstop.close_orders(bigint[]) is 'Closes those of these orders on which every live listener has a final report, and at least one has; how many.';
 
 create or replace function dagstop.speak_for(host text) returns void
 language plpgsql
@@ -65,6 +71,7 @@ create or replace function dagstop.write_report(
 ) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan  -- here and in what it calls: for the sizes that the tables have now
 as $$
 #variable_conflict use_column
 declare
@@ -118,9 +125,8 @@ begin
         select p.airflow_schema, array_agg(p.id order by p.id) as ids
         from (
             select o.airflow_schema, o.id from dagstop.stop_order o
-            where not o.cascaded and o.kind = 'run'
-                and o.created_at > young
-            order by o.id
+            where not o.cascaded and o.kind = 'run' and o.created_at > young
+            order by o.created_at
             limit 1000
             for update skip locked
         ) as p
@@ -153,6 +159,43 @@ end
 $$;
 comment on function dagstop.complete_pending() is 'Cascades the orders that were left behind, by a fault or since another session held their rows; how many are left still.';
 
+create or replace function dagstop.close_left_behind() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    size constant integer := 200;
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    after_at timestamptz := young;
+    after_id bigint := 0;
+    skipped integer := 0;
+    looked bigint[];
+    closed bigint;
+begin
+    for round in 1 .. 10 loop
+        select array_agg(p.id order by p.created_at, p.id), max(p.created_at) into looked, after_at
+        from (
+            select o.id, o.created_at from dagstop.stop_order o
+            where o.closed_at is null and (o.created_at, o.id) > (after_at, after_id)
+            order by o.created_at, o.id
+            offset skipped
+            limit size
+        ) as p;
+        exit when looked is null;
+        closed := dagstop.close_orders(array(
+            select o.id from dagstop.stop_order o where o.id = any (looked) for update skip locked
+        ));
+        exit when cardinality(looked) < size;
+        -- no more looks than there is something to do. Those at the front may wait for a live host for long: one
+        -- look somewhere behind them
+        exit when closed = 0 and skipped > 0;
+        skipped := case when closed = 0 then 1 + (random() * 2000)::integer else 0 end;
+        after_id := looked[size];
+    end loop;
+end
+$$;
+comment on function dagstop.close_left_behind() is 'Closes orders whose last outstanding host has died: a few of the open ones at each call, and more as long as there are such.';
+
 create or replace function dagstop.prune() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -171,54 +214,71 @@ begin
         delete from dagstop.refused_write w where w.order_id = any (ids);
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
-    delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
+    delete from dagstop.fault f
+    where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest order by x.at limit 500));
     delete from dagstop.host_role h where h.seen_on < oldest;
     delete from dagstop.listener l where l.seen_at < oldest;
 end
 $$;
 comment on function dagstop.prune() is 'Removes what is older than keep_seconds, listeners not seen since then too; at most 500 orders and 500 faults at once.';
 
-create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
-returns table (triggers_ok boolean, faults bigint, pending bigint)
-language plpgsql security definer
+create or replace function dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) returns void
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
-    still_pending bigint;
+    -- sooner than the others count it as dead
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
 begin
-    perform dagstop.speak_for(heartbeat.host);
     insert into dagstop.listener as l (host, listener_id, version, detail)
-    values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
+    values (be_alive.host, be_alive.listener_id, be_alive.version, coalesce(be_alive.detail, '{}'))
     on conflict on constraint listener_pkey do update set
         started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
+        caught_up = l.caught_up and l.listener_id = excluded.listener_id and l.seen_at > alive,
         listener_id = excluded.listener_id,
         version = excluded.version,
         seen_at = clock_timestamp(),
         detail = excluded.detail;
-    begin
-        still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
-        -- an order whose last outstanding host died is closed here
-        perform dagstop.close_orders(array(
-            select o.id from dagstop.stop_order o
-            where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
-                and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
-            order by o.id
-            limit 2000
-            for update skip locked
-        ));
-        perform dagstop.prune();
-    exception
-        when others then
-            perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
-    end;
-    return query select
-        not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
-        (select count(*) from dagstop.fault),
-        coalesce(still_pending, 0);
 end
 $$;
-comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; does the chores, and answers whether all triggers are in place, how many faults are recorded, and how many orders still wait for their cascade.';
+comment on function dagstop.be_alive(text, uuid, text, jsonb) is 'Writes the row of a listener that lives.';
+
+create or replace function dagstop.do_chores() returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    still_pending bigint := 0;
+begin
+    still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
+    perform dagstop.close_left_behind();
+    perform dagstop.prune();
+    return still_pending;
+exception
+    when others then
+        perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
+        return still_pending;
+end
+$$;
+comment on function dagstop.do_chores() is 'All that has no other time of its own than a heartbeat; how many orders still wait for their cascade.';
+
+create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
+returns table (triggers_ok boolean, faults bigint, pending bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan  -- here and in what it calls: for the sizes that the tables have now
+as $$
+begin
+    perform dagstop.speak_for(heartbeat.host);
+    perform dagstop.be_alive(heartbeat.host, heartbeat.listener_id, heartbeat.version, heartbeat.detail);
+    pending := dagstop.do_chores();
+    triggers_ok := not exists (select from dagstop.trigger_health() h where h.status <> 'installed');
+    -- the number of the last one: to count them takes the longer the more there were
+    faults := coalesce((select max(f.id) from dagstop.fault f), 0);
+    return next;
+end
+$$;
+comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; does the chores, and answers whether all triggers are in place, the number of the last fault that was recorded, and how many orders still wait for their cascade.';
 
 create or replace function dagstop.retire(host text, listener_id uuid) returns void
 language plpgsql security definer

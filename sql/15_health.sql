@@ -148,5 +148,7 @@ select
     ) as waiting_for,
     o.state_after
 from dagstop.stop_order o
-where o.closed_at is null and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
+-- num_nonnulls: who asks for an order by its number must not read all open ones for it
+where pg_catalog.num_nonnulls(o.closed_at) = 0
+    and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report.';

@@ -41,6 +41,7 @@ create or replace function dagstop.present_rows(orders dagstop.stop_order[]) ret
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan  -- a kill waits for this, as in open_orders
+set enable_seqscan = on  -- open_orders goes without, which knows its own tables' indexes, not those of Airflow's
 as $$
 #variable_conflict use_column
 begin

@@ -81,13 +81,13 @@ order by o.id desc;
 -- the view would work out for all what they wait for
 select order_id as id, waiting_for
 from dagstop.open_order
-where order_id = any (array(select id from dagstop.stop_order where closed_at is null order by id desc limit 40))
+where order_id = any (array(select id from dagstop.stop_order where closed_at is null order by created_at desc, id desc limit 40))
 order by order_id desc;
 
 -- page_order --
 select o.*, host(o.client_addr) as client_addr, w.waiting_for
 from dagstop.stop_order o
-left join dagstop.open_order w on w.order_id = o.id
+left join dagstop.open_order w on w.order_id = o.id and w.order_id = %(id)s
 where o.id = %(id)s;
 
 -- page_reports --

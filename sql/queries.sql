@@ -60,7 +60,17 @@ order by host;
 select dagstop.forget_host(%(host)s) as forgotten;
 
 -- status --
-select *, clock_timestamp() as db_now from dagstop.open_order order by order_id limit %(limit)s;
+-- those that are shown are chosen first: the view would work out for all what they wait for
+select *, clock_timestamp() as db_now
+from dagstop.open_order
+where order_id = any (array(
+    select id from dagstop.stop_order
+    where closed_at is null
+        and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+    order by created_at, id
+    limit %(limit)s
+))
+order by order_id;
 
 -- history --
 select *, clock_timestamp() as db_now
@@ -120,9 +130,9 @@ select * from dagstop.running_in_failed_runs();
 -- recent_faults --
 -- having given way to a lock of Airflow's is no trouble once the next heartbeat made it good
 select * from dagstop.fault
-where at > clock_timestamp() - interval '1 day'
+where at > (select clock_timestamp() - interval '1 day')
     and (sqlstate <> '55P03' or exists (select from dagstop.stop_order where kind = 'run' and not cascaded))
-order by id desc
+order by at desc, id desc
 limit 100;
 
 -- fail_run --
@@ -232,6 +242,6 @@ select
         order by t.hostname
     ) as unheard
 from dagstop.stop_order o
-left join dagstop.open_order w on w.order_id = o.id
+left join dagstop.open_order w on w.order_id = o.id and w.order_id = any (%(ids)s::bigint[])
 where o.id = any (%(ids)s::bigint[])
 order by o.id;

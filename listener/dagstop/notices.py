@@ -286,7 +286,7 @@ class Link:
                 why = "a trigger on Airflow's tables is missing, disabled or outdated"
                 log.error(event("triggers broken", why=why, do="run `dagstop install`"))
             if health.get("faults", 0) > self.health.get("faults", 0):
-                log.error(event("faults in triggers", count=health["faults"], see="dagstop check"))
+                log.error(event("faults in triggers", last=health["faults"], see="dagstop check"))
         self.health = health
 
 

@@ -252,8 +252,7 @@ CREATE TABLE dagstop.stop_order (
     closed_at timestamp with time zone,
     hands_off text,
     state_after text DEFAULT 'failed'::text NOT NULL
-)
-WITH (fillfactor='50');
+);
 
 
 --
@@ -462,6 +461,38 @@ COMMENT ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host
 
 
 --
+-- Name: be_alive(text, uuid, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    -- sooner than the others count it as dead
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
+begin
+    insert into dagstop.listener as l (host, listener_id, version, detail)
+    values (be_alive.host, be_alive.listener_id, be_alive.version, coalesce(be_alive.detail, '{}'))
+    on conflict on constraint listener_pkey do update set
+        started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
+        caught_up = l.caught_up and l.listener_id = excluded.listener_id and l.seen_at > alive,
+        listener_id = excluded.listener_id,
+        version = excluded.version,
+        seen_at = clock_timestamp(),
+        detail = excluded.detail;
+end
+$$;
+
+
+--
+-- Name: FUNCTION be_alive(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) IS 'Writes the row of a listener that lives.';
+
+
+--
 -- Name: cascade(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -651,11 +682,6 @@ begin
     perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
     execute statement using ids, dags, runs, dates, final, ended, lately, under_way;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-
-    update dagstop.stop_order o
-    set cascaded = true, logical_date = d.logical_date
-    from unnest(ids, dates) as d (id, logical_date)
-    where o.id = d.id;
 end
 $_$;
 
@@ -676,47 +702,52 @@ CREATE FUNCTION dagstop.cascade_statement() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    order_ids bigint[];
-    left_alone bigint[];
+    runs jsonb[];
     held bigint[];
+    code text;
+    problem text;
 begin
-    select array_agg(o.id) into order_ids
-    from dagstop.stop_order o
-    where o.created_at >= now() and o.txid = txid_current_if_assigned() and not o.cascaded and o.kind = 'run';
-    if order_ids is null then
+    if coalesce(current_setting('dagstop.runs', true), '') = '' then
         return null;
     end if;
-    perform dagstop.ring();
-    left_alone := dagstop.take_hands_off(order_ids);
-    if left_alone <> '{}' then
-        perform dagstop.fill_dates(left_alone, tg_table_schema);
-        order_ids := array(select o.id from unnest(order_ids) as o (id) where o.id <> all (left_alone));
-    end if;
-    -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
-    perform set_config('dagstop.cascading', 'on', true);
-    held := dagstop.cascade(order_ids, tg_table_schema);
-    perform set_config('dagstop.cascading', '', true);
-    if held <> '{}' then
-        perform dagstop.fill_dates(held, tg_table_schema);
-        perform dagstop.record_fault(
-            'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
-            jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
-        );
-    end if;
-    return null;
-exception
-    when others or assert_failure then
-        begin
+    -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
+    begin
+        runs := dagstop.noted('runs');
+        held := dagstop.write_orders(runs, tg_table_schema, true);
+        -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
+        perform set_config('dagstop.cascading', 'on', true);
+        held := dagstop.cascade(held, tg_table_schema);
+        perform set_config('dagstop.cascading', '', true);
+        if held <> '{}' then
+            perform dagstop.leave_to_heartbeat(held);
             perform dagstop.record_fault(
-                'cascade_statement', sqlstate, sqlerrm,
-                jsonb_build_object('table', tg_relid::regclass::text, 'orders', order_ids[:100])
+                'cascade_statement', '55P03', 'another session held task instances of the run; the next heartbeat fails them',
+                jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
             );
-            perform dagstop.fill_dates(order_ids, tg_table_schema);
-        exception
-            when others then
-                raise warning 'dagstop: cascade_statement failed: %', sqlerrm;
-        end;
+        end if;
         return null;
+    exception
+        when others or assert_failure then
+            code := sqlstate;
+            problem := sqlerrm;
+    end;
+    begin
+        perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        held := dagstop.write_orders(runs, tg_table_schema, false);
+        perform dagstop.record_fault(
+            'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
+        );
+    exception
+        when others or assert_failure then
+            raise warning 'dagstop: cascade_statement failed: % (%)', problem, sqlerrm;
+    end;
+    begin
+        perform dagstop.fill_dates(held, tg_table_schema);
+    exception
+        when others or assert_failure then
+            null;  -- an order that lacks its date is better than none
+    end;
+    return null;
 end
 $$;
 
@@ -725,7 +756,7 @@ $$;
 -- Name: FUNCTION cascade_statement(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: cascades the orders of this transaction that are not cascaded yet.';
+COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: writes the orders of the runs that the statement has failed or deleted, and cascades them.';
 
 
 --
@@ -772,19 +803,69 @@ COMMENT ON FUNCTION dagstop.check_setting() IS 'Trigger function: refuses a valu
 
 
 --
+-- Name: close_left_behind(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.close_left_behind() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    size constant integer := 200;
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    after_at timestamptz := young;
+    after_id bigint := 0;
+    skipped integer := 0;
+    looked bigint[];
+    closed bigint;
+begin
+    for round in 1 .. 10 loop
+        select array_agg(p.id order by p.created_at, p.id), max(p.created_at) into looked, after_at
+        from (
+            select o.id, o.created_at from dagstop.stop_order o
+            where o.closed_at is null and (o.created_at, o.id) > (after_at, after_id)
+            order by o.created_at, o.id
+            offset skipped
+            limit size
+        ) as p;
+        exit when looked is null;
+        closed := dagstop.close_orders(array(
+            select o.id from dagstop.stop_order o where o.id = any (looked) for update skip locked
+        ));
+        exit when cardinality(looked) < size;
+        -- no more looks than there is something to do. Those at the front may wait for a live host for long: one
+        -- look somewhere behind them
+        exit when closed = 0 and skipped > 0;
+        skipped := case when closed = 0 then 1 + (random() * 2000)::integer else 0 end;
+        after_id := looked[size];
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION close_left_behind(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.close_left_behind() IS 'Closes orders whose last outstanding host has died: a few of the open ones at each call, and more as long as there are such.';
+
+
+--
 -- Name: close_orders(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.close_orders(order_ids bigint[]) RETURNS void
+CREATE FUNCTION dagstop.close_orders(order_ids bigint[]) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+    closed bigint;
 begin
     update dagstop.stop_order o
     set closed_at = clock_timestamp()
-    where o.id = any (order_ids) and o.closed_at is null
+    where o.id = any (order_ids)
+        and num_nonnulls(o.closed_at) = 0  -- the index on open orders is not taken for these few
         and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
         and not exists (
             select from dagstop.listener l
@@ -794,6 +875,8 @@ begin
                     where r.order_id = o.id and r.host = l.host and r.outcome is not null
                 )
         );
+    get diagnostics closed = row_count;
+    return closed;
 end
 $$;
 
@@ -802,7 +885,7 @@ $$;
 -- Name: FUNCTION close_orders(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which every live listener has a final report, and at least one has.';
+COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which every live listener has a final report, and at least one has; how many.';
 
 
 --
@@ -847,6 +930,7 @@ CREATE FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) RE
 declare
     still_failed bigint[];
     gone bigint[];  -- there is no row to lock
+    held bigint[];
     same_run text := 'r.run_id = o.run_id';
 begin
     if exists (select from dagstop.stop_order o where o.id = any (order_ids) and o.run_id is null) then
@@ -877,8 +961,10 @@ begin
     still_failed := still_failed || gone;
     if still_failed is not null then
         perform set_config('dagstop.cascading', 'on', true);
-        perform dagstop.cascade(still_failed, schema_name);
+        held := dagstop.cascade(still_failed, schema_name);
         perform set_config('dagstop.cascading', '', true);
+        perform dagstop.fill_dates(still_failed, schema_name);
+        update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
     -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
     execute format(
@@ -919,9 +1005,8 @@ begin
         select p.airflow_schema, array_agg(p.id order by p.id) as ids
         from (
             select o.airflow_schema, o.id from dagstop.stop_order o
-            where not o.cascaded and o.kind = 'run'
-                and o.created_at > young
-            order by o.id
+            where not o.cascaded and o.kind = 'run' and o.created_at > young
+            order by o.created_at
             limit 1000
             for update skip locked
         ) as p
@@ -986,6 +1071,36 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 
 
 --
+-- Name: do_chores(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.do_chores() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    still_pending bigint := 0;
+begin
+    still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
+    perform dagstop.close_left_behind();
+    perform dagstop.prune();
+    return still_pending;
+exception
+    when others then
+        perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
+        return still_pending;
+end
+$$;
+
+
+--
+-- Name: FUNCTION do_chores(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.do_chores() IS 'All that has no other time of its own than a heartbeat; how many orders still wait for their cascade.';
+
+
+--
 -- Name: fence(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -997,6 +1112,7 @@ CREATE FUNCTION dagstop.fence() RETURNS trigger
 declare
     ti jsonb;
     index integer;
+    run text;
     orders bigint[];
     fencing bigint;
     done boolean;
@@ -1007,10 +1123,8 @@ begin
     ti := to_jsonb(old);
     index := coalesce((ti ->> 'map_index')::integer, -1);
     -- one that ordered a stop by another state says nothing of this one
-    orders := array(
-        select o.id from dagstop.stop_order o
-        where o.id = any (dagstop.orders_of_task(tg_table_schema, ti)) and o.state_after = old.state
-    );
+    run := dagstop.run_id_of(tg_table_schema, ti);
+    orders := dagstop.orders_of_task(tg_table_schema, ti, run, old.state);
     if orders = '{}' then
         return null;
     end if;
@@ -1022,34 +1136,18 @@ begin
         and not dagstop.asked_for('bypass')
         and not dagstop.observes()
     then
-        select o.id into fencing
-        from dagstop.stop_order o
-        join dagstop.stop_target t on t.order_id = o.id
-        where o.id = any (orders)
-            and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null
-            and o.created_at > clock_timestamp() - dagstop.seconds_of('fence_seconds', 600)
-            and (o.closed_at is null or (t.state_before in ('queued', 'scheduled') and dagstop.may_be_late(ti, to_jsonb(new))))
-            -- a success of what began after the order is another try's
-            and (
-                new.state <> 'success' or t.state_before in ('queued', 'scheduled')
-                or t.started_at is not distinct from (ti ->> 'start_date')::timestamptz
-            )
-        order by o.id desc
-        limit 1;
+        fencing := dagstop.fencing_order(orders, ti, to_jsonb(new));
     end if;
     if fencing is not null then
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
-        select fencing, o.dag_id, o.run_id, ti ->> 'task_id', index, new.state, not done
-        from dagstop.stop_order o where o.id = fencing;
+        values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
         if not done then
             perform dagstop.ring();
         end if;
         return null;
     end if;
-    update dagstop.stop_target t
-    set released_at = clock_timestamp()
-    where t.order_id = any (orders) and t.task_id = ti ->> 'task_id' and t.map_index = index and t.released_at is null;
+    perform dagstop.release(orders, ti);
     return null;
 exception
     when others or assert_failure then
@@ -1072,6 +1170,47 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance in the state that stopped it (failed) while its order is open, and notes when it was taken out of that.';
+
+
+--
+-- Name: fencing_order(bigint[], jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    task text collate "default" := before ->> 'task_id';
+    index integer := coalesce((before ->> 'map_index')::integer, -1);
+    late boolean := dagstop.may_be_late(before, after);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds', 600);
+begin
+    return (
+        select max(o.id)
+        from dagstop.stop_order o
+        join dagstop.stop_target t on t.order_id = o.id
+        where o.id = any (order_ids) and t.order_id = any (order_ids)
+            and t.task_id = task and t.map_index = index
+            and t.released_at is null and (o.created_at > oldest) is true
+            -- num_nonnulls: the index on open orders is not taken for these few
+            and (num_nonnulls(o.closed_at) = 0 or (t.state_before in ('queued', 'scheduled') and late))
+            -- a success of what began after the order is another try's
+            and (
+                (after ->> 'state') <> 'success' or (after ->> 'state') is null or t.state_before in ('queued', 'scheduled')
+                or t.started_at is not distinct from (before ->> 'start_date')::timestamptz
+            )
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION fencing_order(order_ids bigint[], before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) IS 'The latest of these orders that keeps a row of task_instance from being revived.';
 
 
 --
@@ -1251,40 +1390,16 @@ COMMENT ON FUNCTION dagstop.hands_off_of(dag text) IS 'Why nothing of a DAG is t
 CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) RETURNS TABLE(triggers_ok boolean, faults bigint, pending bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
-#variable_conflict use_column
-declare
-    still_pending bigint;
 begin
     perform dagstop.speak_for(heartbeat.host);
-    insert into dagstop.listener as l (host, listener_id, version, detail)
-    values (heartbeat.host, heartbeat.listener_id, heartbeat.version, coalesce(heartbeat.detail, '{}'))
-    on conflict on constraint listener_pkey do update set
-        started_at = case when l.listener_id = excluded.listener_id then l.started_at else excluded.started_at end,
-        listener_id = excluded.listener_id,
-        version = excluded.version,
-        seen_at = clock_timestamp(),
-        detail = excluded.detail;
-    begin
-        still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
-        -- an order whose last outstanding host died is closed here
-        perform dagstop.close_orders(array(
-            select o.id from dagstop.stop_order o
-            where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
-                and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
-            order by o.id
-            limit 2000
-            for update skip locked
-        ));
-        perform dagstop.prune();
-    exception
-        when others then
-            perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
-    end;
-    return query select
-        not exists (select from dagstop.trigger_health() h where h.status <> 'installed'),
-        (select count(*) from dagstop.fault),
-        coalesce(still_pending, 0);
+    perform dagstop.be_alive(heartbeat.host, heartbeat.listener_id, heartbeat.version, heartbeat.detail);
+    pending := dagstop.do_chores();
+    triggers_ok := not exists (select from dagstop.trigger_health() h where h.status <> 'installed');
+    -- the number of the last one: to count them takes the longer the more there were
+    faults := coalesce((select max(f.id) from dagstop.fault f), 0);
+    return next;
 end
 $$;
 
@@ -1293,7 +1408,7 @@ $$;
 -- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place, how many faults are recorded, and how many orders still wait for their cascade.';
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place, the number of the last fault that was recorded, and how many orders still wait for their cascade.';
 
 
 --
@@ -1385,6 +1500,28 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
+
+
+--
+-- Name: leave_to_heartbeat(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    update dagstop.stop_order o set cascaded = false where o.id = any (order_ids);
+end
+$$;
+
+
+--
+-- Name: FUNCTION leave_to_heartbeat(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) IS 'Marks orders whose cascade is still to be done.';
 
 
 --
@@ -1492,6 +1629,70 @@ COMMENT ON FUNCTION dagstop.may_wait() IS 'For whoever tries for a lock: waits f
 
 
 --
+-- Name: note(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.note(list text, item jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    noted text := current_setting('dagstop.' || list, true);
+    filled integer;
+begin
+    -- in parts, or each note would copy all that were made before
+    if length(noted) > 4000 then
+        filled := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0')::integer + 1;
+        perform set_config('dagstop.' || list || '_' || filled, noted, true);
+        perform set_config('dagstop.' || list || '_parts', filled::text, true);
+        noted := null;
+    end if;
+    perform set_config('dagstop.' || list, concat(nullif(noted, '') || E'\n', item), true);
+end
+$$;
+
+
+--
+-- Name: FUNCTION note(list text, item jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.note(list text, item jsonb) IS 'Notes something of a row for the end of the statement, in settings of the transaction: a row written for each row would need a subtransaction for each, lest a fault fails Airflow''s statement. A rollback takes the note back.';
+
+
+--
+-- Name: noted(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.noted(list text) RETURNS jsonb[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    items text := current_setting('dagstop.' || list, true);
+    filled integer := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0');
+begin
+    perform set_config('dagstop.' || list, '', true);
+    if filled > 0 then
+        items := concat_ws(E'\n', (
+            select string_agg(current_setting('dagstop.' || list || '_' || n), E'\n' order by n)
+            from generate_series(1, filled) as n
+        ), items);
+        perform set_config('dagstop.' || list || '_' || n, '', true) from generate_series(1, filled) as n;
+        perform set_config('dagstop.' || list || '_parts', '', true);
+    end if;
+    return string_to_array(items, E'\n')::jsonb[];
+end
+$$;
+
+
+--
+-- Name: FUNCTION noted(list text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.noted(list text) IS 'What the rows of the statement have noted; the list is empty afterwards.';
+
+
+--
 -- Name: observes(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1520,6 +1721,7 @@ CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -1529,21 +1731,8 @@ declare
     rows jsonb[];
     readable text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    if ids is not null then
-        picked := array(select o from unnest(ids) as asked (id) join dagstop.stop_order o on o.id = asked.id);
-    else
-        picked := array(
-            select o from dagstop.stop_order o
-            -- reckoned once: asked for each order of a busy day it would take longer than all else
-            where o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
-                and not exists (
-                    select from dagstop.report r
-                    where r.order_id = o.id and r.host = open_orders.host and r.outcome is not null
-                )
-            order by o.id
-            limit max_orders
-        );
-    end if;
+    numbers := coalesce(ids, dagstop.swept_for(host, max_orders));
+    picked := array(select o from dagstop.stop_order o where o.id = any (numbers));
     if cardinality(picked) = 0 then
         return;
     end if;
@@ -1623,8 +1812,10 @@ begin
             then 't.run_id = $2' else 't.execution_date = $3' end
     ) into unfinished using before ->> 'dag_id', before ->> 'run_id', run_date;
     if unfinished then
-        insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, state_before, state_after)
-        values ('run', tg_table_schema, before ->> 'dag_id', before ->> 'run_id', run_date, old.state, 'deleted');
+        perform dagstop.note('runs', jsonb_build_object(
+            'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
+            'state_before', old.state, 'state_after', 'deleted'
+        ));
     end if;
     return null;
 exception
@@ -1686,11 +1877,7 @@ begin
     end;
     if of_run then
         -- one order for all task instances that went with their run
-        select o.id into of_order
-        from dagstop.stop_order o
-        where o.created_at >= now() and o.txid = txid_current_if_assigned() and o.state_after = 'deleted'
-            and o.kind = 'run' and o.dag_id = before ->> 'dag_id' and o.run_id is not distinct from run
-            and o.logical_date is not distinct from run_date;
+        of_order := dagstop.order_of_deleted(before ->> 'dag_id', run, run_date);
     end if;
     if of_order is null then
         insert into dagstop.stop_order
@@ -1732,6 +1919,43 @@ COMMENT ON FUNCTION dagstop.order_deleted_task() IS 'Trigger function: writes th
 
 
 --
+-- Name: order_of_deleted(text, text, timestamp with time zone); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_of_deleted(dag text, run text, run_date timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    -- as in dagstop.orders_of_task
+    of_dag text collate "default" := dag;
+    of_run text collate "default" := run;
+begin
+    if run is null then
+        return (
+            select o.id from dagstop.stop_order o
+            where o.dag_id = of_dag and o.run_id is null and o.task_id is null and o.logical_date = run_date
+                and o.state_after = 'deleted' and o.txid = txid_current_if_assigned()
+        );
+    end if;
+    return (
+        select o.id from dagstop.stop_order o
+        where o.dag_id = of_dag and o.run_id = of_run and o.task_id is null
+            and o.state_after = 'deleted' and o.txid = txid_current_if_assigned()
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION order_of_deleted(dag text, run text, run_date timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_of_deleted(dag text, run text, run_date timestamp with time zone) IS 'The order that this transaction wrote for a run which it deleted.';
+
+
+--
 -- Name: order_run(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1740,15 +1964,14 @@ CREATE FUNCTION dagstop.order_run() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    -- the date is filled in by the cascade: its column has two names, and this runs once per row. But a run of
-    -- Airflow 1.10 may have no run_id: then it is found by its date only
-    insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before)
-    values (
-        'run', tg_table_schema, new.dag_id, new.run_id,
-        case when new.run_id is null then (to_jsonb(new) ->> 'execution_date')::timestamptz end,
+    perform dagstop.note('runs', jsonb_build_object(
+        'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
+        -- a run of Airflow 1.10 may have no run_id: then it is found by its date only. Of all others the cascade has
+        -- the date: its column has two names, and this runs once per row
+        'logical_date', case when new.run_id is null then to_jsonb(new) ->> 'execution_date' end,
         -- `dagstop stop` sets the end as Airflow does
-        new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop', old.state
-    );
+        'self_reported', new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop'
+    ));
     return null;
 exception
     when others or assert_failure then
@@ -1767,7 +1990,7 @@ $$;
 -- Name: FUNCTION order_run(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: writes the stop order of a run that turned failed.';
+COMMENT ON FUNCTION dagstop.order_run() IS 'Trigger function: notes a run that turned failed, for the stop order that is written at the end of the statement.';
 
 
 --
@@ -1865,45 +2088,57 @@ COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop o
 
 
 --
--- Name: orders_of_task(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: orders_of_task(text, jsonb, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) RETURNS bigint[]
+CREATE FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    SET enable_seqscan TO 'off'
+    AS $$
 declare
-    dag text := task_instance ->> 'dag_id';
-    run text := task_instance ->> 'run_id';
-    run_date timestamptz;
+    -- a variable has the collation of the arguments, and those may come from a name, or from Airflow's columns:
+    -- with another collation than its own an index is of no use
+    dag text collate "default" := task_instance ->> 'dag_id';
+    task text collate "default" := task_instance ->> 'task_id';
+    of_run text collate "default" := run;
+    index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
+    run_date timestamptz := task_instance ->> 'execution_date';
     oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
 begin
-    if not task_instance ? 'run_id' then
-        run_date := task_instance ->> 'execution_date';
-        perform dagstop.reach(schema_name, 'dag_run', 'access share');
-        execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
-            into run using dag, run_date;
-    end if;
+    -- those of the run, and those of this task instance: the others of the run may be thousands.
+    -- "is true": no index answers that, so the one on the orders' age is not taken for the run's
     if run is null then
         return array(
             select o.id from dagstop.stop_order o
-            where o.run_id is null and o.dag_id = dag and o.logical_date = run_date and o.airflow_schema = schema_name
-                and o.created_at > oldest
+            where o.dag_id = dag and o.run_id is null and o.task_id is null
+                and o.logical_date = run_date and o.airflow_schema = schema_name and o.state_after = turned_to
+                and (o.created_at > oldest) is true
+            union all
+            select o.id from dagstop.stop_order o
+            where o.dag_id = dag and o.run_id is null and o.task_id = task and o.map_index = index
+                and o.logical_date = run_date and o.airflow_schema = schema_name and o.state_after = turned_to
+                and (o.created_at > oldest) is true
         );
     end if;
     return array(
         select o.id from dagstop.stop_order o
-        where o.dag_id = dag and o.run_id = run and o.airflow_schema = schema_name and o.created_at > oldest
+        where o.dag_id = dag and o.run_id = of_run and o.task_id is null
+            and o.airflow_schema = schema_name and o.state_after = turned_to and (o.created_at > oldest) is true
+        union all
+        select o.id from dagstop.stop_order o
+        where o.dag_id = dag and o.run_id = of_run and o.task_id = task and o.map_index = index
+            and o.airflow_schema = schema_name and o.state_after = turned_to and (o.created_at > oldest) is true
     );
 end
-$_$;
+$$;
 
 
 --
--- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) IS 'The orders of the run that a row of task_instance belongs to, as long as a host may carry them out.';
+COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text) IS 'The orders about a row of task_instance, or about its run, that a turn to that state gave, as long as a host may carry them out.';
 
 
 --
@@ -1935,6 +2170,7 @@ CREATE FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) RETURNS TABLE(
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'on'
     AS $$
 #variable_conflict use_column
 begin
@@ -2049,7 +2285,8 @@ begin
         delete from dagstop.refused_write w where w.order_id = any (ids);
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
-    delete from dagstop.fault f where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest limit 500));
+    delete from dagstop.fault f
+    where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest order by x.at limit 500));
     delete from dagstop.host_role h where h.seen_on < oldest;
     delete from dagstop.listener l where l.seen_at < oldest;
 end
@@ -2190,6 +2427,7 @@ COMMENT ON FUNCTION dagstop.reach_references(schema_name text, task_instance jso
 CREATE FUNCTION dagstop.record_fault(place text, code text, message text, context jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
     -- one statement over 100,000 rows must not write 100,000 equal faults
@@ -2202,8 +2440,12 @@ begin
     end if;
     if exists (
         select from dagstop.fault f
-        where f.at > same_at and f.place = record_fault.place and f.message = record_fault.message
-            and (f.context -> 'txid' = full_context -> 'txid' or f.context ? 'repeats')
+        where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at
+            and f.place = record_fault.place and f.message = record_fault.message
+    ) or exists (
+        select from dagstop.fault f
+        where f.context ? 'repeats' and f.at > same_at
+            and f.place = record_fault.place and f.message = record_fault.message
     ) then
         return;
     end if;
@@ -2255,6 +2497,33 @@ COMMENT ON FUNCTION dagstop.references_of(schema_name text) IS 'The foreign keys
 
 
 --
+-- Name: release(bigint[], jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    task text collate "default" := task_instance ->> 'task_id';
+    index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
+begin
+    update dagstop.stop_target t
+    set released_at = clock_timestamp()
+    where t.order_id = any (order_ids) and t.task_id = task and t.map_index = index and t.released_at is null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION release(order_ids bigint[], task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) IS 'Notes that a row of task_instance was taken out of the state that stopped it.';
+
+
+--
 -- Name: retire(text, uuid); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2300,6 +2569,34 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction; not if the transaction has set dagstop.quiet to its number.';
+
+
+--
+-- Name: run_id_of(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.run_id_of(schema_name text, task_instance jsonb) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    run text := task_instance ->> 'run_id';
+begin
+    if not task_instance ? 'run_id' then
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        execute format('select run_id from %I.dag_run where dag_id = $1 and execution_date = $2', schema_name)
+            into run using task_instance ->> 'dag_id', (task_instance ->> 'execution_date')::timestamptz;
+    end if;
+    return run;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION run_id_of(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.run_id_of(schema_name text, task_instance jsonb) IS 'The run_id of the run that a row of task_instance belongs to; null where it has none.';
 
 
 --
@@ -2373,16 +2670,19 @@ CREATE FUNCTION dagstop.rung_for(host text, max_orders integer) RETURNS bigint[]
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
     return array(
         select o.id from dagstop.stop_order o
-        where o.closed_at is null and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+        where o.closed_at is null
+            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
             and not exists (
                 select from dagstop.report r
                 where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
             )
-        order by o.id
+        order by o.created_at, o.id
         limit max_orders
     );
 end
@@ -2625,6 +2925,56 @@ COMMENT ON FUNCTION dagstop.stops_on(what text) IS 'Whether that state, or delet
 
 
 --
+-- Name: swept_for(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.swept_for(host text, max_orders integer) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    -- sooner than the others count it as dead
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
+    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    picked dagstop.stop_order[];
+begin
+    -- nothing is closed without the report of a listener that lives
+    if exists (select from dagstop.listener l where l.host = swept_for.host and l.caught_up and l.seen_at > alive) then
+        return dagstop.rung_for(host, max_orders);
+    end if;
+    picked := array(
+        select o from dagstop.stop_order o
+        where o.created_at > young
+            and not exists (
+                select from dagstop.report r
+                where r.order_id = o.id and r.host = swept_for.host and r.outcome is not null
+            )
+        order by o.created_at, o.id
+        limit max_orders
+    );
+    if cardinality(picked) < max_orders and not exists (select from unnest(picked) as o where o.closed_at is not null) then
+        update dagstop.listener l
+        set caught_up = true
+        where l.host = any (array(
+            select x.host from dagstop.listener x
+            where x.host = swept_for.host and x.seen_at > alive
+            for update skip locked
+        ));
+    end if;
+    return array(select o.id from unnest(picked) as o);
+end
+$$;
+
+
+--
+-- Name: FUNCTION swept_for(host text, max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.swept_for(host text, max_orders integer) IS 'The orders on which a host has no final report yet. Closed ones are looked through until there are none of these left, and again after the host was away.';
+
+
+--
 -- Name: take_hands_off(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2863,12 +3213,63 @@ COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task tex
 
 
 --
+-- Name: write_orders(jsonb[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    observing boolean := dagstop.observes();
+    patterns text[] := dagstop.protected_dags();
+    written bigint[];
+begin
+    execute format(
+        $sql$
+        with written as (
+            insert into dagstop.stop_order
+                (kind, airflow_schema, dag_id, run_id, logical_date, self_reported, state_before, state_after, cascaded, hands_off)
+            select
+                'run', $2, n.dag_id, n.run_id, %s, coalesce(n.self_reported, false), n.state_before,
+                coalesce(n.state_after, 'failed'), $3,
+                case when not $3 then null when $4 then 'observe only' when n.dag_id like any ($5) then 'protected DAG' end
+            from unnest($1) with ordinality as i (item, number)
+            cross join lateral jsonb_to_record(i.item) as n (
+                dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text, state_after text
+            )
+            %s
+            order by i.number
+            returning id, hands_off
+        )
+        select coalesce(array_agg(id order by id) filter (where hands_off is null), '{}') from written
+        $sql$,
+        case when carried_out then format('coalesce(n.logical_date, r.%I)', dagstop.date_column_of(schema_name))
+            else 'n.logical_date' end,
+        case when carried_out
+            then format('left join %I.dag_run r on r.dag_id = n.dag_id and r.run_id = n.run_id', schema_name) end
+    ) into written using runs, schema_name, carried_out, observing, patterns;
+    perform dagstop.ring();
+    return written;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION write_orders(runs jsonb[], schema_name text, carried_out boolean); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) IS 'Writes the orders of the runs that a statement has failed or deleted, and gives back those that are to be cascaded; not carried out: nothing but the orders, which the next heartbeat cascades.';
+
+
+--
 -- Name: write_report(bigint, text, text, timestamp with time zone, timestamp with time zone, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
 CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -3397,7 +3798,8 @@ CREATE TABLE dagstop.listener (
     version text NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    caught_up boolean DEFAULT false NOT NULL
 );
 
 
@@ -3451,6 +3853,13 @@ COMMENT ON COLUMN dagstop.listener.detail IS 'What it says of itself: rights, Do
 
 
 --
+-- Name: COLUMN listener.caught_up; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.listener.caught_up IS 'It has a final report on each closed order, so its sweeps look at the open ones only; false after a start or a gap.';
+
+
+--
 -- Name: open_order; Type: VIEW; Schema: dagstop; Owner: -
 --
 
@@ -3479,7 +3888,7 @@ CREATE VIEW dagstop.open_order AS
           ORDER BY l.host) AS waiting_for,
     state_after
    FROM dagstop.stop_order o
-  WHERE ((closed_at IS NULL) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
+  WHERE ((num_nonnulls(closed_at) = 0) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
 
 
 --
@@ -3643,6 +4052,34 @@ COMMENT ON INDEX dagstop.fault_age IS 'Finds the latest faults.';
 
 
 --
+-- Name: fault_repeats; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX fault_repeats ON dagstop.fault USING btree (at) WHERE (context ? 'repeats'::text);
+
+
+--
+-- Name: INDEX fault_repeats; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.fault_repeats IS 'Finds the latest faults that are recorded once in ten minutes.';
+
+
+--
+-- Name: fault_transaction; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX fault_transaction ON dagstop.fault USING btree (((context ->> 'txid'::text)));
+
+
+--
+-- Name: INDEX fault_transaction; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.fault_transaction IS 'Finds the faults of the transaction under way.';
+
+
+--
 -- Name: refused_write_order; Type: INDEX; Schema: dagstop; Owner: -
 --
 
@@ -3657,17 +4094,31 @@ COMMENT ON INDEX dagstop.refused_write_order IS 'Finds the refused writes of an 
 
 
 --
--- Name: refused_write_pending; Type: INDEX; Schema: dagstop; Owner: -
+-- Name: refused_write_unsettled; Type: INDEX; Schema: dagstop; Owner: -
 --
 
-CREATE INDEX refused_write_pending ON dagstop.refused_write USING btree (id) WHERE pending;
+CREATE INDEX refused_write_unsettled ON dagstop.refused_write USING btree (order_id) WHERE pending;
 
 
 --
--- Name: INDEX refused_write_pending; Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: INDEX refused_write_unsettled; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.refused_write_pending IS 'Finds what is still to be put back.';
+COMMENT ON INDEX dagstop.refused_write_unsettled IS 'Finds whether something of an order is still to be put back.';
+
+
+--
+-- Name: refused_write_waiting; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX refused_write_waiting ON dagstop.refused_write USING btree (at) WHERE pending;
+
+
+--
+-- Name: INDEX refused_write_waiting; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.refused_write_waiting IS 'Finds what is still to be put back.';
 
 
 --
@@ -3681,35 +4132,49 @@ CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
 -- Name: INDEX stop_order_age; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young, and those of the transaction under way.';
+COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young.';
 
 
 --
--- Name: stop_order_open; Type: INDEX; Schema: dagstop; Owner: -
+-- Name: stop_order_pending; Type: INDEX; Schema: dagstop; Owner: -
 --
 
-CREATE INDEX stop_order_open ON dagstop.stop_order USING btree (id) WHERE (closed_at IS NULL);
-
-
---
--- Name: INDEX stop_order_open; Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON INDEX dagstop.stop_order_open IS 'Finds the few orders that are open among all of a day.';
+CREATE INDEX stop_order_pending ON dagstop.stop_order USING btree (created_at) WHERE ((NOT cascaded) AND (kind = 'run'::text));
 
 
 --
--- Name: stop_order_run; Type: INDEX; Schema: dagstop; Owner: -
+-- Name: INDEX stop_order_pending; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-CREATE INDEX stop_order_run ON dagstop.stop_order USING btree (dag_id, run_id);
+COMMENT ON INDEX dagstop.stop_order_pending IS 'Finds the few orders whose cascade is still to be done.';
 
 
 --
--- Name: INDEX stop_order_run; Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: stop_order_task; Type: INDEX; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.stop_order_run IS 'Finds the orders of a run.';
+CREATE INDEX stop_order_task ON dagstop.stop_order USING btree (dag_id, run_id, task_id, map_index);
+
+
+--
+-- Name: INDEX stop_order_task; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_task IS 'Finds the orders of a run, and those of one of its task instances.';
+
+
+--
+-- Name: stop_order_unclosed; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_unclosed ON dagstop.stop_order USING btree (created_at, id) WHERE (closed_at IS NULL);
+
+
+--
+-- Name: INDEX stop_order_unclosed; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_unclosed IS 'Finds the few orders that are open among all of a day.';
 
 
 --
@@ -3784,6 +4249,13 @@ REVOKE ALL ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_h
 
 
 --
+-- Name: FUNCTION be_alive(host text, listener_id uuid, version text, detail jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3816,6 +4288,13 @@ REVOKE ALL ON FUNCTION dagstop.cascade_statement() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.check_setting() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION close_left_behind(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.close_left_behind() FROM PUBLIC;
 
 
 --
@@ -3854,10 +4333,24 @@ REVOKE ALL ON FUNCTION dagstop.date_column_of(schema_name text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION do_chores(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.do_chores() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION fence(); Type: ACL; Schema: dagstop; Owner: -
 --
 
 REVOKE ALL ON FUNCTION dagstop.fence() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fencing_order(order_ids bigint[], before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) FROM PUBLIC;
 
 
 --
@@ -3927,6 +4420,13 @@ REVOKE ALL ON FUNCTION dagstop.keys_set_anew(schema_name text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION leave_to_heartbeat(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION left_alive(detail jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3952,6 +4452,20 @@ REVOKE ALL ON FUNCTION dagstop.may_have_written(schema_name text, table_name tex
 --
 
 REVOKE ALL ON FUNCTION dagstop.may_wait() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION note(list text, item jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.note(list text, item jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION noted(list text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.noted(list text) FROM PUBLIC;
 
 
 --
@@ -3984,6 +4498,13 @@ REVOKE ALL ON FUNCTION dagstop.order_deleted_task() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION order_of_deleted(dag text, run text, run_date timestamp with time zone); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_of_deleted(dag text, run text, run_date timestamp with time zone) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION order_run(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -3998,10 +4519,10 @@ REVOKE ALL ON FUNCTION dagstop.order_task() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text) FROM PUBLIC;
 
 
 --
@@ -4068,6 +4589,13 @@ REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION release(order_ids bigint[], task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION retire(host text, listener_id uuid); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4080,6 +4608,13 @@ GRANT ALL ON FUNCTION dagstop.retire(host text, listener_id uuid) TO dagstop_lis
 --
 
 REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION run_id_of(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.run_id_of(schema_name text, task_instance jsonb) FROM PUBLIC;
 
 
 --
@@ -4157,6 +4692,13 @@ REVOKE ALL ON FUNCTION dagstop.stops_on(what text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION swept_for(host text, max_orders integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.swept_for(host text, max_orders integer) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION take_hands_off(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4193,6 +4735,13 @@ GRANT ALL ON FUNCTION dagstop.trigger_health() TO dagstop_listener;
 
 REVOKE ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION write_orders(runs jsonb[], schema_name text, carried_out boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) FROM PUBLIC;
 
 
 --

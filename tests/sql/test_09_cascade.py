@@ -211,7 +211,26 @@ def test_a_fault_never_fails_the_statement(airflow_db: AirflowDatabase, broken: 
 def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("drop role if exists weak; create role weak login")
     airflow_db.add_running()
-    airflow_db.rows("alter function dagstop.cascade_statement() owner to weak")
+    # it owns all of dagstop's, as the tables' owner does, and has no right on the tables any more
+    airflow_db.rows("""
+        do $$
+        declare
+            statement text;
+        begin
+            for statement in
+                select format('alter table dagstop.%I owner to weak', relname) from pg_class
+                where relnamespace = 'dagstop'::regnamespace and relkind in ('r', 'v')
+                union all
+                select format('alter function %s owner to weak', oid::regprocedure) from pg_proc
+                where pronamespace = 'dagstop'::regnamespace
+                union all
+                select 'alter schema dagstop owner to weak'
+            loop
+                execute statement;
+            end loop;
+        end
+        $$
+    """)
     airflow_db.set_run("failed")
     assert airflow_db.states() == {"a": "running"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is False
