@@ -6,6 +6,7 @@ A hunt never blocks. `consider` is given every round's candidates, `escalate` th
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,11 @@ def _order_of_signals(process: Process) -> tuple[bool, bool, int]:
     """
     leads = process.sid == process.pid
     return process.role is not Role.RUNNER, not leads, process.identity.start
+
+
+def _is_sudo(process: Process) -> bool:
+    """True for what stands before the real runner of a task with run_as_user, whose on_kill it is not."""
+    return bool(process.argv) and os.path.basename(process.argv[0]) == "sudo"
 
 
 @dataclass(slots=True)
@@ -123,9 +129,15 @@ class Hunt:
         """SIGKILL to what outlived its grace."""
         moment = time.monotonic()
         for quarry in self.alive():
-            begun = quarry.first_signal
-            if begun is not None and quarry.killed is None and moment >= begun + self.grace:
+            due = self._due(quarry)
+            if due is not None and moment >= due:
                 pool.stop(quarry, hard=True)
+
+    def _due(self, quarry: Quarry) -> float | None:
+        """When it is to be killed: what got its first signal late has no grace of its own."""
+        if quarry.first_signal is None or quarry.killed is not None:
+            return None
+        return min(quarry.first_signal, self.first_signal or quarry.first_signal) + self.grace
 
     def alive(self) -> list[Quarry]:
         return [quarry for quarry in self.quarries.values() if quarry.alive]
@@ -154,12 +166,8 @@ class Hunt:
         moment = time.monotonic()
         if self.clean and not self.alive() and moment < self._calm_at():
             return self._calm_at()
-        due = [
-            quarry.first_signal + self.grace
-            for quarry in self.alive()
-            if quarry.first_signal is not None and quarry.killed is None
-        ]
-        return min([moment + LOOK_AGAIN, *(d for d in due if d > moment)])
+        due = [d for quarry in self.alive() if (d := self._due(quarry)) is not None and d > moment]
+        return min([moment + LOOK_AGAIN, *due])
 
     def _calm_at(self) -> float:
         deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
@@ -179,7 +187,10 @@ class Hunt:
         late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace
         if quarry.refused is None:
             pool.stop(quarry, hard=at_once or (late and not quarry.signals))
-        self.first_signal = self.first_signal or quarry.first_signal
+        if self.first_signal is None and quarry.first_signal is not None:
+            # another order may have begun with it: that one's grace is not this order's
+            before = quarry.identity in self.earlier
+            self.first_signal = quarry.first_signal if before else max(quarry.first_signal, self.started)
 
     def _may_wait(self, process: Process, verdict: Verdict, cleaning_until: float | None) -> bool:
         """True for what is given time before its first signal.
@@ -238,6 +249,8 @@ class Hunt:
         if process.role is Role.RUNNER or not process.with_runner:
             return False
         return any(
-            quarry.process.role is Role.RUNNER and quarry.process.pid in process.line
+            quarry.process.role is Role.RUNNER
+            and quarry.process.pid in process.line
+            and not _is_sudo(quarry.process)
             for quarry in self.alive()
         )

@@ -1,0 +1,132 @@
+"""Who is signalled when: the time is given, and signals are only written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from dagstop.kill import hunt as hunts
+from dagstop.kill.hunt import Hunt
+from dagstop.kill.quarry import Quarry, now
+from dagstop.model import Identity, Process, Role
+from tests.support.fake_proc import around, at, order, process
+
+GRACE = 10.0
+
+
+@dataclass
+class Time:
+    """A clock that only the test moves."""
+
+    seconds: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Pool:
+    """As Quarries, on no host at all."""
+
+    time: Time
+    known: dict[Identity, Quarry] = field(default_factory=dict)
+    sent: list[tuple[int, str, float]] = field(default_factory=list)
+
+    def take(self, process: Process) -> Quarry:
+        return self.known.setdefault(process.identity, Quarry(process, None))
+
+    def hold(self, quarry: Quarry) -> None:
+        quarry.holders += 1
+
+    def stop(self, quarry: Quarry, *, hard: bool) -> None:
+        if (quarry.killed is not None) if hard else bool(quarry.signals):
+            return
+        name, moment = "SIGKILL" if hard else "SIGTERM", self.time.seconds
+        quarry.first_signal = quarry.first_signal or moment
+        quarry.killed = moment if hard else None
+        quarry.signals.append((name, now()))
+        self.sent.append((quarry.process.pid, name, moment - 1000.0))
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+    clock = Time()
+    monkeypatch.setattr(hunts, "time", clock)
+    yield clock
+
+
+def look(hunt: Hunt, pool: Pool, *candidates: Process) -> None:
+    hunt.escalate(pool)  # type: ignore[arg-type]
+    living = [p for p in candidates if p.identity not in pool.known or pool.known[p.identity].alive]
+    hunt.consider(living, lambda _: at(-30), around(), pool, pool.time.seconds)  # type: ignore[arg-type]
+
+
+def die(pool: Pool, process: Process) -> None:
+    pool.known[process.identity].died_at = now()
+    pool.known[process.identity].died = pool.time.seconds
+
+
+def runner(pid: int, *argv: str, ppid: int = 1) -> Process:
+    return process(
+        identity=Identity(pid, pid), ppid=ppid, sid=600, argv=argv, role=Role.RUNNER, with_runner=True,
+        line=frozenset({pid, ppid}),
+    )  # fmt: skip
+
+
+def child(pid: int, of: Process, *, session: int = 600) -> Process:
+    return process(
+        identity=Identity(pid, pid), ppid=of.pid, sid=session, with_runner=session == 600, line=of.line
+    )
+
+
+def test_there_is_one_grace_from_the_first_signal_on(time: Time) -> None:
+    """What waits for its runner has no second one, whenever that dies."""
+    pool, stopped = Pool(time), Hunt(order(), GRACE, started=time.seconds)
+    above = runner(600, "airflow worker -- x")
+    below = child(601, above)
+    look(stopped, pool, above, below)
+    assert pool.sent == [(600, "SIGTERM", 0.0)]
+    time.seconds += 9.0
+    die(pool, above)
+    look(stopped, pool, above, below)
+    assert pool.sent[1:] == [(601, "SIGTERM", 9.0)]
+    assert stopped.next_at() <= 1010.0
+    time.seconds = 1010.0
+    look(stopped, pool, above, below)
+    assert pool.sent[2:] == [(601, "SIGKILL", 10.0)]
+
+
+def test_the_runner_behind_a_sudo_is_asked_at_once(time: Time) -> None:
+    """3.x starts it again through sudo under run_as_user; its title comes later."""
+    pool, stopped = Pool(time), Hunt(order(), GRACE, started=time.seconds)
+    sudo = runner(
+        600, "/usr/bin/sudo", "-E", "-H", "-u", "dataeng", "python", "-c", "from airflow.sdk import x"
+    )
+    real = child(601, sudo)
+    look(stopped, pool, sudo, real)
+    assert pool.sent == [(600, "SIGTERM", 0.0), (601, "SIGTERM", 0.0)]
+    time.seconds = 1010.0
+    look(stopped, pool, sudo, real)
+    assert pool.sent[2:] == [(600, "SIGKILL", 10.0), (601, "SIGKILL", 10.0)]
+
+
+def test_an_order_that_shares_a_process_has_a_grace_of_its_own(time: Time) -> None:
+    pool = Pool(time)
+    first, second = (
+        Hunt(order(), GRACE, started=time.seconds),
+        Hunt(order(id=2), GRACE, started=time.seconds + 8.0),
+    )
+    shared = child(601, runner(600), session=601)
+    other = child(602, runner(600), session=602)
+    look(first, pool, shared)
+    time.seconds += 8.0
+    look(second, pool, shared, other)
+    time.seconds += 2.0
+    look(first, pool, shared)
+    look(second, pool, shared, other)
+    assert pool.sent == [(601, "SIGTERM", 0.0), (602, "SIGTERM", 8.0), (601, "SIGKILL", 10.0)]
+    time.seconds += 8.0
+    look(second, pool, shared, other)
+    assert pool.sent[3:] == [(602, "SIGKILL", 18.0)]
