@@ -20,7 +20,9 @@ from (
     where p.pronamespace = to_regnamespace('dagstop')::oid
 ) as o
 join pg_roles r on r.oid = o.owner
-where not r.rolsuper and (select own.rolsuper from pg_roles own where own.rolname = session_user)
+-- a member of a superuser's role can become that, as a superuser can become all
+where exists (select from pg_roles s where s.rolsuper and pg_has_role(session_user, s.oid, 'member'))
+    and not exists (select from pg_roles s where s.rolsuper and pg_has_role(r.oid, s.oid, 'member'))
 order by r.rolname;
 
 -- open_orders --
@@ -58,6 +60,16 @@ order by host;
 
 -- forget_host --
 select dagstop.forget_host(%(host)s) as forgotten;
+
+-- superuser_listeners --
+-- the hosts whose listener logs in as a superuser, where code of a lesser role is what it calls
+select h.host, h.role_name
+from dagstop.host_role h
+join pg_roles r on r.rolname::text = h.role_name
+where r.rolsuper and exists (
+    select from pg_namespace n join pg_roles o on o.oid = n.nspowner where n.nspname = 'dagstop' and not o.rolsuper
+)
+order by h.host;
 
 -- status --
 -- those that are shown are chosen first: the view would work out for all what they wait for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -215,8 +216,10 @@ def test_before_the_first_install(
     ],
     ids=" ".join,
 )
-def test_the_commands(trapped: AirflowDatabase, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("login", ["postgres", "member"])
+def test_the_commands(trapped: AirflowDatabase, command: tuple[str, ...], login: str) -> None:
     install(trapped.url)
+    trapped.rows("drop role if exists member; create role member login; grant postgres to member")
     trapped.add_running()
     af = trapped.user_url("af")
     for attack in (
@@ -229,7 +232,7 @@ def test_the_commands(trapped: AirflowDatabase, command: tuple[str, ...]) -> Non
     ):
         rows(af, ATTACKS[attack])
     rows(af, SET_PATH)
-    done = dagstop(*command, "--database-url", trapped.url, check=False)
+    done = dagstop(*command, "--database-url", trapped.user_url(login), check=False)
     nothing_gained(trapped)
     assert done.returncode == 1
     assert "superuser" in done.stderr and "'af'" in done.stderr
@@ -276,3 +279,12 @@ def test_an_event_trigger_of_a_lesser_role(trapped: AirflowDatabase) -> None:
     with pytest.raises(InstallError, match="event trigger aa would run another role's code"):
         install(trapped.url)
     nothing_gained(trapped)
+
+
+def test_a_listener_that_logs_in_as_a_superuser(trapped: AirflowDatabase) -> None:
+    """It is not refused, or nothing would be stopped; `check` warns of it."""
+    install(trapped.url)
+    trapped.rows("select * from dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    told = dagstop("check", "--json", "--database-url", trapped.user_url("af"), check=False).stdout
+    (found,) = (f for f in json.loads(told)["findings"] if f["name"] == "login of host")
+    assert "superuser postgres" in found["said"] and "dagstop_listener" in found["do"]

@@ -196,6 +196,10 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding(f"listener {row['host']}", row["live"] or row["gone"], seen, do)
         if row["live"] and (blind := row["detail"].get("could_not_look")):
             yield Finding(f"sight of {row['host']}", False, "; ".join(blind), _GIVE_RIGHTS)
+    for row in ask(connection, url, "superuser_listeners"):
+        said = f"logs in as superuser {row['role_name']}, and Airflow's role could take its rights"
+        do = "give it a login role that is a member of dagstop_listener"
+        yield Finding(f"login of {row['host']}", True, said, do)
     for host in without_listener(listeners, ask(connection, url, "task_hosts")):
         count = f"Airflow runs {host['tasks']} of its tasks there"
         do = (
