@@ -30,7 +30,7 @@ def test_every_file_begins_with_what_it_does(name: str) -> None:
 
 # what looks like a call and is none, or follows its keyword in a list of columns
 SYNTAX = {
-    "all", "and", "any", "array", "as", "coalesce", "conflict", "exists", "from", "in", "key", "not", "nullif", "select", "values",
+    "all", "and", "any", "array", "as", "coalesce", "conflict", "exists", "from", "in", "key", "not", "nullif", "reset", "select", "values",
     "varchar", "when", "with",
 }  # fmt: skip
 
