@@ -227,7 +227,11 @@ select
                 ) as item
                 where item ->> 'died_at' is null
             ),
-            'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at)) order by r.host)
+            'milliseconds', 1000 * extract(epoch from r.last_death_at - o.created_at),
+            'container_milliseconds', (
+                select 1000 * extract(epoch from max((c ->> 'died_at')::timestamptz) - o.created_at)
+                from jsonb_array_elements(coalesce(r.detail -> 'containers', '[]')) as c
+            )) order by r.host)
         from dagstop.report r
         where r.order_id = o.id
     ), '[]') as reports,

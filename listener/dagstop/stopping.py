@@ -13,6 +13,7 @@ from dagstop.begun import Begun
 from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
+from dagstop.evidence.containers import watches
 from dagstop.evidence.sight import unseen
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey, trusted_uids
 from dagstop.evidence.watch import Watch
@@ -200,6 +201,7 @@ class Stopping:
             return
         for work in due:
             work.hunt.escalate(self._pool)
+            self._end_watchers(work)
         self._reap()
         self._look(due, closely=any(work.next_look <= moment for work in due))
         stale = {work.hunt.order.id or 0 for work in due if moment - work.refreshed > 1.0}
@@ -239,11 +241,19 @@ class Stopping:
             self._send(work, None)
         work.problem = found.problem
         work.take(found, self._clock.to_db)
+        self._end_watchers(work)
         living = any(end.died_at is None and end.let_live is None for end in found.ends)
         if found.problem is not None or (found.ends and not living and not self._config.dry_run):
             work.containers_clean = False
         if work.hunt.clean and not work.hunt.alive():
             work.next_look = 0.0  # else with the next look: the engines are not asked without a pause
+
+    def _end_watchers(self, work: Work) -> None:
+        """No grace for `docker stats` and the like (some outlive SIGTERM) once what they watch is gone."""
+        for quarry in work.hunt.alive() if work.ends else ():
+            watched = watches(quarry.process)
+            if watched and quarry.first_signal is not None and all(map(work.is_gone, watched)):
+                self._pool.stop(quarry, hard=True)
 
     def _finish_if_done(self, work: Work) -> None:
         if not work.hunt.finished or work.asked_engine or not work.containers_clean:

@@ -69,6 +69,16 @@ class Work:
         before = self.earlier.containers if self.earlier is not None else []
         return (*self.ends, *(item["id"] for item in before))
 
+    def is_gone(self, container: str) -> bool:
+        """True if a container of the order, by its name or id, was seen dead."""
+        dead = [
+            (end.container.id, end.container.name) for end in self.ends.values() if end.died_at is not None
+        ]
+        return any(
+            container == name or (len(container) >= 12 and ident.startswith(container))
+            for ident, name in dead
+        )
+
     def quest(self) -> Quest:
         """What a pass over the engines is to look for."""
         return Quest(

@@ -16,11 +16,10 @@ from dagstop.commands.common import (
     open_database,
     print_json,
     print_table,
-    span,
     url_of,
     when,
 )
-from dagstop.commands.outcomes import ended, left
+from dagstop.commands.outcomes import ended, left, took
 
 
 @click.command()
@@ -109,7 +108,7 @@ def _history_line(row: dict[str, Any]) -> list[Any]:
         row["host"],
         row["outcome"] or "open",
         "; ".join(part for part in said if part),
-        span(row["last_death_at"] - created) if row["last_death_at"] else "",
+        took(detail, created, row["last_death_at"]),
     ]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from dagstop.commands.common import counted
+from dagstop.commands.common import counted, span
 
 _MOST = 3
 """Different reasons in one line; all of them are in the report."""
@@ -37,6 +38,16 @@ def ended(detail: Mapping[str, Any]) -> str:
     if alone := detail.get("ended_by_itself"):
         parts.append(f"ended by itself: {', '.join(alone)}")
     return ", ".join(parts)
+
+
+def took(detail: Mapping[str, Any], created_at: datetime, last_death_at: datetime | None) -> str:
+    """From the order to the last death; where that was a process's, to that of the last container, too."""
+    if last_death_at is None:
+        return ""
+    ends = [item["died_at"] for item in detail.get("containers", ()) if item["died_at"] is not None]
+    last = max(map(datetime.fromisoformat, ends), default=last_death_at)
+    containers = f"containers {span(last - created_at)}"
+    return span(last_death_at - created_at) + (f", {containers}" if last < last_death_at else "")
 
 
 def _reasons(words: Sequence[str | None]) -> str:

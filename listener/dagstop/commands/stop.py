@@ -172,8 +172,10 @@ def _under_way(host: str, report: dict[str, Any] | None) -> str:
 
 def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
     died = counted(report["processes"], "process"), counted(report["containers"], "container")
-    took = report["milliseconds"]
+    took, contained = report["milliseconds"], report["container_milliseconds"]
     speed = f", the last dead {took:.0f} ms after the commit" if took is not None else ""
+    if took is not None and contained is not None and contained < took:
+        speed += f", the last container {contained:.0f} ms"
     counts = f" ({', '.join(died)}{speed})"
     said = left(report["rest"], report["alive"] or ())
     if said and not report["processes"] + report["containers"]:  # what lives on is all there is to say

@@ -102,11 +102,7 @@ def _asks(container: Container, client: Client | None) -> str | None:
 
 def read_client(process: Process) -> Client | None:
     """What container a `docker run` (or podman, nerdctl) command line says it started."""
-    argv = process.argv
-    if not argv or argv[0].rsplit("/", 1)[-1] not in {"docker", "podman", "nerdctl"}:
-        return None
-    to_docker, words = _options(argv[1:])
-    words = words[1:] if words[:1] == ["container"] else words
+    to_docker, words = _of_docker(process.argv)
     if words[:1] != ["run"]:  # also `docker exec WEB run --name ...`
         return None
     options, _ = _options(words[1:])
@@ -115,6 +111,36 @@ def read_client(process: Process) -> Client | None:
     if not {"-c", "--context"}.isdisjoint(to_docker):
         engine = "another context"
     return Client(name, cidfile, process, engine) if name or cidfile else None
+
+
+def watches(process: Process) -> tuple[str, ...]:
+    """The containers, by name or id, that a docker client only watches: it has no end to make of its own."""
+    _, words = _of_docker(process.argv)
+    if not words or words[0] not in _WATCHERS:
+        return ()
+    switches, rest, found = _WATCHERS[words[0]], words[1:], []
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            found.append(word)
+        elif "=" not in word and word not in switches and rest:
+            rest.pop(0)
+    return tuple(found)
+
+
+def _of_docker(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The options of the program docker (podman, nerdctl), and its command with what follows."""
+    if not argv or argv[0].rsplit("/", 1)[-1] not in {"docker", "podman", "nerdctl"}:
+        return {}, []
+    to_docker, words = _options(argv[1:])
+    return to_docker, words[1:] if words[:1] == ["container"] else words
+
+
+_WATCHERS = {  # their options without a value
+    "stats": frozenset({"-a", "--all", "--no-stream", "--no-trunc", "--no-reset"}),
+    "logs": frozenset({"-f", "--follow", "-t", "--timestamps", "--details", "-ft", "-tf"}),
+    "wait": frozenset[str](),
+}
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
