@@ -45,6 +45,25 @@ def test_what_runs_outside_a_function_names_the_schema_of_what_it_calls(name: st
     assert set(re.findall(r"(?<![.\w])([a-z_]+) ?\(", text)) - SYNTAX == set()
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name[0].isdigit()])
+def test_an_install_touches_the_rows_of_two_tables_only(name: str) -> None:
+    """Those that 01_refuse.sql holds and has looked at; what others may have put on another one would be fired."""
+    text = re.sub(r"--.*", "", sql.read(name))
+    text = re.sub(r"create or replace function.*?as \$\$.*?\$\$;", "", text, flags=re.DOTALL)
+    text = re.sub(r"create or replace view.*?;", "", text, flags=re.DOTALL)
+    text = re.sub(r"\$sql\$.*?\$sql\$|\$make\$.*?\$make\$", "", text, flags=re.DOTALL)
+    touched = re.findall(
+        r"\b(?:insert into|update|delete from|from|join|only|truncate|merge into) +dagstop\.(\w+)",
+        text,
+        re.IGNORECASE,
+    )
+    assert set(touched) <= {"setting", "alembic_version"}
+    called = set(
+        re.findall(r"\bdagstop\.(\w+)\(", re.sub(r"\b(?:function|grant|comment)\b[^;]*;|'[^']*'", "", text))
+    )
+    assert called <= {"setting_of"}  # made anew before, by the same install
+
+
 def test_the_checksum_is_put_in() -> None:
     assert "{checksum}" not in sql.script(sql.TRIGGERS_FILE)
     assert f"[dagstop {sql.checksum(sql.TRIGGERS_FILE)}]" in sql.script(sql.TRIGGERS_FILE)
