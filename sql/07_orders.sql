@@ -64,6 +64,8 @@ begin
     ));
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
@@ -187,6 +189,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(

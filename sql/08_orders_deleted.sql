@@ -42,6 +42,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
@@ -152,6 +154,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(

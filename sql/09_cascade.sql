@@ -296,6 +296,8 @@ begin
         end if;
         return null;
     exception
+        when serialization_failure then
+            raise;  -- the client is meant to try again, and a transaction that goes on is doomed
         when others or assert_failure then
             code := sqlstate;
             problem := sqlerrm;

@@ -250,6 +250,8 @@ begin
     perform dagstop.release(orders, ti);
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
