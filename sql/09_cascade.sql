@@ -31,7 +31,11 @@ end
 $$;
 comment on function dagstop.keys_set_anew(text) is 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
 
-create or replace function dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean)
+-- of an earlier release, which read the orders again: under SERIALIZABLE that is a conflict with all others that write some
+drop function if exists
+    dagstop.cascade_orders(bigint[], text, boolean), dagstop.cascade_mass(bigint[], text), dagstop.cascade(bigint[], text);
+
+create or replace function dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -70,13 +74,9 @@ begin
     mapped := 'map_index' = any (columns);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
-    execute format(
-        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(coalesce(o.logical_date, r.%I))
-         from dagstop.stop_order o
-         left join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-         where o.id = any ($1)',
-        dagstop.date_column_of(schema_name), schema_name
-    ) into ids, dags, runs, dates using order_ids;
+    select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(o.logical_date)
+    into ids, dags, runs, dates
+    from unnest(orders) as o;
 
     matching := format(
         '%1$s
@@ -148,40 +148,40 @@ begin
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 end
 $$;
-comment on function dagstop.cascade_orders(bigint[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+comment on function dagstop.cascade_orders(dagstop.stop_order[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
 
-create or replace function dagstop.cascade_mass(order_ids bigint[], schema_name text) returns void
+create or replace function dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '10ms'
 set work_mem = '64MB'  -- 100,000 task instances are joined without a spill to disk
 as $$
 begin
-    perform dagstop.cascade_orders(order_ids, schema_name, false);
+    perform dagstop.cascade_orders(orders, schema_name, false);
 end
 $$;
-comment on function dagstop.cascade_mass(bigint[], text) is 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+comment on function dagstop.cascade_mass(dagstop.stop_order[], text) is 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
 
-create or replace function dagstop.cascade(order_ids bigint[], schema_name text) returns bigint[]
+create or replace function dagstop.cascade(orders dagstop.stop_order[], schema_name text) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     size constant integer := 1000;
-    part bigint[];
+    part dagstop.stop_order[];
     held bigint[] := '{}';
 begin
-    if cardinality(order_ids) > size then
+    if cardinality(orders) > size then
         begin
-            perform dagstop.cascade_mass(order_ids, schema_name);
+            perform dagstop.cascade_mass(orders, schema_name);
             return held;
         exception
             when lock_not_available then
                 null;
         end;
     end if;
-    for start in 1 .. cardinality(order_ids) by size loop
-        part := order_ids[start : start + size - 1];
+    for start in 1 .. cardinality(orders) by size loop
+        part := orders[start : start + size - 1];
         loop
             begin
                 perform dagstop.cascade_orders(part, schema_name, true);
@@ -189,7 +189,7 @@ begin
             exception
                 when lock_not_available then
                     if not dagstop.may_wait() then
-                        held := held || part;
+                        held := held || array(select o.id from unnest(part) as o);
                         exit;
                     end if;
             end;
@@ -198,7 +198,7 @@ begin
     return held;
 end
 $$;
-comment on function dagstop.cascade(bigint[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
+comment on function dagstop.cascade(dagstop.stop_order[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
 
 create or replace function dagstop.fill_dates(order_ids bigint[], schema_name text) returns void
 language plpgsql
@@ -215,14 +215,15 @@ end
 $$;
 comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
 
-create or replace function dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) returns bigint[]
+create or replace function dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean)
+returns dagstop.stop_order[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     observing boolean := dagstop.observes();
     patterns text[] := dagstop.protected_dags();
-    written bigint[];
+    written dagstop.stop_order[];
 begin
     execute format(
         $sql$
@@ -239,9 +240,9 @@ begin
             )
             %s
             order by i.number
-            returning id, hands_off
+            returning *
         )
-        select coalesce(array_agg(id order by id) filter (where hands_off is null), '{}') from written
+        select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
         case when carried_out then format('coalesce(n.logical_date, r.%I)', dagstop.date_column_of(schema_name))
             else 'n.logical_date' end,
@@ -282,10 +283,9 @@ begin
     -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
     begin
         runs := dagstop.noted('runs');
-        held := dagstop.write_orders(runs, tg_table_schema, true);
         -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
         perform set_config('dagstop.cascading', 'on', true);
-        held := dagstop.cascade(held, tg_table_schema);
+        held := dagstop.cascade(dagstop.write_orders(runs, tg_table_schema, true), tg_table_schema);
         perform set_config('dagstop.cascading', '', true);
         if held <> '{}' then
             perform dagstop.leave_to_heartbeat(held);
@@ -304,7 +304,7 @@ begin
     end;
     begin
         perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
-        held := dagstop.write_orders(runs, tg_table_schema, false);
+        held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
         perform dagstop.record_fault(
             'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
         );
@@ -360,10 +360,12 @@ begin
     ) into gone using order_ids;
     still_failed := still_failed || gone;
     if still_failed is not null then
-        perform set_config('dagstop.cascading', 'on', true);
-        held := dagstop.cascade(still_failed, schema_name);
-        perform set_config('dagstop.cascading', '', true);
         perform dagstop.fill_dates(still_failed, schema_name);
+        perform set_config('dagstop.cascading', 'on', true);
+        held := dagstop.cascade(
+            array(select o from dagstop.stop_order o where o.id = any (still_failed) order by o.id), schema_name
+        );
+        perform set_config('dagstop.cascading', '', true);
         update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
     -- a run that was cleared or deleted since, or made anew, has nothing to fail any more

@@ -493,29 +493,29 @@ COMMENT ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, 
 
 
 --
--- Name: cascade(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: cascade(dagstop.stop_order[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) RETURNS bigint[]
+CREATE FUNCTION dagstop.cascade(orders dagstop.stop_order[], schema_name text) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     size constant integer := 1000;
-    part bigint[];
+    part dagstop.stop_order[];
     held bigint[] := '{}';
 begin
-    if cardinality(order_ids) > size then
+    if cardinality(orders) > size then
         begin
-            perform dagstop.cascade_mass(order_ids, schema_name);
+            perform dagstop.cascade_mass(orders, schema_name);
             return held;
         exception
             when lock_not_available then
                 null;
         end;
     end if;
-    for start in 1 .. cardinality(order_ids) by size loop
-        part := order_ids[start : start + size - 1];
+    for start in 1 .. cardinality(orders) by size loop
+        part := orders[start : start + size - 1];
         loop
             begin
                 perform dagstop.cascade_orders(part, schema_name, true);
@@ -523,7 +523,7 @@ begin
             exception
                 when lock_not_available then
                     if not dagstop.may_wait() then
-                        held := held || part;
+                        held := held || array(select o.id from unnest(part) as o);
                         exit;
                     end if;
             end;
@@ -535,40 +535,40 @@ $$;
 
 
 --
--- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade(orders dagstop.stop_order[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
+COMMENT ON FUNCTION dagstop.cascade(orders dagstop.stop_order[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
 
 
 --
--- Name: cascade_mass(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: cascade_mass(dagstop.stop_order[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) RETURNS void
+CREATE FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '10ms'
     SET work_mem TO '64MB'
     AS $$
 begin
-    perform dagstop.cascade_orders(order_ids, schema_name, false);
+    perform dagstop.cascade_orders(orders, schema_name, false);
 end
 $$;
 
 
 --
--- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade_mass(orders dagstop.stop_order[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) IS 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+COMMENT ON FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) IS 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
 
 
 --
--- Name: cascade_orders(bigint[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: cascade_orders(dagstop.stop_order[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) RETURNS void
+CREATE FUNCTION dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -606,13 +606,9 @@ begin
     mapped := 'map_index' = any (columns);
     -- arrays, not a join with stop_order: the planner sees their true length, so one run is an
     -- index lookup and 100,000 runs are one hash join
-    execute format(
-        'select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(coalesce(o.logical_date, r.%I))
-         from dagstop.stop_order o
-         left join %I.dag_run r on r.dag_id = o.dag_id and r.run_id = o.run_id
-         where o.id = any ($1)',
-        dagstop.date_column_of(schema_name), schema_name
-    ) into ids, dags, runs, dates using order_ids;
+    select array_agg(o.id), array_agg(o.dag_id), array_agg(o.run_id), array_agg(o.logical_date)
+    into ids, dags, runs, dates
+    from unnest(orders) as o;
 
     matching := format(
         '%1$s
@@ -687,10 +683,10 @@ $_$;
 
 
 --
--- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+COMMENT ON FUNCTION dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
 
 
 --
@@ -713,10 +709,9 @@ begin
     -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
     begin
         runs := dagstop.noted('runs');
-        held := dagstop.write_orders(runs, tg_table_schema, true);
         -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
         perform set_config('dagstop.cascading', 'on', true);
-        held := dagstop.cascade(held, tg_table_schema);
+        held := dagstop.cascade(dagstop.write_orders(runs, tg_table_schema, true), tg_table_schema);
         perform set_config('dagstop.cascading', '', true);
         if held <> '{}' then
             perform dagstop.leave_to_heartbeat(held);
@@ -727,13 +722,15 @@ begin
         end if;
         return null;
     exception
+        when serialization_failure then
+            raise;  -- the client is meant to try again, and a transaction that goes on is doomed
         when others or assert_failure then
             code := sqlstate;
             problem := sqlerrm;
     end;
     begin
         perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
-        held := dagstop.write_orders(runs, tg_table_schema, false);
+        held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
         perform dagstop.record_fault(
             'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
         );
@@ -960,10 +957,12 @@ begin
     ) into gone using order_ids;
     still_failed := still_failed || gone;
     if still_failed is not null then
-        perform set_config('dagstop.cascading', 'on', true);
-        held := dagstop.cascade(still_failed, schema_name);
-        perform set_config('dagstop.cascading', '', true);
         perform dagstop.fill_dates(still_failed, schema_name);
+        perform set_config('dagstop.cascading', 'on', true);
+        held := dagstop.cascade(
+            array(select o from dagstop.stop_order o where o.id = any (still_failed) order by o.id), schema_name
+        );
+        perform set_config('dagstop.cascading', '', true);
         update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
     -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
@@ -1150,6 +1149,8 @@ begin
     perform dagstop.release(orders, ti);
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
@@ -1819,6 +1820,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
@@ -1896,6 +1899,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
@@ -1974,6 +1979,8 @@ begin
     ));
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
@@ -2065,6 +2072,8 @@ begin
     end if;
     return null;
 exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
@@ -3216,14 +3225,14 @@ COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task tex
 -- Name: write_orders(jsonb[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) RETURNS bigint[]
+CREATE FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) RETURNS dagstop.stop_order[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     observing boolean := dagstop.observes();
     patterns text[] := dagstop.protected_dags();
-    written bigint[];
+    written dagstop.stop_order[];
 begin
     execute format(
         $sql$
@@ -3240,9 +3249,9 @@ begin
             )
             %s
             order by i.number
-            returning id, hands_off
+            returning *
         )
-        select coalesce(array_agg(id order by id) filter (where hands_off is null), '{}') from written
+        select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
         case when carried_out then format('coalesce(n.logical_date, r.%I)', dagstop.date_column_of(schema_name))
             else 'n.logical_date' end,
@@ -4256,24 +4265,24 @@ REVOKE ALL ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version tex
 
 
 --
--- Name: FUNCTION cascade(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade(orders dagstop.stop_order[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.cascade(order_ids bigint[], schema_name text) FROM PUBLIC;
-
-
---
--- Name: FUNCTION cascade_mass(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
---
-
-REVOKE ALL ON FUNCTION dagstop.cascade_mass(order_ids bigint[], schema_name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.cascade(orders dagstop.stop_order[], schema_name text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION cascade_orders(order_ids bigint[], schema_name text, lock_first boolean); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION cascade_mass(orders dagstop.stop_order[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.cascade_orders(order_ids bigint[], schema_name text, lock_first boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean) FROM PUBLIC;
 
 
 --

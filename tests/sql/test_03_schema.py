@@ -80,7 +80,7 @@ def test_the_listener_role_may_do_its_work_and_no_more(airflow_db: AirflowDataba
         "select * from dag_run",
         "update task_instance set state = null",
         "update dagstop.stop_order set closed_at = null",
-        "select dagstop.cascade('{1}', 'public')",
+        "select dagstop.cascade(array[]::dagstop.stop_order[], 'public')",
     ):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             rows(url, statement)

@@ -184,7 +184,7 @@ BREAKS = {
     "target": "drop table dagstop.stop_target cascade",
     "order": "drop table dagstop.stop_order cascade",
     "fault": "drop table dagstop.fault cascade; drop table dagstop.stop_target cascade",
-    "helper": "drop function dagstop.cascade_orders(bigint[], text, boolean)",
+    "helper": "drop function dagstop.cascade_orders(dagstop.stop_order[], text, boolean)",
     "recorder": "drop function dagstop.record_fault(text, text, text, jsonb); "
     "drop table dagstop.stop_order cascade",
     "setting": "drop table dagstop.setting",

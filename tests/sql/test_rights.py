@@ -27,7 +27,7 @@ NOBODY_MAY = {
     "write a report": "insert into dagstop.report (order_id, host) values (1, 'h')",
     "write a setting": "update dagstop.setting set value = 'all'",
     "forge a listener": "insert into dagstop.listener (host, listener_id, version) values ('h', gen_random_uuid(), '1')",
-    "cascade": "select dagstop.cascade('{1}', 'public')",
+    "cascade": "select dagstop.cascade(array[]::dagstop.stop_order[], 'public')",
     "complete": "select dagstop.complete_orders('{1}', 'public')",
     "close": "select dagstop.close_orders('{1}')",
     "take a host's name": "update dagstop.host_role set role_name = session_user",
