@@ -91,7 +91,7 @@ class Daemon:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
             remembered = memory.load(self._state_dir, self._proc.boot_id())
-            self._watch.restore(remembered.labels, remembered.folders)
+            self._watch.restore(remembered.processes, remembered.folders)
             self._containers.ties.restore(remembered.clients)
             self._begun.load(self._proc.boot_id())
         self._watch.look()

@@ -114,6 +114,7 @@ class Process:
     with_runner: bool = False  # the runner itself, or in the session that the runner lives in
     line: frozenset[int] = frozenset()  # pids of the runner it descends from and that one's parent
     kin_spared: bool = False  # what it descends from asks to be spared
+    runner: Process | None = None  # the runner it descends from, as that was last seen
     reads: int = 1  # how often command line and environment were read
     above_ends: bool = False  # what it runs under is ending: whose it is is asked again once that is gone
     unread: dict[str, str] = field(default_factory=dict)  # what could not be read of it, by file, and why

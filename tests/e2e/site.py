@@ -188,7 +188,7 @@ class Site:
             saved = json.loads((self.folder / "state" / "remembered.json").read_text())
         except FileNotFoundError:
             return set()
-        return {(pid, start) for pid, start, _ in saved["labels"]}
+        return {(pid, start) for pid, start, *_ in saved["labels"]}
 
 
 def marked(run_id: str | None = None) -> list[proc.Process]:

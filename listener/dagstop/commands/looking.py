@@ -57,7 +57,7 @@ def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS, state_di
     ties = Ties(proc)
     with suppress(OSError):
         remembered = memory.load(Path(state_dir), proc.boot_id())
-        watch.restore(remembered.labels, remembered.folders)
+        watch.restore(remembered.processes, remembered.folders)
         ties.restore(remembered.clients)
     watch.look()
     ties.note(client for process in watch.labelled() if (client := read_client(process)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, read_tags
-from dagstop.evidence.match import SPARE, judge
+from dagstop.evidence.match import SPARE, asks_to_be_spared, judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
 
@@ -88,6 +88,9 @@ def judge_container(
         trusted=trusted,
         contrary=contrary,
         line=client.process.line if client is not None else frozenset(),
+        kin_spared=client is not None and asks_to_be_spared(client.process),
+        runner=client.process.runner if client is not None else None,
+        unread=client.process.unread if client is not None else {},
     )
     verdict = judge(order, stand_in, created_at, around)
     if verdict.decision is Decision.SETTLE:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.runners import row_of, undoubted
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
@@ -69,12 +69,15 @@ class Folders:
     def facts(self) -> list[list[Any]]:
         """For `memory`: only what is sure."""
         return [
-            [folder, leader.pid, leader.identity.start, leader.uid, leader.label.facts()]
+            [
+                *(folder, leader.pid, leader.identity.start, leader.uid),
+                *(leader.label.facts(), row_of(leader.runner)),
+            ]
             for folder, leader in self._leaders.items()
             if leader is not None
             and leader.label is not None
-            and leader.contrary is None
-            and not asks_to_be_spared(leader)
+            and undoubted(leader)
+            and (leader.runner is None or undoubted(leader.runner))
         ]
 
     def restore(self, leaders: Mapping[str, Process], now: int) -> None:
@@ -84,7 +87,7 @@ class Folders:
             self._enter(folder, leader, now)
 
 
-def remembered(pid: int, start: int, uid: int, label: Label) -> Process:
+def remembered(pid: int, start: int, uid: int, label: Label, runner: Process | None) -> Process:
     """The leader of `facts`, which need not live any more."""
     return Process(
         identity=Identity(int(pid), int(start)),
@@ -100,4 +103,5 @@ def remembered(pid: int, start: int, uid: int, label: Label) -> Process:
         label=label,
         evidence=("remembered",),
         trusted=True,
+        runner=runner,
     )

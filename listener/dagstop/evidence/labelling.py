@@ -107,6 +107,7 @@ class Labelling:
         if process.uid == -1 or not process.trusted:  # until its exec it may be of another user
             process.uid = self._proc.uid(process.pid)
         if source is not None:
+            process.runner = (source if source.role is Role.RUNNER else source.runner) or process.runner
             # others may go to a task's folder, too
             process.trusted = process.trusted or (source.trusted and (descends or source.uid == process.uid))
             process.contrary = process.contrary or source.contrary

@@ -7,11 +7,12 @@ Doubt spares. Contradiction spares. A process belongs to an order if its label n
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dagstop.evidence.airflow_names import conflict, parse_date
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict, Whose
+from dagstop.outside.procfs import TICKS_PER_SECOND
 
 SPARE = "DAGSTOP_SPARE"
 """A variable by which a process asks to be spared, with the value 1. Children inherit it: set for a
@@ -30,17 +31,24 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     label = process.label
     if label is None or not names_order(order, label):
         return Verdict(Decision.FOREIGN, "its evidence names another run")
-    if spare := _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around):
-        another = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
-        whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
-        return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
-    verdict = _judge_try(order, process, started_at)
+    verdict = _judge_alone(order, process, started_at, around)
+    if verdict.decision is not Decision.SPARE:
+        verdict = _with_its_runner(order, process, started_at, around) or verdict
     if order.hands_off is not None and verdict.decision is not Decision.SPARE:
         return Verdict(Decision.SPARE, f"{order.hands_off}: it would die, {verdict.reason}", verdict.evidence)
     return verdict
 
 
 _AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
+
+
+def _judge_alone(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
+    """By what it shows itself."""
+    if spare := _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around):
+        another = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
+        whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
+        return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
+    return _judge_try(order, process, started_at)
 
 
 def asks_to_be_spared(process: Process) -> bool:
@@ -77,6 +85,24 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
     # whose it is rests on all of them; its environment alone others may stand in for
     unread = next((why for name, why in process.unread.items() if name != "environ"), None)
     return process.contrary or unread
+
+
+def _with_its_runner(
+    order: StopOrder, process: Process, started_at: datetime, around: Surroundings
+) -> Verdict | None:
+    """To be spared if the runner that started it is, whatever it shows itself; else None."""
+    runner, seen = process.runner, {process.identity}
+    while runner is not None and runner.identity not in seen:
+        if runner.label is not None and names_order(order, runner.label):
+            ticks = max(0, process.identity.start - runner.identity.start)
+            begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
+            verdict = _judge_alone(order, runner, begun, around)
+            if verdict.decision is Decision.SPARE:
+                reason = f"the runner {runner.pid} that started it is spared: {verdict.reason}"
+                return Verdict(Decision.SPARE, reason, process.evidence, whose=verdict.whose)
+        seen.add(runner.identity)
+        runner = runner.runner
+    return None
 
 
 def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -> str | None:

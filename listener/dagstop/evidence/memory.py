@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from dagstop.evidence.airflow_names import parse_date
 from dagstop.evidence.folders import remembered
-from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.runners import row_of, runner_of, undoubted
 from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
 from dagstop.model import Identity, Label, Process, Role
@@ -26,10 +26,17 @@ _NAME = "remembered.json"
 _NUMBERS = frozenset({"map_index", "try_number", "job_id"})
 
 
+class Known(NamedTuple):
+    """What is known of one process: its label, and the runner that it descends from."""
+
+    label: Label
+    runner: Process | None = None
+
+
 class Remembered(NamedTuple):
     """What an earlier listener on this boot knew."""
 
-    labels: dict[Identity, Label]
+    processes: dict[Identity, Known]
     clients: list[Noted]
     folders: dict[str, Process]
 
@@ -46,14 +53,13 @@ def save(
 ) -> None:
     """Write what is known of all that is trusted. Raises OSError (a full disk, for one)."""
     rows = [
-        [process.identity.pid, process.identity.start, process.label.facts()]
+        [process.identity.pid, process.identity.start, process.label.facts(), row_of(process.runner)]
         for process in processes
         if process.label is not None
-        and process.trusted
-        and process.contrary is None
-        and process.unread.keys() <= {"environ"}
-        and not asks_to_be_spared(process)  # what it gave up of its environment nobody could read again
         and process.role in {Role.RUNNER, Role.OTHER}
+        and process.trusted
+        and undoubted(process)
+        and (process.runner is None or undoubted(process.runner))
     ]
     draft = directory / f".{_NAME}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -76,18 +82,33 @@ def load(directory: Path, boot_id: str) -> Remembered:
             saved = json.load(handle)
         if saved["boot_id"] != boot_id:
             return NOTHING
-        labels = {Identity(int(pid), int(start)): _label(facts) for pid, start, facts in saved["labels"]}
-        clients = [noted(facts, _label(facts["label"])) for facts in saved.get("clients", ())]
+        processes = dict(_known(*row) for row in saved["labels"])
+        clients = [
+            noted(facts, _label(facts["label"]), _runner(facts.get("runner")))
+            for facts in saved.get("clients", ())
+        ]
         folders = {
-            str(path): remembered(pid, start, uid, _label(facts))
-            for path, pid, start, uid, facts in saved.get("folders", ())
+            str(path): remembered(pid, start, uid, _label(facts), _runner(runner))
+            for path, pid, start, uid, facts, runner in saved.get("folders", ())
         }
-        return Remembered(labels, clients, folders)
+        return Remembered(processes, clients, folders)
     except FileNotFoundError:
         return NOTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         log.warning(event("memory ignored", file=path, why=exc))
         return NOTHING
+
+
+def _known(pid: Any, start: Any, facts: Any, runner: Any = None) -> tuple[Identity, Known]:
+    return Identity(int(pid), int(start)), Known(_label(facts), _runner(runner))
+
+
+def _runner(row: Any) -> Process | None:
+    """Raises ValueError or TypeError for what `save` did not write."""
+    if row is None:
+        return None
+    _, _, facts, _, _ = row
+    return runner_of(row, _label(facts))
 
 
 def _label(facts: dict[str, Any]) -> Label:

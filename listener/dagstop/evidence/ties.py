@@ -19,6 +19,7 @@ from dagstop.evidence import cidfiles
 from dagstop.evidence.containers import Client, Container
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import SPARE, asks_to_be_spared
+from dagstop.evidence.runners import row_of, undoubted
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
@@ -56,6 +57,8 @@ class Noted:
             return None
         if not process.unread.keys() <= {"environ"}:
             return None
+        if process.runner is not None and not undoubted(process.runner):
+            return None
         until = self.until or datetime.now(timezone.utc)
         return {
             "pid": process.identity.pid,
@@ -63,6 +66,7 @@ class Noted:
             "label": process.label.facts(),
             "evidence": list(process.evidence),
             "line": sorted(process.line),
+            "runner": row_of(process.runner),
             "spare": asks_to_be_spared(process),
             "name": self.client.name,
             "cidfile": self.client.cidfile,
@@ -75,7 +79,7 @@ class Noted:
         }
 
 
-def noted(facts: dict[str, Any], label: Label) -> Noted:
+def noted(facts: dict[str, Any], label: Label, runner: Process | None) -> Noted:
     """The reverse of `Noted.facts`. Raises ValueError, TypeError or KeyError for what that did not write."""
     words = ("cid", "container", "engine")
     maybe = ("name", "cidfile", "talks_to", "path")
@@ -98,6 +102,7 @@ def noted(facts: dict[str, Any], label: Label) -> Noted:
         evidence=tuple(map(str, facts["evidence"])),
         trusted=True,
         line=frozenset(map(int, facts["line"])),
+        runner=runner,
     )
     client = Client(facts["name"], facts["cidfile"], process, facts["talks_to"])
     until = datetime.fromisoformat(facts["until"])

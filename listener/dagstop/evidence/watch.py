@@ -14,7 +14,8 @@ from dagstop.evidence.airflow_names import read_command
 from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
-from dagstop.model import Identity, Label, Process, Role
+from dagstop.evidence.memory import Known
+from dagstop.model import Identity, Process, Role
 from dagstop.outside.procfs import ProcFS, Stat, parse_stat
 
 _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
@@ -58,7 +59,7 @@ class Watch:
         own_pid: int,
     ) -> None:
         self._proc = proc
-        self._restored: dict[Identity, Label] = {}
+        self._restored: dict[Identity, Known] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
         self._restless: set[int] = set()  # pids whose words may still change
@@ -115,9 +116,9 @@ class Watch:
         runners = (p for p in self.labelled() if p.role is Role.RUNNER and p.trusted and p.contrary is None)
         return frozenset(runner.uid for runner in runners if runner.uid > 0)
 
-    def restore(self, labels: dict[Identity, Label], folders: dict[str, Process] | None = None) -> None:
+    def restore(self, remembered: dict[Identity, Known], folders: dict[str, Process] | None = None) -> None:
         """Take up what an earlier listener on this boot remembered."""
-        self._restored.update(labels)
+        self._restored.update(remembered)
         self._labelling.folders.restore(folders or {}, self._proc.now_ticks())
 
     def folders(self) -> list[list[Any]]:
@@ -189,9 +190,10 @@ class Watch:
             title=named.label,
             unread=unread,
         )
-        label = self._restored.pop(identity, None)
-        if label is not None and process.role in (Role.RUNNER, Role.OTHER):
-            process.label, process.evidence, process.trusted = label, ("remembered",), True
+        known = self._restored.pop(identity, None)
+        if known is not None and process.role in (Role.RUNNER, Role.OTHER):
+            process.label, process.evidence, process.trusted = known.label, ("remembered",), True
+            process.runner = known.runner
         return process
 
     def _refused(self, pid: int, argv: object, environ: object) -> dict[str, str]:
@@ -226,6 +228,7 @@ class Watch:
             elif named.role is not Role.OTHER or process.role in (Role.SERVICE, Role.SUPERVISOR):
                 process.role, process.title = named.role, named.label
                 process.label, process.evidence, process.contrary = None, (), None
+                process.runner = None
 
     def _is_fork(self, process: Process) -> bool:
         """True for a child of a runner, which bears the runner's title until it execs."""

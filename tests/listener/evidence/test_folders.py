@@ -134,7 +134,7 @@ def test_a_folder_is_remembered_across_a_restart(task: FakeProc, watch: Watch, t
     again = watch_of(task)
     known = memory.load(state, "boot")
     assert known.folders.keys() == {FOLDER}
-    again.restore(known.labels, known.folders)
+    again.restore(known.processes, known.folders)
     again.look()
     assert again.processes[DAEMON].label == label and again.processes[DAEMON].trusted
     assert again.folders() == [[FOLDER, BASH, known.folders[FOLDER].identity.start, UID, _facts(label)]]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence import memory
+from dagstop.evidence.memory import Known
 from dagstop.model import Identity, Label, Role
 from tests.support.fake_proc import DATE, HOME, KEY, UUID, process
 
@@ -25,9 +26,9 @@ def saved(folder: Path) -> Path:
 
 def test_labels_come_back(tmp_path: Path) -> None:
     memory.save(tmp_path, "boot", [process(FULL), process(Label(ti_id=UUID), identity=Identity(601, 5))])
-    assert memory.load(tmp_path, "boot").labels == {
-        Identity(600, 100): FULL,
-        Identity(601, 5): Label(ti_id=UUID),
+    assert memory.load(tmp_path, "boot").processes == {
+        Identity(600, 100): Known(FULL),
+        Identity(601, 5): Known(Label(ti_id=UUID)),
     }
     assert saved(tmp_path).stat().st_mode & 0o777 == 0o600
 
@@ -37,30 +38,33 @@ def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
     found.append(process(FULL, trusted=False, identity=Identity(610, 1)))
     found.append(process(FULL, contrary="because", identity=Identity(611, 1)))
     memory.save(tmp_path, "boot", found)
-    assert {identity.pid for identity in memory.load(tmp_path, "boot").labels} == {600, 604}  # runner, other
+    assert {identity.pid for identity in memory.load(tmp_path, "boot").processes} == {
+        600,
+        604,
+    }  # runner, other
 
 
 def test_nothing_is_believed_of_another_boot(tmp_path: Path) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
-    assert memory.load(tmp_path, "another").labels == {}
+    assert memory.load(tmp_path, "another").processes == {}
 
 
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
-    assert memory.load(tmp_path, "boot").labels == {}
+    assert memory.load(tmp_path, "boot").processes == {}
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_nothing_is_believed_that_others_could_have_written(tmp_path: Path, mode: int) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     saved(tmp_path).chmod(mode)
-    assert memory.load(tmp_path, "boot").labels == {}
+    assert memory.load(tmp_path, "boot").processes == {}
 
 
 def test_nothing_is_believed_that_another_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    assert memory.load(tmp_path, "boot").labels == {}
+    assert memory.load(tmp_path, "boot").processes == {}
 
 
 json_values = st.recursive(
@@ -77,7 +81,9 @@ files = odd_numbers.map(
 )
 files |= st.binary(max_size=50) | st.builds(
     lambda labels: json.dumps({"boot_id": "boot", "labels": labels}).encode(),
-    json_values | st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), json_values), max_size=2),
+    json_values
+    | st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.just({}), json_values), max_size=2)
+    | st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), json_values), max_size=2),
 )
 
 
@@ -87,9 +93,9 @@ def test_no_file_breaks_it(tmp_path_factory: pytest.TempPathFactory, data: bytes
     path = folder / "remembered.json"
     path.write_bytes(data)
     path.chmod(0o600)
-    for label in memory.load(folder, "boot").labels.values():
-        hash(label)
-        label.facts()
+    for known in memory.load(folder, "boot").processes.values():
+        hash(known.label)
+        known.label.facts()
 
 
 @pytest.mark.parametrize(
@@ -98,5 +104,16 @@ def test_no_file_breaks_it(tmp_path_factory: pytest.TempPathFactory, data: bytes
 def test_labels_of_another_shape_are_not_believed(tmp_path: Path, facts: Any) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     saved(tmp_path).write_text(json.dumps({"boot_id": "boot", "labels": [[600, 100, facts]]}))
-    loaded = memory.load(tmp_path, "boot").labels
-    assert loaded in ({}, {Identity(600, 100): Label()})
+    loaded = memory.load(tmp_path, "boot").processes
+    assert loaded in ({}, {Identity(600, 100): Known(Label())})
+
+
+def test_the_runner_that_something_descends_from_comes_back_with_it(tmp_path: Path) -> None:
+    runner = process(FULL, identity=Identity(590, 90), role=Role.RUNNER, line=frozenset({590, 580}))
+    child, spared = process(FULL, runner=runner), process(FULL, identity=Identity(601, 5))
+    spared.runner = process(FULL, identity=Identity(591, 91), contrary="because")
+    memory.save(tmp_path, "boot", [child, spared])
+    (known,) = memory.load(tmp_path, "boot").processes.values()
+    assert known.runner is not None
+    for name in ("identity", "label", "line", "role", "trusted"):
+        assert getattr(known.runner, name) == getattr(runner, name)

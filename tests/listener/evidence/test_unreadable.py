@@ -215,4 +215,4 @@ def test_what_was_unread_or_asked_to_be_spared_is_not_remembered(tmp_path: Path,
     proc.add(800, argv=RUNNER, environ=tags())
     watch.look()
     memory.save(tmp_path, "boot", watch.labelled())
-    assert [identity.pid for identity in memory.load(tmp_path, "boot").labels] == [800]
+    assert [identity.pid for identity in memory.load(tmp_path, "boot").processes] == [800]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.model import Identity, Label, Process, Role
 from tests.support.airflow_trees import (
@@ -214,7 +215,8 @@ def test_what_an_earlier_listener_knew(proc: FakeProc, watch: Watch) -> None:
     proc.add(301, argv=["airflow worker -- LocalExecutor: <idle>"], start=401)
     proc.add(302, argv=("sleep", "1"), start=402)
     known = Label(dag_id="d", run_id="r", task_id="t")
-    watch.restore({Identity(300, 400): known, Identity(301, 401): known, Identity(302, 1): known})
+    identities = (Identity(300, 400), Identity(301, 401), Identity(302, 1))
+    watch.restore(dict.fromkeys(identities, Known(known)))
     watch.look()
     sleep = watch.processes[300]
     assert (sleep.label, sleep.evidence, sleep.trusted, sleep.contrary) == (

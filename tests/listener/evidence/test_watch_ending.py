@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.outside.procfs import parse_ending
 from tests.support.airflow_trees import BASH_ARGV
@@ -51,7 +52,7 @@ def test_what_runs_under_a_worker_stays_spared_once_its_parent_is_gone(proc: Fak
 def test_what_was_remembered_is_not_doubted(proc: FakeProc, watch: Watch) -> None:
     dying(proc)
     watch.look()
-    labels = {p.identity: p.label for p in watch.labelled() if p.label is not None}
+    labels = {p.identity: Known(p.label) for p in watch.labelled() if p.label is not None}
     again = Watch(proc, trusted_uids=lambda: frozenset({50000}), own_pid=90)
     again.restore(labels)
     again.look()
