@@ -18,6 +18,7 @@ from dagstop.evidence.sight import unseen
 from dagstop.evidence.surroundings import Surroundings, ancestors, survey, trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found
+from dagstop.kill.containers import start_of_init
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
@@ -281,7 +282,8 @@ class Stopping:
         return unseen(self._watch.processes.values(), self._proc, users)
 
     def _findings(self, work: Work, *, final: bool = False) -> Findings:
-        inits = {container.pid for container, _ in work.spared.values()}
+        spared = [container for container, _ in work.spared.values()]
+        inits = {container.pid for container in spared if start_of_init(self._proc, container) is not None}
         for identity in list(work.hunt.spared):
             if not inits.isdisjoint(ancestors(self._proc, identity.pid)):
                 del work.hunt.spared[identity]  # its container is named, that says it all

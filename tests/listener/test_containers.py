@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from dagstop import policy
 from dagstop.lab.docker_engine import IMAGE, Engine
+from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import AirflowDatabase
@@ -25,6 +28,10 @@ from tests.support.watch import wait_until
 pytestmark = [one_server, shape_2]
 HANDLES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 Run = Callable[..., Container]
+TRY = {"DAGSTOP_HOSTNAME": "worker", "DAGSTOP_JOB_ID": "7", "DAGSTOP_PID": "4321", "DAGSTOP_POLICY": "2"}
+"""Of the row that `add_running` makes."""
+TWIN = {**TRY, "DAGSTOP_HOSTNAME": "5e8f0d7c1b2a"}
+"""Of another Airflow's try with the same ids, and by chance the same job id and pid."""
 LOG_TABLE = (
     "create table log (id serial primary key, dttm timestamptz, dag_id text, task_id text, owner text,"
     " extra text, event text, run_id text, map_index integer)"
@@ -33,7 +40,7 @@ LOG_TABLE = (
 
 @pytest.fixture
 def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
-    """Start a container as DockerOperator does under the cluster policy."""
+    """Start a container as DockerOperator does under the cluster policy; `more_tags` for another try's."""
     client = docker_engine.client()
     started: list[Container] = []
 
@@ -42,7 +49,9 @@ def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
             "AIRFLOW_CTX_DAG_ID": dag,
             "AIRFLOW_CTX_DAG_RUN_ID": "run",
             "AIRFLOW_CTX_TASK_ID": "a",
+            "AIRFLOW_CTX_TRY_NUMBER": "1",
             "DAGSTOP_AIRFLOW_HOME": more.pop("home", str(tmp_path)),
+            **more.pop("more_tags", TRY),
         }
         container = client.containers.run(
             IMAGE,
@@ -95,20 +104,110 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     ours["paused"].pause()
     foreign = [
         run(["sleep", "600"], dag="another"),
-        run(["sleep", "600"], home="/srv/other"),
+        run(["sleep", "600"], home="/srv/other", more_tags=TWIN),
+        run(["sleep", "600"], more_tags=TWIN),
         run(["sleep", "600"], tags=False),
     ]
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1, timeout=9)  # nobody's grace of 10 s was waited for
-    assert report["outcome"] == "spared", show(report)  # the home alone does not prove another Airflow
+    assert report["outcome"] == "stopped", show(report)  # their tags prove the others to be another Airflow's
     assert {name for name, container in ours.items() if running(container)} == set()
     assert all(running(container) for container in foreign)
     signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}
     assert signals[ours["handler"].id[:12]] == ["SIGTERM"], show(report)
     assert signals[ours["no handler"].id[:12]] == ["SIGKILL"], show(report)
     assert set(signals) == {container.id[:12] for container in ours.values()}, show(report)
-    assert [item["why"] for item in report["detail"]["spared"]] == ["its AIRFLOW_HOME is /srv/other"]
+    reasons = sorted(item["why"] for item in report["detail"]["spared"])
+    assert reasons == [
+        "its AIRFLOW_HOME is /srv/other",
+        "its host is 5e8f0d7c1b2a, that of Airflow's job 7 is worker: it is another Airflow's",
+    ]
+
+
+def test_tags_of_an_earlier_policy_kill_nothing_where_two_airflows_share_them(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    """Ids and a home are all that they say: both containers live, and `check` says why."""
+    airflow_db.add_running("run")
+    both = [run(["sleep", "600"], more_tags={}) for _ in range(2)]
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "spared" and all(running(one) for one in both), show(report)
+        reasons = {item["why"] for item in report["detail"]["spared"]}
+        assert len(report["detail"]["spared"]) == 2 and len(reasons) == 1, show(report)
+        assert "another container says that it is of the same try" in reasons.pop()
+        both[1].remove(force=True)  # one claim is believed
+        airflow_db.set_run("running")
+        airflow_db.set_run("failed")
+        wait_until(lambda: not running(both[0]), 20, listener.log)
+
+
+def test_two_projects_with_one_home_and_an_earlier_policy(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    """Two Airflows of compose, alike to the letter; only the twin's container is left."""
+    airflow_db.add_running("run")
+    same = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgresql://u@postgres/a"}
+    client = docker_engine.client()
+    parts = [
+        client.containers.run(
+            IMAGE, ["sleep", "600"], detach=True, network_mode="none", environment=same,
+            labels={"com.docker.compose.project": project},
+        )
+        for project in ("a", "b")
+    ]  # fmt: skip
+    try:
+        twins = run(["sleep", "600"], more_tags={})
+        with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+            airflow_db.set_run("failed")
+            (report,) = listener.wait_for_reports(1)
+            assert running(twins), show(report)
+            (spared,) = report["detail"]["spared"]
+            assert "more than one Airflow here has the AIRFLOW_HOME" in spared["why"], show(report)
+            ours = run(["sleep", "600"])
+            airflow_db.set_run("running")
+            airflow_db.set_run("failed")
+            second = listener.wait_for_reports(2)[1]
+            assert not running(ours) and running(twins), show(second)
+            assert all(running(part) for part in parts), show(second)
+    finally:
+        for part in parts:
+            part.remove(force=True)
+        client.close()
+
+
+def test_check_names_a_policy_of_an_earlier_release(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    where = (
+        "--database-url",
+        airflow_db.url,
+        "--airflow-home",
+        str(tmp_path),
+        "--docker-url",
+        docker_engine.url,
+    )
+
+    def findings() -> list[dict[str, Any]]:
+        said = json.loads(dagstop("check", "--json", *where, check=False).stdout)
+        return [finding for finding in said["findings"] if finding["name"] == "cluster policy"]
+
+    run(["sleep", "600"])
+    (tmp_path / "config").mkdir()
+    file = tmp_path / "config" / "airflow_local_settings.py"
+    file.write_text("from dagstop_policy import *")  # the site's own
+    assert findings() == []
+    ours = file.with_name("dagstop_policy.py")
+    ours.write_text(policy.text())
+    (good,) = findings()
+    assert good["ok"] and not good["do"] and str(ours) in good["said"]
+    ours.write_text(policy.text().replace("VERSION = 2", ""))
+    old = run(["sleep", "600"], more_tags={})
+    by_file, by_tags = findings()
+    assert "version 1, this release's is 2" in by_file["said"] and "`dagstop policy`" in by_file["do"]
+    assert old.name in by_tags["said"] and "`dagstop policy`" in by_tags["do"]
 
 
 def test_observing_ends_the_grace_of_a_container(
@@ -239,3 +338,44 @@ def test_the_engine_is_not_asked_without_a_pause_while_a_process_has_its_time(
         asked = counted.asked(b"/containers/json")
     assert report["outcome"] == "stopped", show(report)
     assert 0 < asked < 45  # four times a second; some hundreds without a pause
+
+
+# decoys: at the pid of each container's init, a process whose handler for SIGTERM says the opposite
+DECOYS = """
+import json, os, signal, sys, time
+for pid, handles in json.loads(sys.argv[1]):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(str(pid - 1))
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, (lambda *_: None) if handles else signal.SIG_DFL)
+        while True:
+            time.sleep(60)
+    assert child == pid, (child, pid)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_pid_of_the_engine_counts_only_where_it_is_the_containers(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
+) -> None:
+    """A listener in a container sees its own pid namespace only: there they mean other processes."""
+    if os.geteuid() != 0:
+        missing(RuntimeError("only root can give out pids"))
+    airflow_db.add_running("run")
+    polite = run(["sh", "-c", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done"])
+    deaf = run(["sleep", "600"])
+    decoys = []
+    for container, handles in ((polite, False), (deaf, True)):
+        container.reload()
+        decoys.append((container.attrs["State"]["Pid"], handles))
+    listener = Listener(airflow_db.url, tmp_path, "--grace", "2", docker_url=docker_engine.url)
+    away = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    listener.command = [*away, sys.executable, "-c", DECOYS, json.dumps(decoys), *listener.command]
+    with listener:
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}
+    assert signals == {polite.id[:12]: ["SIGTERM"], deaf.id[:12]: ["SIGTERM", "SIGKILL"]}, show(report)
+    assert b"bye" in polite.logs()
+    assert report["outcome"] == "stopped" and not running(polite) and not running(deaf), show(report)

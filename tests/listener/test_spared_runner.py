@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
-from tests.support.tasks import Tasks, find, wait_for
+from tests.support.tasks import Tasks, descendants, find, wait_for
 
 pytestmark = [one_server, shape_2]
 JOB_OF_NOBODY = "airflow task runner: dag a run 6"
@@ -25,6 +28,7 @@ def test_what_it_started_lives_also_when_it_is_gone(
     named = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
     runner = tasks.runner(JOB_OF_NOBODY, command, **named)
     engine = docker_engine.client()
+    left: list[int] = []
     try:
         for number in (7821, 7822, 7823):
             wait_for(f"sleep {number}")
@@ -42,6 +46,7 @@ def test_what_it_started_lives_also_when_it_is_gone(
                 " this Airflow",
             }, show(report)
             assert "spared" in {item.get("container") for item in report["detail"]["spared"]}, show(report)
+        left += [*descendants(runner.pid), *find("sleep 7821")]
         runner.kill()  # the title is gone with it; bash and all below live on
         runner.wait(10)
         with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
@@ -52,6 +57,9 @@ def test_what_it_started_lives_also_when_it_is_gone(
         assert second["outcome"] == "spared", show(second)
         assert all(find(f"sleep {number}") for number in (7821, 7822, 7823)), show(second)
     finally:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for container in engine.containers.list(all=True, ignore_removed=True):
             container.remove(force=True)
         engine.close()

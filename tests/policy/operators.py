@@ -20,6 +20,10 @@ TAGS = {
     "AIRFLOW_CTX_TRY_NUMBER": "2",
     "AIRFLOW_CTX_MAP_INDEX": "-1",
     "DAGSTOP_AIRFLOW_HOME": HOME,
+    "DAGSTOP_HOSTNAME": "worker",
+    "DAGSTOP_JOB_ID": "7",
+    "DAGSTOP_PID": "4321",
+    "DAGSTOP_POLICY": "2",
 }
 
 
@@ -89,6 +93,7 @@ def load() -> types.ModuleType:
 def context(**changes: Any) -> dict[str, Any]:
     """Airflow's context for the attempt of TAGS; `changes` are attributes of its task instance."""
     values = {"dag_id": "dag", "task_id": "task", "execution_date": DATE, "try_number": 2}
+    values |= {"hostname": "worker", "job_id": 7, "pid": 4321} if "id" not in changes else {}
     ti = types.SimpleNamespace(**{**values, **changes})
     return {"ti": ti, "dag_run": types.SimpleNamespace(run_id="run", logical_date=DATE)}
 
@@ -102,4 +107,8 @@ def run(module: types.ModuleType, task: Any, **changes: Any) -> dict[str, Any]:
 
 
 def tags_in(mapping: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in mapping.items() if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_AIRFLOW"))}
+    return {
+        k: v
+        for k, v in mapping.items()
+        if k.startswith(("AIRFLOW_CTX_", "DAGSTOP_")) and k != "DAGSTOP_TEST_NAMESPACE"
+    }

@@ -85,7 +85,16 @@ def expected(answer: Mapping[str, Any], task_id: str, mapping: Mapping[str, str]
         "AIRFLOW_CTX_TRY_NUMBER": "1",
         "AIRFLOW_CTX_MAP_INDEX": mapping.get("AIRFLOW_CTX_MAP_INDEX", "0") if mapped else "-1",
         "DAGSTOP_AIRFLOW_HOME": answer["home"],
+        "DAGSTOP_POLICY": str(policy.version(policy.text())),
+        **_of_the_try(answer, task_id, mapping),
     }
+
+
+def _of_the_try(answer: Mapping[str, Any], task_id: str, mapping: Mapping[str, str]) -> dict[str, str]:
+    """What the probe's database has of it: there are no jobs, since no executor ran the tasks."""
+    rows = answer["tries"][task_id]
+    row = rows[mapping.get("AIRFLOW_CTX_MAP_INDEX", "-1") if task_id.startswith("mapped_") else "-1"]
+    return {f"DAGSTOP_{name.upper()}": str(value) for name, value in row.items() if value}
 
 
 def _wrong_mapping(name: str, mapping: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[str]:

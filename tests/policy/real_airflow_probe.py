@@ -12,6 +12,7 @@ where it would talk to the engine, so none is needed. The last line of stdout is
     children: {"label-mapindex": environment}; mapindex is "none" where there was no tag
     containers: {"image": [{"environment": ..., "labels": ...}, ...]} as Docker was asked
     states: {"task_id": [states of its task instances]}
+    tries: {"task_id": {"mapindex": {"ti_id" or "job_id", "hostname", "pid" of the database}}}
     environ_restored, pickles, hooks_keep_names: bool
     hash_unchanged: bool, or null where DAGs are not serialized
     log: the policy's warnings
@@ -57,6 +58,7 @@ def main(policy_file, home):
         "children": read_children(os.environ["PROBE_OUT"]),
         "containers": containers,
         "states": states,
+        "tries": tries(),
         "environ_restored": left_over(before) == {},
         "hash_unchanged": hash_unchanged(home),
         "pickles": pickles(dag),
@@ -170,6 +172,19 @@ def run_2_or_3(dag):
     return states
 
 
+def tries():
+    from airflow import settings
+    from airflow.models import TaskInstance
+
+    names = ("id",) if airflow_version() >= 3 else ("job_id", "hostname", "pid")
+    found = {}
+    for instance in settings.Session().query(TaskInstance):
+        row = {"ti_id" if name == "id" else name: getattr(instance, name) for name in names}
+        index = getattr(instance, "map_index", -1)
+        found.setdefault(instance.task_id, {})[str(index)] = {k: v and str(v) for k, v in row.items()}
+    return found
+
+
 def airflow_version():
     import airflow
 
@@ -196,7 +211,7 @@ def read_children(folder):
 
 def left_over(before):
     """Variables that only we set and the run changed; Airflow leaves its own AIRFLOW_CTX_*."""
-    ours = ("DAGSTOP_AIRFLOW_HOME", "AIRFLOW_CTX_MAP_INDEX")
+    ours = ("DAGSTOP_AIRFLOW_HOME", "DAGSTOP_JOB_ID", "DAGSTOP_TI_ID", "AIRFLOW_CTX_MAP_INDEX")
     return {key: os.environ.get(key) for key in ours if os.environ.get(key) != before.get(key)}
 
 

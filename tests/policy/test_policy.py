@@ -121,6 +121,17 @@ def test_airflow_3_gives_the_logical_date_or_none(module: types.ModuleType) -> N
     assert task.seen[0]["env"] == named
 
 
+def test_airflow_3_gives_the_uuid_of_the_try(module: types.ModuleType) -> None:
+    """Up to 2.x what a try has of its own is a job; where Airflow does not say which, no tag does."""
+    make = operators().BashOperator
+    by_job = {"DAGSTOP_HOSTNAME", "DAGSTOP_JOB_ID", "DAGSTOP_PID"}
+    without = {k: v for k, v in TAGS.items() if k not in by_job}
+    uuid = "01a2028e-bb1a-7ed7-97b1-6932365247ce"
+    seen = run(module, make(env={}), id=uuid)
+    assert seen["env"] == {**without, "DAGSTOP_TI_ID": uuid}
+    assert run(module, make(env={}), job_id=None, pid=None, hostname="")["env"] == without
+
+
 def test_an_inherited_tag_that_does_not_apply_is_hidden(
     module: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 import dagstop
-from dagstop import sql
+from dagstop import policy, sql
 from dagstop.commands.common import (
     ago,
     airflow_options,
@@ -27,10 +27,12 @@ from dagstop.commands.common import (
     url_of,
 )
 from dagstop.commands.listen import uids
+from dagstop.commands.looking import containers_of
 from dagstop.commands.outcomes import left
 from dagstop.config import DEFAULT_DOCKER
 from dagstop.evidence.sight import Trial, tried
 from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.ties import Ties
 from dagstop.outside.database import round_trip
 from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line, remedy
 from dagstop.outside.engine import Engine, EngineUnreachable
@@ -74,7 +76,8 @@ def check(
     findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
-    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_rights(airflow_homes, task_users)]
+    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_policy(airflow_homes, docker_urls)]
+    findings += _rights(airflow_homes, task_users)
     connection.close()
     good = all(finding.ok for finding in findings)
     if as_json:
@@ -262,6 +265,24 @@ def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
         if not os.path.isdir(home):
             do = "set AIRFLOW_HOME to Airflow's own: a listener tells its processes by that"
             yield Finding("AIRFLOW_HOME", False, f"{home} is no directory", do)
+
+
+def _policy(airflow_homes: tuple[str, ...], docker_urls: tuple[str, ...]) -> Iterator[Finding]:
+    """Warns of a cluster policy of an earlier release, by its file and by what it tagged."""
+    do = "save what `dagstop policy` prints in its place, and restart Airflow"
+    newest = policy.version(policy.text()) or 0
+    for path, found in policy.installed(airflow_homes):
+        if isinstance(found, OSError):
+            said = f"{path} cannot be read: {found.strerror}"
+            yield Finding("cluster policy", True, said, "run this as root")
+        elif found is not None:
+            said = f"{path} is of version {found}, this release's is {newest}"
+            yield Finding("cluster policy", True, said, do if found < newest else "")
+    containers, _ = containers_of(docker_urls, Ties(ProcFS()))
+    old = [container.name for container in containers if container.of_earlier_policy]
+    if old:
+        said = f"an earlier one tagged {len(old)} containers here, {old[0]} for one: they are spared in doubt"
+        yield Finding("cluster policy", True, said, do)
 
 
 def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from dagstop.commands.common import (
 from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import judge_container
+from dagstop.evidence.containers import judge_container, neighbours
 from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import survey
 from dagstop.model import Decision
@@ -79,10 +79,11 @@ def explain(
         verdict = judge(order, process, clock.started_at(process), around)
         if verdict.decision is not Decision.FOREIGN and process.state != "Z":  # that one is dead
             facts.append(_fact(f"pid {process.pid}", command(process), verdict))
+    beside = neighbours(containers)
     for container in containers:
         client = ties.client_of(container.id)
         created = clock.to_db(container.created_at)
-        verdict = judge_container(order, container, client, created, around)
+        verdict = judge_container(order, container, client, created, around, beside)
         if verdict.decision is not Decision.FOREIGN:
             facts.append(_fact(f"container {container.id[:12]}", container.name, verdict))
     facts.sort(key=lambda fact: fact["verdict"])

@@ -255,6 +255,29 @@ def read_tags(tags: Mapping[str, str]) -> Label:
     ).filled_from(surroundings_of(tags, "DAGSTOP_AIRFLOW_HOME", "AIRFLOW_HOME"))
 
 
+class TryTags(NamedTuple):
+    """What the cluster policy knows of one very try, as Airflow's database has it too."""
+
+    ti_id: str | None
+    job_id: int | None
+    hostname: str | None
+    pid: int | None
+
+    @property
+    def known(self) -> bool:
+        """False for a container of an earlier policy, whose tags are ids and a home."""
+        return self.ti_id is not None or self.job_id is not None
+
+
+def read_try_tags(tags: Mapping[str, str]) -> TryTags:
+    return TryTags(
+        ti_id=tags.get("DAGSTOP_TI_ID") or None,
+        job_id=_number(tags.get("DAGSTOP_JOB_ID")),
+        hostname=tags.get("DAGSTOP_HOSTNAME") or None,
+        pid=_number(tags.get("DAGSTOP_PID")),
+    )
+
+
 def surroundings_of(environ: Mapping[str, str], *names: str) -> Label:
     """AIRFLOW_HOME and metadata database only, as an environment shows them.
 

@@ -7,14 +7,15 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dagstop.evidence.airflow_names import conflict, read_tags
-from dagstop.evidence.match import SPARE, asks_to_be_spared, judge
+from dagstop.evidence.airflow_names import conflict, read_tags, read_try_tags
+from dagstop.evidence.match import SPARE, asks_to_be_spared, judge, with_hands_off
 from dagstop.evidence.surroundings import Surroundings
-from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
+from dagstop.evidence.twins import ALONE, Airflow, Neighbours, another_airflows
+from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict, Whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,29 @@ class Container:
     id: str
     name: str
     image: str
-    pid: int  # of its init on this host; 0 if the engine's processes are elsewhere
+    pid: int  # of its init, as the engine sees it: another process to a listener in a container
     created_at: datetime
     paused: bool
     restart_policy: str
     auto_remove: bool
     tags: Mapping[str, str]  # AIRFLOW_CTX_*, DAGSTOP_* and AIRFLOW_HOME of its environment and labels
+    started_at: datetime | None = None  # this life of it, by the engine's clock
+    airflow: Airflow | None = None  # which Airflow it is a part of: a scheduler, a worker
 
     @property
     def label(self) -> Label | None:
         label = read_tags(self.tags)
         return label if label.names_a_run() else None
+
+    @property
+    def of_earlier_policy(self) -> bool:
+        """True if a cluster policy of an earlier release tagged it."""
+        return "DAGSTOP_AIRFLOW_HOME" in self.tags and "DAGSTOP_POLICY" not in self.tags
+
+
+def neighbours(containers: Iterable[Container]) -> Neighbours:
+    found = list(containers)
+    return Neighbours.among((c.label for c in found), (c.airflow for c in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +66,12 @@ def judge_container(
     client: Client | None,
     created_at: datetime,
     around: Surroundings,
+    beside: Neighbours = ALONE,
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
     label, evidence = container.label, ["container's AIRFLOW_CTX_* tags"]
+    tags = read_try_tags(container.tags)
+    label = replace(label, ti_id=tags.ti_id, job_id=tags.job_id) if label is not None else None
     if label is not None and label.airflow_home and "DAGSTOP_AIRFLOW_HOME" not in container.tags:
         # an image may bring an AIRFLOW_HOME of its own: only ours says something
         label = label if around.is_home(label.airflow_home) else replace(label, airflow_home=None)
@@ -92,10 +108,16 @@ def judge_container(
         runner=client.process.runner if client is not None else None,
         unread=client.process.unread if client is not None else {},
     )
-    verdict = judge(order, stand_in, created_at, around)
+    verdict = judge(replace(order, hands_off=None), stand_in, created_at, around)
+    if verdict.decision is not Decision.FOREIGN and (client is None or tags.known):
+        other = another_airflows(order, container.label or label, tags, around, beside)
+        if other is not None and verdict.decision is not Decision.SPARE:
+            verdict = Verdict(Decision.SPARE, other[0], verdict.evidence, whose=other[1])
+        elif other is not None and verdict.whose is Whose.RUN:
+            verdict = replace(verdict, whose=other[1])
     if verdict.decision is Decision.SETTLE:
         verdict = Verdict(Decision.KILL, verdict.reason, verdict.evidence)
-    return replace(verdict, label=label)
+    return replace(with_hands_off(order, verdict), label=label)
 
 
 def _asks(container: Container, client: Client | None) -> str | None:

@@ -34,7 +34,12 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     verdict = _judge_alone(order, process, started_at, around)
     if verdict.decision is not Decision.SPARE:
         verdict = _with_its_runner(order, process, started_at, around) or verdict
-    if order.hands_off is not None and verdict.decision is not Decision.SPARE:
+    return with_hands_off(order, verdict)
+
+
+def with_hands_off(order: StopOrder, verdict: Verdict) -> Verdict:
+    """Spared, where nothing of the order is to be stopped."""
+    if order.hands_off is not None and verdict.decision in (Decision.KILL, Decision.SETTLE):
         return Verdict(Decision.SPARE, f"{order.hands_off}: it would die, {verdict.reason}", verdict.evidence)
     return verdict
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dagstop.errors import DatabaseUrlError
-from dagstop.model import Label, Process
+from dagstop.model import Label, Process, Role
 from dagstop.outside.database_url import find_database_url, place_of
 from dagstop.outside.procfs import ProcFS
 
@@ -29,6 +29,7 @@ class Surroundings:
     foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
     unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
     other_airflows: frozenset[str] = frozenset()  # those of them that are known to use another database
+    lives_here: bool = False  # an Airflow of ours runs in the listener's own pid namespace
 
     def is_home(self, path: str) -> bool:
         return os.path.normpath(path) in self.homes or os.path.realpath(path) in self.homes
@@ -62,7 +63,15 @@ def survey(
         foreign_homes=frozenset(foreign),
         other_airflows=frozenset(others),
         unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
+        lives_here=any(_serves_here(p, ours, proc, own) for p in processes),
     )
+
+
+def _serves_here(process: Process, ours: frozenset[str], proc: ProcFS, own: int) -> bool:
+    home = process.environ.get("AIRFLOW_HOME")
+    if process.role is not Role.SERVICE or home is None or ours.isdisjoint(all_homes([home])):
+        return False
+    return proc.pid_namespace(process.pid)[0] == proc.pid_namespace(own)[0] is not None
 
 
 def _home_unread(process: Process) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from dagstop.evidence.containers import Client, Container, judge_container, read_client
+from dagstop.evidence.containers import Client, Container, judge_container, neighbours, read_client
 from dagstop.evidence.index import Index
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.evidence.ties import Ties
@@ -210,7 +210,7 @@ class ContainerHunts:
                 for result in found.values():
                     result.problem = str(exc)
             return []
-        by_label = Index(containers, lambda container: container.label)
+        by_label, beside = Index(containers, lambda container: container.label), neighbours(containers)
         by_id = {container.id: container for container in containers}
         tied = self.ties.tied()
         pending = []
@@ -227,7 +227,7 @@ class ContainerHunts:
             candidates = {c.id: (c, None) for c in known} | candidates
             for container, through in candidates.values():
                 created = to_db_clock(container.created_at)
-                verdict = judge_container(quest.order, container, through, created, around)
+                verdict = judge_container(quest.order, container, through, created, around, beside)
                 if verdict.decision is Decision.FOREIGN and container in known:
                     verdict = Verdict(Decision.KILL, "it was signalled under this order before")
                     if quest.order.hands_off is not None:
@@ -255,6 +255,7 @@ class ContainerHunts:
         deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
         clients = {container.id: self.ties.client_of(container.id) for container, _ in deaths}
         ended = Index(deaths, lambda end: _label_of(end[0], clients[end[0].id]))
+        beside = neighbours(end[0] for end in deaths)
         for quest in quests:
             if quest.quiet:
                 continue
@@ -264,7 +265,8 @@ class ContainerHunts:
                 if to_db_clock(at) < quest.order.created_at or container.id.startswith(named):
                     continue
                 created = to_db_clock(container.created_at)
-                verdict = judge_container(quest.order, container, clients[container.id], created, around)
+                client = clients[container.id]
+                verdict = judge_container(quest.order, container, client, created, around, beside)
                 if verdict.decision is Decision.KILL:
                     end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
                     result.ends.append(end)

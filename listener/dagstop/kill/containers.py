@@ -1,10 +1,11 @@
 """Stop, then kill, the containers of one order, in a thread; say what was seen, not what was sent.
 
-An init whose cgroup names the container is signalled directly: the engine starts a program for each
+An init that is proven to be the container's is signalled directly: the engine starts a program for each
 signal, which takes it some 10 ms. Where that cannot be seen, the engine is told to do it.
 
 A container whose init has no handler for SIGTERM (SigCgt of its host pid) ignores the signal, as
-pid 1 does (pid_namespaces(7)): it is killed at once instead of after the grace period.
+pid 1 does (pid_namespaces(7)): it is killed at once instead of after the grace period. Of an init that
+is not proven nobody knows: it gets SIGTERM and the grace period.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from dagstop.evidence.containers import Container
 from dagstop.kill.quarry import NOT_SIGNALLED, now
@@ -63,7 +65,7 @@ def end_container(
             return ContainerEnd(container, verdict, died_at=seen, noticed=NOT_SIGNALLED)
         container, init = fresh, _init(proc, fresh)
     end = ContainerEnd(container, verdict)
-    start = _start(proc, container)
+    pidfd, start = (init.pidfd, init.start) if init is not None else (None, None)
     try:
         if container.restart_policy not in {"", "no"}:
             _never_restart(engine, container)
@@ -71,7 +73,7 @@ def end_container(
         polite = masks is None or masks.handles_sigterm
         if polite:
             before_first("SIGTERM")
-            _signal(engine, end, signal.SIGTERM, init)
+            _signal(engine, end, signal.SIGTERM, pidfd)
             _thaw(engine, container)
             _wait(engine, end, proc, start, grace, lambda: hands_off() is not None)
         if end.died_at is None and (why := hands_off()) is not None:
@@ -79,7 +81,7 @@ def end_container(
         elif end.died_at is None:
             if not end.signals:
                 before_first("SIGKILL")
-            _signal(engine, end, signal.SIGKILL, init)
+            _signal(engine, end, signal.SIGKILL, pidfd)
             _thaw(engine, container)
             _wait(engine, end, proc, start, patience)
     except ContainerRefused as exc:
@@ -89,30 +91,55 @@ def end_container(
             raise
         end.problem = str(exc)
     finally:
-        if init is not None:
-            os.close(init)
+        if pidfd is not None:
+            os.close(pidfd)
     return end
 
 
-def _init(proc: ProcFS, container: Container) -> int | None:
-    """A pidfd of the container's init, opened before its cgroup was seen to be the container's."""
+SLOW_START = 60.0
+"""The most seconds from the fork of a container's init until its engine says that the container runs."""
+
+
+class Init(NamedTuple):
+    """The proven init of a container."""
+
+    pidfd: int
+    start: int
+
+
+def start_of_init(proc: ProcFS, container: Container) -> int | None:
+    """The start time of the container's init, if a process that we see is proven to be that; else None.
+
+    The engine's pids count in the engine's pid namespace: to a listener in a container they are other
+    processes. So its cgroup has to name the container, and it has to have started when that did.
+    """
+    stat = proc.stat(container.pid) if container.pid else None
+    if stat is None or container.started_at is None or container.id not in proc.cgroups(container.pid):
+        return None
+    begun = time.time() - proc.age(stat.start)
+    return stat.start if -1.0 <= container.started_at.timestamp() - begun <= SLOW_START else None
+
+
+def _init(proc: ProcFS, container: Container) -> Init | None:
+    """The container's init, its pidfd opened before it was seen to be the container's."""
     if not container.pid or not hasattr(os, "pidfd_open"):
         return None
     try:
         pidfd = os.pidfd_open(container.pid)
     except OSError:
         return None
-    if container.id in proc.cgroups(container.pid):
-        return pidfd
+    start = start_of_init(proc, container)
+    if start is not None:
+        return Init(pidfd, start)
     os.close(pidfd)
     return None
 
 
-def _signal(engine: Engine, end: ContainerEnd, number: signal.Signals, init: int | None) -> None:
+def _signal(engine: Engine, end: ContainerEnd, number: signal.Signals, pidfd: int | None) -> None:
     try:
-        if init is None:
+        if pidfd is None:
             raise PermissionError
-        signal.pidfd_send_signal(init, number)
+        signal.pidfd_send_signal(pidfd, number)
     except OSError:  # not to be seen, not ours to signal, or gone: the engine knows
         engine.signal(end.container, number.name)
     end.signals.append((number.name, now()))
@@ -130,17 +157,6 @@ def _thaw(engine: Engine, container: Container) -> None:
     if seen is not None and seen.paused:
         with suppress(ContainerRefused):
             engine.unpause(container)
-
-
-def _start(proc: ProcFS, container: Container) -> int | None:
-    """The start time of its init if that runs on this host, else None."""
-    stat = proc.stat(container.pid) if container.pid else None
-    if stat is None:
-        return None
-    tags = proc.environ(container.pid) or {}
-    known = {name: value for name, value in container.tags.items() if name in tags}
-    # the pid is the engine's word; an init that shows other tags is some other process
-    return stat.start if all(tags[name] == value for name, value in known.items()) else None
 
 
 def _wait(

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dagstop.evidence.airflow_names import surroundings_of
 from dagstop.evidence.containers import Container
+from dagstop.evidence.twins import Airflow
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -209,6 +211,8 @@ def _container(facts: dict[str, Any]) -> Container:
         restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
         auto_remove=bool(host.get("AutoRemove")),
         tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
+        started_at=_moment(state["StartedAt"]) if state.get("StartedAt") else None,
+        airflow=_airflow(config.get("Env") or [], config.get("Labels") or {}),
     )
 
 
@@ -220,6 +224,20 @@ def _tags(environment: list[str], labels: dict[str, str]) -> dict[str, str]:
     pairs = [item.partition("=")[::2] for item in environment]
     merged = {**labels, **dict(pairs)}
     return {k: v for k, v in merged.items() if k.startswith(_TAGS)}
+
+
+def _airflow(environment: list[str], labels: dict[str, str]) -> Airflow | None:
+    """Which Airflow a container is a part of; None for what a task started, or what may be anything."""
+    variables = dict(item.partition("=")[::2] for item in environment)
+    home = variables.get("AIRFLOW_HOME")
+    if not home or "AIRFLOW_CTX_DAG_ID" in variables or "AIRFLOW_CTX_DAG_ID" in labels:
+        return None
+    project = next((labels[name] for name in _PROJECTS if labels.get(name)), None)
+    database = surroundings_of(variables).database
+    return Airflow(home, project, database) if project or database else None
+
+
+_PROJECTS = ("com.docker.compose.project", "com.docker.stack.namespace", "io.podman.compose.project")
 
 
 def _moment(text: str) -> datetime:

@@ -24,8 +24,13 @@ While a task executes, these are set, always to dagstop's values, since a stop r
     AIRFLOW_CTX_LOGICAL_DATE     3.x, if the run has one; ISO 8601
     AIRFLOW_CTX_MAP_INDEX        -1 where the task is not mapped
     DAGSTOP_AIRFLOW_HOME         the AIRFLOW_HOME of the Airflow that started the task
+    DAGSTOP_HOSTNAME, DAGSTOP_JOB_ID, DAGSTOP_PID
+                                 1.10, 2.x; host, job and process of this try, as Airflow's database has them
+    DAGSTOP_TI_ID                3.x; the uuid of this try
+    DAGSTOP_POLICY               the version of this file
 
-They are set in the environment of the task's child processes, and in the environment and (where the
+Two Airflows may have one AIRFLOW_HOME, in containers of their own, and the same ids: only what belongs
+to this very try tells their containers apart. They are set in the environment of the task's child processes, and in the environment and (where the
 operator has them) the labels of a DockerOperator's container. They are identifiers, never secrets.
 Nothing here fails a task or a DAG: what goes wrong is logged once as a warning, and the task runs.
 """
@@ -37,6 +42,8 @@ import os
 import sys
 
 __all__ = ["policy", "tag_task", "task_policy"]
+
+VERSION = 2
 
 _log = logging.getLogger("dagstop.policy")
 _warned = set()
@@ -51,6 +58,11 @@ _KEYS = (
     "AIRFLOW_CTX_TRY_NUMBER",
     "AIRFLOW_CTX_MAP_INDEX",
     "DAGSTOP_AIRFLOW_HOME",
+    "DAGSTOP_HOSTNAME",
+    "DAGSTOP_JOB_ID",
+    "DAGSTOP_PID",
+    "DAGSTOP_TI_ID",
+    "DAGSTOP_POLICY",
 )
 
 # By class name in the task's line: Airflow 1.10 imports this file before its operators exist.
@@ -183,6 +195,7 @@ def _tags(context, task):
     execution_date = getattr(ti, "execution_date", None)
     logical_date = None if execution_date is not None else getattr(dag_run, "logical_date", None)
     map_index = getattr(ti, "map_index", None)
+    by_job = hasattr(ti, "job_id")  # up to 2.x; the uuid of 3.x is another for each try
     values = (
         ti.dag_id,
         ti.task_id,
@@ -192,6 +205,11 @@ def _tags(context, task):
         ti.try_number,
         -1 if map_index is None else map_index,
         _airflow_home(task),
+        getattr(ti, "hostname", None) or None if by_job else None,
+        ti.job_id if by_job else None,
+        getattr(ti, "pid", None) if by_job else None,
+        None if by_job else getattr(ti, "id", None),
+        VERSION,
     )
     return {key: _native(value) for key, value in zip(_KEYS, values) if value is not None}
 

@@ -137,7 +137,9 @@ def test_a_folder_is_remembered_across_a_restart(task: FakeProc, watch: Watch, t
     again.restore(known.processes, known.folders)
     again.look()
     assert again.processes[DAEMON].label == label and again.processes[DAEMON].trusted
-    assert again.folders() == [[FOLDER, BASH, known.folders[FOLDER].identity.start, UID, _facts(label)]]
+    (row,) = again.folders()
+    assert row[:5] == [FOLDER, BASH, known.folders[FOLDER].identity.start, UID, _facts(label)]
+    assert row[5][0] == 130 and again.processes[DAEMON].runner is not None
 
 
 def _facts(label: Label | None) -> dict[str, object]:

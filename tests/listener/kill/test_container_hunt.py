@@ -100,7 +100,13 @@ def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine:
 def containers(engine: lab.Engine, *commands: list[str]) -> Iterator[list[Container]]:
     """One for each command; all but the last are of the run that `found` looks for."""
     client = engine.client()
-    tags = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_TASK_ID": "t", "DAGSTOP_AIRFLOW_HOME": HOME}
+    tags = {
+        "AIRFLOW_CTX_DAG_ID": "d",
+        "AIRFLOW_CTX_TASK_ID": "t",
+        "DAGSTOP_AIRFLOW_HOME": HOME,
+        "DAGSTOP_JOB_ID": "7",
+        "DAGSTOP_POLICY": "2",
+    }
     started: list[Container] = []
     try:
         for number, command in enumerate(commands, 1):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from dagstop.evidence.containers import Container
-from dagstop.kill.containers import _init, end_container
+from dagstop.kill.containers import _init, end_container, start_of_init
 from dagstop.model import Decision, Verdict
 from dagstop.outside.engine import ContainerRefused
 from dagstop.outside.procfs import ProcFS
@@ -29,6 +30,19 @@ class Cgroups(ProcFS):
 
     def cgroups(self, pid: int) -> str:
         return self.text
+
+
+class Refusing(ProcFS):
+    """The real /proc, of which no file named cgroup can be read."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def _bytes(self, pid: int, name: str) -> bytes:
+        if name == "cgroup":
+            raise OSError(self.number, os.strerror(self.number))
+        return super()._bytes(pid, name)
 
 
 class Engine:
@@ -56,19 +70,40 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def container(pid: int) -> Container:
     facts: dict[str, Any] = {"name": "c", "image": "i", "paused": False, "tags": {}, "auto_remove": False}
     created = datetime.now(timezone.utc)
-    return Container(id=ID, pid=pid, created_at=created, restart_policy="no", **facts)
+    return Container(id=ID, pid=pid, created_at=created, started_at=created, restart_policy="no", **facts)
 
 
 def test_a_pid_that_is_not_in_the_containers_cgroup_is_not_its_init(child: subprocess.Popen[bytes]) -> None:
     assert _init(ProcFS(), container(child.pid)) is None
     assert _init(Cgroups(f"0::/docker/{'e' * 64}\n"), container(child.pid)) is None
+    for number in (errno.EACCES, errno.ENOENT, errno.ESRCH):
+        assert _init(Refusing(number), container(child.pid)) is None
+    for text in ("", "garbage", f"0::/{ID[:-1]}\n"):
+        assert _init(Cgroups(text), container(child.pid)) is None
+
+
+@pytest.mark.parametrize(
+    "seconds", [-3600, -5, 100, 3600], ids=["long before", "before", "after", "long after"]
+)
+def test_a_pid_that_did_not_start_with_the_container_is_not_its_init(
+    child: subprocess.Popen[bytes], seconds: int
+) -> None:
+    """In the container's cgroup, and another process all the same: of a container inside it, say."""
+    proc = Cgroups(f"0::/docker/{ID}\n")
+    started = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    learned = replace(container(child.pid), started_at=started)
+    assert start_of_init(proc, learned) is None and _init(proc, learned) is None
+    assert start_of_init(proc, replace(learned, started_at=None)) is None
+    known = start_of_init(proc, container(child.pid))
+    stat = proc.stat(child.pid)
+    assert stat is not None and known == stat.start
 
 
 def test_then_the_engine_is_told(child: subprocess.Popen[bytes]) -> None:
     engine = Engine(container(child.pid))
     verdict = Verdict(Decision.KILL, "")
     end = end_container(engine, container(child.pid), verdict, ProcFS(), grace=0.1)  # type: ignore[arg-type]
-    assert engine.told == ["SIGKILL"] and end.died_at is not None
+    assert engine.told == ["SIGTERM"] and end.died_at is not None
     assert child.poll() is None
 
 

@@ -1,0 +1,153 @@
+"""Two Airflows with one AIRFLOW_HOME and the same ids: whose a container with tags is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dagstop.evidence.containers import Container, judge_container, neighbours
+from dagstop.evidence.twins import Airflow
+from dagstop.model import Decision, StopOrder, Verdict, Whose
+from tests.support.fake_proc import DATE, HOME, UUID, around, at, order, process, row
+
+IDS = {
+    "AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
+    "AIRFLOW_CTX_TRY_NUMBER": "1", "AIRFLOW_CTX_MAP_INDEX": "-1",
+    "AIRFLOW_CTX_EXECUTION_DATE": DATE.isoformat(), "DAGSTOP_AIRFLOW_HOME": HOME,
+}  # fmt: skip
+BY_JOB = {"DAGSTOP_HOSTNAME": "worker", "DAGSTOP_JOB_ID": "7", "DAGSTOP_PID": "500", "DAGSTOP_POLICY": "2"}
+BY_UUID = {"DAGSTOP_TI_ID": UUID, "DAGSTOP_POLICY": "2"}
+OTHER_UUID = UUID.replace("0", "f")
+THREE: dict[str, Any] = {"job_id": None, "ti_id": UUID, "pid": 500, "hostname": "worker"}
+KILL, SPARE = Decision.KILL, Decision.SPARE
+
+
+def container(number: int = 0, airflow: Airflow | None = None, **tags: str) -> Container:
+    return Container(
+        f"{number:064}", f"c{number}", "image", 0, at(-10), False, "no", False, tags, airflow=airflow
+    )
+
+
+def verdict(asked: StopOrder, seen: Container, *beside: Container, **more: Any) -> Verdict:
+    others = neighbours([seen, *beside])
+    return judge_container(asked, seen, None, at(-10), around(**more), others)
+
+
+def of_rows(**more: Any) -> StopOrder:
+    return order(targets=(row(**more),), present=(row(state="failed", **more),))
+
+
+RETRIED: dict[str, Any] = {"try_number": 2, "job_id": 9, "pid": 600}
+
+# what the tags say beside the ids, the row, decision, whose, words
+CASES: list[tuple[dict[str, str], StopOrder, Decision, Whose | None, str]] = [
+    (BY_JOB, of_rows(), KILL, None, "run"),
+    (BY_JOB, of_rows(pid=None, hostname=None), KILL, None, "run"),
+    ({**BY_JOB, "DAGSTOP_JOB_ID": "8"}, of_rows(), SPARE, Whose.RUN, "no try"),
+    ({**BY_JOB, "DAGSTOP_JOB_ID": "8", "DAGSTOP_HOSTNAME": "b"}, of_rows(), SPARE, Whose.ANOTHER, "no try"),
+    ({**BY_JOB, "DAGSTOP_HOSTNAME": "b"}, of_rows(), SPARE, Whose.ANOTHER, "its host is b"),
+    ({**BY_JOB, "DAGSTOP_PID": "501"}, of_rows(), SPARE, Whose.ANOTHER, "its pid is 501"),
+    (BY_JOB, of_rows(job_id=None), SPARE, Whose.RUN, "no try"),
+    (BY_JOB, order(targets=(), present=()), SPARE, Whose.RUN, "no try"),
+    (BY_JOB, of_rows(task="u"), SPARE, Whose.RUN, "no try"),
+    (BY_JOB, of_rows(**RETRIED), KILL, None, "run"),
+    ({**BY_JOB, "DAGSTOP_HOSTNAME": "b"}, of_rows(**RETRIED), SPARE, Whose.RUN, "no try"),
+    (BY_UUID, of_rows(**THREE), KILL, None, "run"),
+    ({**BY_UUID, "DAGSTOP_TI_ID": OTHER_UUID}, of_rows(**THREE), SPARE, Whose.ANOTHER, f"uuid {OTHER_UUID}"),
+    (BY_UUID, of_rows(), SPARE, Whose.RUN, "no try"),
+    ({**BY_UUID, "DAGSTOP_TI_ID": OTHER_UUID}, of_rows(**{**THREE, "try_number": 2}), SPARE, Whose.RUN, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tags", "asked", "decision", "whose", "words"), CASES)
+def test_what_the_very_try_has_decides(
+    tags: dict[str, str], asked: StopOrder, decision: Decision, whose: Whose | None, words: str
+) -> None:
+    found = verdict(asked, container(**IDS, **tags))
+    assert found.decision is decision, found.reason
+    assert words in found.reason
+    assert whose is None or found.whose is whose
+
+
+def test_an_earlier_try_is_in_doubt_where_two_airflows_have_the_home() -> None:
+    """Of a try that was retried the database keeps no job: the host's name alone may be a twin's too."""
+    seen = container(**IDS, **BY_JOB)
+    twins = [container(n, Airflow(HOME, project, None)) for n, project in enumerate("ab", 1)]
+    assert verdict(of_rows(**RETRIED), seen).decision is KILL
+    assert verdict(of_rows(**RETRIED), seen, *twins).decision is SPARE
+    assert verdict(of_rows(), seen, *twins).decision is KILL
+
+
+def test_a_later_try_lives_by_its_own_tags() -> None:
+    again = row(state="running", try_number=2, job_id=9, pid=600, started_at=at(20))
+    asked = order(targets=(row(released_at=at(10)),), present=(again,))
+    later = {**BY_JOB, "DAGSTOP_JOB_ID": "9", "DAGSTOP_PID": "600"}
+    seen = container(**{**IDS, "AIRFLOW_CTX_TRY_NUMBER": "2"}, **later)
+    found = judge_container(asked, seen, None, at(30), around(), neighbours([seen]))
+    assert (found.decision, found.whose) == (SPARE, Whose.LATER_TRY)
+    assert verdict(asked, container(**IDS, **BY_JOB)).decision is KILL
+
+
+AIRFLOWS: list[tuple[str, list[Airflow], bool, Decision]] = [
+    ("nothing is known of any", [], False, KILL),
+    ("ours on the host", [], True, KILL),
+    ("one in containers", [Airflow(HOME, "a", "postgres:5432/airflow")] * 3, False, KILL),
+    ("one, some of its containers name no database",
+     [Airflow(HOME, "a", "postgres:5432/airflow"), Airflow(HOME, "a", None)], False, KILL),
+    ("two projects, the same URL", [Airflow(HOME, "a", "db:5432/x"), Airflow(HOME, "b", "db:5432/x")], False,
+     SPARE),
+    ("two databases, no project", [Airflow(HOME, None, "a:5432/x"), Airflow(HOME, None, "b:5432/x")], False,
+     SPARE),
+    ("one on the host, one in containers", [Airflow(HOME, "b", None)], True, SPARE),
+    ("another home", [Airflow("/srv/b", "b", None), Airflow(HOME, "a", None)], False, KILL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("airflows", "here", "decision"), [a[1:] for a in AIRFLOWS], ids=[a[0] for a in AIRFLOWS]
+)
+def test_ids_and_a_home_are_believed_where_one_airflow_has_it(
+    airflows: list[Airflow], here: bool, decision: Decision
+) -> None:
+    beside = [container(n, airflow) for n, airflow in enumerate(airflows, 1)]
+    found = verdict(of_rows(), container(**IDS), *beside, lives_here=here)
+    assert found.decision is decision, found.reason
+    assert (decision is SPARE) == ("earlier cluster policy" in found.reason)
+    assert verdict(of_rows(), container(**IDS, **BY_JOB), *beside, lives_here=here).decision is KILL
+
+
+def test_ids_and_a_home_are_not_believed_against_another_claim() -> None:
+    twin = container(1, **IDS)
+    assert "same try" in verdict(of_rows(), container(**IDS), twin).reason
+    strong = container(1, **IDS, **{**BY_JOB, "DAGSTOP_HOSTNAME": "b"})
+    assert "same try" in verdict(of_rows(), container(**IDS), strong).reason
+    another_try = container(1, **{**IDS, "AIRFLOW_CTX_TRY_NUMBER": "2"})
+    assert verdict(of_rows(), container(**IDS), another_try).decision is KILL
+
+
+def test_ids_and_a_home_are_not_believed_against_another_date() -> None:
+    """A manual run_id may be anything; two databases that have it seldom have its date."""
+    late = {**IDS, "AIRFLOW_CTX_EXECUTION_DATE": (DATE + timedelta(seconds=1)).isoformat()}
+    found = verdict(of_rows(), container(**late))
+    assert found.decision is SPARE and "logical date" in found.reason and "`dagstop policy`" in found.reason
+
+
+def test_hands_off_does_not_say_that_anothers_would_die() -> None:
+    asked = order(hands_off="observe only")
+    assert "would die" in verdict(asked, container(**IDS, **BY_JOB)).reason
+    found = verdict(asked, container(**IDS, **{**BY_JOB, "DAGSTOP_HOSTNAME": "b"}))
+    assert found.decision is SPARE and "would die" not in found.reason
+
+
+def test_a_docker_client_of_the_run_needs_no_tags_but_none_may_contradict() -> None:
+    from dagstop.evidence.containers import Client
+
+    by = Client("c0", None, process())
+    twin = container(1, Airflow(HOME, "b", None))
+    beside = neighbours([twin])
+    for tags, decision in (({}, KILL), (IDS, KILL), ({**IDS, **BY_JOB, "DAGSTOP_HOSTNAME": "b"}, SPARE)):
+        seen = container(**tags)
+        found = judge_container(of_rows(), seen, by, at(-10), around(lives_here=True), beside)
+        assert found.decision is decision, (tags, found.reason)
