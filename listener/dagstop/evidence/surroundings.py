@@ -63,15 +63,19 @@ def survey(
         foreign_homes=frozenset(foreign),
         other_airflows=frozenset(others),
         unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
-        lives_here=any(_serves_here(p, ours, proc, own) for p in processes),
+        lives_here=_lives_here(processes, ours, proc, own),
     )
 
 
-def _serves_here(process: Process, ours: frozenset[str], proc: ProcFS, own: int) -> bool:
-    home = process.environ.get("AIRFLOW_HOME")
-    if process.role is not Role.SERVICE or home is None or ours.isdisjoint(all_homes([home])):
-        return False
-    return proc.pid_namespace(process.pid)[0] == proc.pid_namespace(own)[0] is not None
+def _lives_here(processes: Iterable[Process], ours: frozenset[str], proc: ProcFS, own: int) -> bool:
+    """True if a service of an Airflow of ours runs in the listener's own pid namespace."""
+    here, _ = proc.pid_namespace(own)
+    for process in processes:
+        home = process.environ.get("AIRFLOW_HOME")
+        if process.role is Role.SERVICE and home is not None and not ours.isdisjoint(all_homes([home])):
+            if here is not None and proc.pid_namespace(process.pid)[0] == here:
+                return True
+    return False
 
 
 def _home_unread(process: Process) -> bool:

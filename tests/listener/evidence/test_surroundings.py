@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence.surroundings import ancestors, database_key, survey, trusted_uids
-from tests.support.fake_proc import KEY, LISTENER, URL, FakeProc, process
+from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, process, watch_of
 
 
 def test_a_home_is_the_same_by_every_link_to_it(tmp_path: Path) -> None:
@@ -152,3 +153,23 @@ def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> N
     around = survey([str(tmp_path)], [URL], others, proc, LISTENER)
     assert around.other_airflows == {"/srv/b", str(homes["by_config"])}
     assert survey([str(tmp_path)], [], others, proc, LISTENER).other_airflows == frozenset()
+
+
+def test_an_airflow_lives_here_if_a_service_of_it_is_in_the_listeners_namespace(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    ours, words = {"AIRFLOW_HOME": HOME}, ("python", "airflow", "scheduler")
+
+    def lives_here() -> bool:
+        watch = watch_of(proc)
+        watch.look()
+        return survey([HOME], [URL], watch.at_homes(), proc, LISTENER).lives_here
+
+    proc.add(80, argv=words, environ=ours, namespace="pid:[2]")
+    proc.add(81, argv=words, environ={"AIRFLOW_HOME": "/srv/b"})
+    proc.add(82, argv=("sleep", "1"), environ=ours)
+    assert not lives_here()
+    proc.add(83, argv=words, environ=ours)
+    assert lives_here()
+    for pid in (83, LISTENER):  # what cannot be read proves nothing
+        proc.refused = {(pid, "ns/pid"): errno.EACCES}
+        assert not lives_here()
