@@ -17,6 +17,7 @@ begin
     end if;
     wanted := case
         when new.name = 'cascade' and new.value not in ('unfinished', 'all') then 'unfinished or all'
+        when new.name = 'finished_tasks' and new.value not in ('stop', 'spare') then 'stop or spare'
         when new.name in ('observe_only', 'airflow_log') and new.value not in ('on', 'off') then 'on or off'
         when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
             and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
@@ -154,6 +155,7 @@ comment on function dagstop.grace_of(text) is 'Seconds between SIGTERM and SIGKI
 -- when all that their trigger calls is this release's; settings that were edited are kept
 insert into dagstop.setting (name, value, comment) values
     ('cascade', 'unfinished', 'Which task instances of a failed run fail with it: unfinished, or all.'),
+    ('finished_tasks', 'stop', 'What a task that succeeded left running, when its run is failed later: stop, or spare.'),
     ('settle_seconds', '10', 'Time that a task which failed by itself gets for its callbacks, in seconds.'),
     ('fence_seconds', '600', 'How long a stopped task instance is kept from being revived, in seconds.'),
     ('order_seconds', '86400', 'How long a host that was away still carries out an order, in seconds.'),

@@ -12,7 +12,7 @@ begin
     for earlier in
         select p.oid from pg_catalog.pg_proc p
         where p.pronamespace = 'dagstop'::regnamespace and p.proname in ('open_orders', 'would_be_order')
-            and 'state_after' <> all (p.proargnames)
+            and 'finished_tasks' <> all (p.proargnames)
     loop
         execute pg_catalog.format('drop function %s', earlier);
     end loop;
@@ -87,7 +87,8 @@ returns table (
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
-    begun jsonb, hands_off text, grace_seconds integer, state_after text
+    begun jsonb, hands_off text, grace_seconds integer, state_after text,
+    finished_tasks text
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -98,6 +99,7 @@ as $$
 declare
     picked dagstop.stop_order[];
     settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
+    finished text := dagstop.setting_of('finished_tasks', 'stop');
     numbers bigint[];
     rows jsonb[];
     readable text := dagstop.setting_of('airflow_schema', 'public');
@@ -129,7 +131,7 @@ begin
         -- of another Airflow's order, in another schema, these would be some other rows
         case when o.airflow_schema = readable then coalesce(p.present, '[]') end,
         (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
-        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
+        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after, finished
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
     from unnest(picked) as o
     join (
@@ -141,7 +143,7 @@ begin
     order by o.id;
 end
 $$;
-comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
+comment on function dagstop.open_orders(text, bigint[], integer) is 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off, grace_seconds and finished_tasks are what the settings say now.';
 
 create or replace function dagstop.would_be_order(of_dag text, of_run text, of_task text default null)
 returns table (
@@ -149,7 +151,8 @@ returns table (
     map_index integer, self_reported boolean, created_at timestamptz, txid bigint, cascaded boolean,
     session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text,
     closed_at timestamptz, db_now timestamptz, settle_seconds integer, targets jsonb, present jsonb,
-    hands_off text, grace_seconds integer, state_after text
+    hands_off text, grace_seconds integer, state_after text,
+    finished_tasks text
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -185,7 +188,8 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed';
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed',
+        dagstop.setting_of('finished_tasks', 'stop');
 end
 $$;
 comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';

@@ -168,6 +168,7 @@ class StopOrder:
     grace_seconds: float | None = None  # its DAG's or all DAGs' in the database; None: the listener's own
     state_after: str = "failed"  # what ordered it: a state, or "deleted"
     closed_at: datetime | None = None  # when every host that was there had reported
+    finished_spared: bool = False  # setting finished_tasks: what a task that succeeded left is not stopped
 
     @property
     def name(self) -> str:
@@ -215,6 +216,7 @@ class Whose(Enum):
     RUN = "the run's, or in doubt"
     LATER_TRY = "a later try's"  # meant to run
     ANOTHER = "another Airflow's"  # surely: another home, and another metadata database
+    FINISHED = "a task's that succeeded"  # by setting finished_tasks
     AIRFLOW = "Airflow's own"  # a service, a supervisor, a test run by hand
 
 

@@ -30,6 +30,7 @@ def read_order(row: Mapping[str, Any]) -> StopOrder:
         grace_seconds=None if row.get("grace_seconds") is None else float(row["grace_seconds"]),
         state_after=row.get("state_after") or "failed",
         closed_at=row.get("closed_at"),
+        finished_spared=row.get("finished_tasks") == "spare",
         asked_by={
             name: row.get(name)
             for name in ("session_user_name", "application_name", "client_addr", "backend_pid")

@@ -95,6 +95,14 @@ SETTINGS = (
         _one_of("unfinished", "all"),
     ),
     Setting(
+        "finished_tasks",
+        "stop",
+        "",
+        "What a task that succeeded left running (a daemon, a container), when its run is failed later: stop,"
+        " or spare.",
+        _one_of("stop", "spare"),
+    ),
+    Setting(
         "also_stop_on",
         "",
         "",

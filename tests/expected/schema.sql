@@ -773,6 +773,7 @@ begin
     end if;
     wanted := case
         when new.name = 'cascade' and new.value not in ('unfinished', 'all') then 'unfinished or all'
+        when new.name = 'finished_tasks' and new.value not in ('stop', 'spare') then 'stop or spare'
         when new.name in ('observe_only', 'airflow_log') and new.value not in ('on', 'off') then 'on or off'
         when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
             and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
@@ -1718,7 +1719,7 @@ COMMENT ON FUNCTION dagstop.observes() IS 'Whether nothing is to be stopped in t
 -- Name: open_orders(text, bigint[], integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer, state_after text)
+CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint[], max_orders integer DEFAULT 2000) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, begun jsonb, hands_off text, grace_seconds integer, state_after text, finished_tasks text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1728,6 +1729,7 @@ CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint
 declare
     picked dagstop.stop_order[];
     settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
+    finished text := dagstop.setting_of('finished_tasks', 'stop');
     numbers bigint[];
     rows jsonb[];
     readable text := dagstop.setting_of('airflow_schema', 'public');
@@ -1759,7 +1761,7 @@ begin
         -- of another Airflow's order, in another schema, these would be some other rows
         case when o.airflow_schema = readable then coalesce(p.present, '[]') end,
         (select b.detail from dagstop.report b where b.order_id = o.id and b.host = open_orders.host),
-        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after
+        coalesce(o.hands_off, d.hands_off), d.grace_seconds, o.state_after, finished
     -- joined, not "= any": one plan for one order and for 2000 must not compare each row with each of them
     from unnest(picked) as o
     join (
@@ -1777,7 +1779,7 @@ $$;
 -- Name: FUNCTION open_orders(host text, ids bigint[], max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off and grace_seconds are what the settings say now.';
+COMMENT ON FUNCTION dagstop.open_orders(host text, ids bigint[], max_orders integer) IS 'The orders on which a host has no final report yet (or just those asked for), each with its targets and with the present rows; present is null where Airflow''s tables could not be read; begun is the detail of that host''s report so far: what was signalled before a listener was cut off or the order was taken up again; hands_off, grace_seconds and finished_tasks are what the settings say now.';
 
 
 --
@@ -3174,7 +3176,7 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 -- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, hands_off text, grace_seconds integer, state_after text)
+CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DEFAULT NULL::text) RETURNS TABLE(id bigint, kind text, airflow_schema text, dag_id text, run_id text, logical_date timestamp with time zone, task_id text, map_index integer, self_reported boolean, created_at timestamp with time zone, txid bigint, cascaded boolean, session_user_name text, application_name text, client_addr inet, backend_pid integer, state_before text, closed_at timestamp with time zone, db_now timestamp with time zone, settle_seconds integer, targets jsonb, present jsonb, hands_off text, grace_seconds integer, state_after text, finished_tasks text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -3209,7 +3211,8 @@ begin
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
-        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed';
+        coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed',
+        dagstop.setting_of('finished_tasks', 'stop');
 end
 $_$;
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.listener.test_stop import one_server, shape_2
 from tests.sql.test_settings import set_setting
-from tests.support.airflow_tables import AirflowDatabase
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
 from tests.support.tasks import Tasks, find, wait_for
 
@@ -151,3 +151,27 @@ def test_what_else_orders_a_stop(
             reports = listener.wait_for_reports(2)
         assert [r["outcome"] for r in reports] == ["stopped", "superseded"], show(reports)
         assert find("sleep 7222")
+
+
+@one_server
+@shape_2
+@pytest.mark.parametrize("value", ["stop", "spare"])
+def test_what_a_finished_task_left_running_dies_unless_the_setting_spares_it(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, value: str
+) -> None:
+    airflow_db.add_running("run")
+    airflow_db.add_task("done", "success", end_date=FIRST_DATE)
+    tasks.bash("sleep 7281", tasks.environment("dag", "run", "a"))
+    tasks.bash("sleep 7282", tasks.environment("dag", "run", "done"))
+    for number in (7281, 7282):
+        wait_for(f"sleep {number}")
+    set_setting(airflow_db, "finished_tasks", value)
+    with Listener(airflow_db.url, tmp_path) as listener:
+        explained = dagstop(
+            "explain", "dag", "run", "--database-url", airflow_db.url, "--airflow-home", str(tmp_path)
+        ).stdout
+        assert ("finished_tasks" in explained) == (value == "spare")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)  # what is spared by that setting is not left alive
+    assert not find("sleep 7281") and bool(find("sleep 7282")) == (value == "spare")

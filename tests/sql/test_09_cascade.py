@@ -83,6 +83,21 @@ def test_a_run_with_nothing_left_is_an_order_with_those_whose_process_may_live(
     ]
 
 
+def test_a_clean_up_task_fails_with_its_run_and_cannot_be_scheduled_while_the_order_is_open(
+    airflow_db: AirflowDatabase,
+) -> None:
+    """trigger_rule=all_done stands in no table: to Postgres such a task is one that has not run yet."""
+    airflow_db.add_running()
+    airflow_db.add_task("clean_up", None)
+    airflow_db.set_run("failed")
+    assert airflow_db.states() == {"a": "failed", "clean_up": "failed"}
+    airflow_db.set_task("clean_up", "scheduled")
+    assert airflow_db.states()["clean_up"] == "failed"
+    airflow_db.set_task("clean_up", None)  # cleared by hand, it runs
+    airflow_db.set_task("clean_up", "scheduled")
+    assert airflow_db.states()["clean_up"] == "scheduled"
+
+
 @pytest.mark.parametrize("count", [50, 1200])
 def test_many_runs_in_one_update(airflow_db: AirflowDatabase, count: int) -> None:
     airflow_db.add_runs(count)

@@ -27,6 +27,7 @@ def set_setting(db: AirflowDatabase, name: str, value: str) -> None:
 def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: AirflowDatabase) -> None:
     for name, value, wanted in (
         ("cascade", "most", "unfinished or all"),
+        ("finished_tasks", "keep", "stop or spare"),
         ("observe_only", "yes", "on or off"),
         ("airflow_log", "no", "on or off"),
         ("also_stop_on", "deleted success", "of deleted, skipped, removed, with commas between"),
@@ -43,6 +44,7 @@ def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: A
         assert said.startswith(f"dagstop setting {name}: '{value}' is not {wanted}") and "\n" not in said
     for name, value in (
         ("cascade", "all"),
+        ("finished_tasks", "spare"),
         ("also_stop_on", "removed ,deleted"),
         ("fence_seconds", "0"),
         ("grace_seconds:a dag", "3"),

@@ -196,6 +196,8 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
         if spare := _later_try(order, label, target, present, started_at):
             whose = Whose.RUN if spare in _UNKNOWN_TRY else Whose.LATER_TRY
             return Verdict(Decision.SPARE, spare, evidence, whose=whose)
+    if order.finished_spared and order.kind == "run" and _succeeded(label, pairs):
+        return Verdict(Decision.SPARE, FINISHED, evidence, whose=Whose.FINISHED)
     # of several map indexes it may be the one that may still be reporting its own failure
     target = next((t for t, _ in pairs if t is not None and not t.unfinished), pairs[0][0])
     released = target is not None and target.released_at is not None
@@ -204,6 +206,17 @@ def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verd
     if process.with_runner and label.ti_id is None and released and _runs_again(pairs):
         return Verdict(Decision.KILL, reason, evidence, at_once=True)
     return _kill(order, process, target, started_at > order.created_at, reason)
+
+
+FINISHED = "its task had succeeded, and setting finished_tasks says spare"
+
+
+def _succeeded(label: Label, pairs: list[tuple[Target | None, Target | None]]) -> bool:
+    """True for what a task left that had succeeded when its run was failed; not for an earlier try of it."""
+    rows = [target or present for target, present in pairs]
+    return all(
+        row is not None and row.state == "success" and _age(label, row, False) != "older" for row in rows
+    )
 
 
 def _runs_again(pairs: list[tuple[Target | None, Target | None]]) -> bool:

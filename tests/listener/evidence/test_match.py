@@ -154,6 +154,43 @@ def test_order_and_label(order: StopOrder, label: Label, start: datetime, decisi
     assert verdict.decision is decision, verdict.reason
 
 
+DONE = row(state="success", job_id=7, try_number=1)
+
+# setting finished_tasks = spare: order, label, what becomes of it
+FINISHED_TASKS: list[tuple[str, StopOrder, Label, Decision]] = [
+    ("succeeded before the run failed", order(targets=(), present=(DONE,)), label(), SPARE),
+    ("succeeded in the same moment", order(targets=(DONE,)), label(), SPARE),
+    ("its very job", order(targets=(), present=(DONE,)), label(job_id=7), SPARE),
+    ("left by an earlier try", order(targets=(), present=(DONE,)), label(job_id=6), KILL),
+    ("3.x: left by an earlier try", order(targets=(), present=(replace(DONE, job_id=None, ti_id=UUID),)),
+     label(ti_id=OTHER_UUID), KILL),
+    ("failed by itself", order(targets=(), present=(row(state="failed"),)), label(), KILL),
+    ("ran when the run failed", order(), label(), KILL),
+    ("succeeded, but cascade is all", order(targets=(DONE,), present=(row(state="failed"),)), label(), SPARE),
+    ("one map index of two ran", order(targets=(row(map_index=0),),
+     present=(row(map_index=0, state="failed"), replace(DONE, map_index=1))), label(), KILL),
+    ("that map index had succeeded", order(targets=(row(map_index=0),),
+     present=(row(map_index=0, state="failed"), replace(DONE, map_index=1))), label(map_index=1), SPARE),
+    ("a task that nobody knows", order(targets=(), present=()), label(), KILL),
+    ("an order about the task itself", task_order(targets=(DONE,)), label(), KILL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("order", "label", "decision"),
+    [case[1:] for case in FINISHED_TASKS],
+    ids=[case[0] for case in FINISHED_TASKS],
+)
+def test_what_a_task_that_succeeded_left_lives_only_where_the_setting_says_so(
+    order: StopOrder, label: Label, decision: Decision
+) -> None:
+    verdict = judge(replace(order, finished_spared=True), process(label), BEFORE, around())
+    assert verdict.decision is decision, verdict.reason
+    if decision is SPARE:
+        assert verdict.whose is Whose.FINISHED and "finished_tasks" in verdict.reason
+    assert judge(order, process(label), BEFORE, around()).decision is KILL
+
+
 RUNNER: dict[str, Any] = {"role": Role.RUNNER, "with_runner": True, "line": frozenset({600, 599})}
 TITLE = Label(dag_id="d", run_id="r", task_id="t", job_id=7)
 SELF: dict[str, Any] = {"kind": "task", "task_id": "t", "map_index": -1, "self_reported": True}

@@ -81,7 +81,7 @@ def test_a_busy_day_is_readable_on_every_screen(airflow_db: AirflowDatabase, bro
             assert grounds[0] != grounds[1]
         text = browser.text()
     for said in (
-        "One thing is in the way", "listener worker-7", "start it, or remove a host", "waits for worker-1, worker-3",
+        "One thing is in the way", "listener worker-7", "if the host is gone for good", "waits for worker-1, worker-3",
         "dba_ines with psql through a local socket", "airflow api-server from 2001:db8::4", "1 not dead",
         "alive: in uninterruptible sleep (state D)", "another AIRFLOW_HOME: /srv/other", "2 refused writes", "up_for_retry",
         "signal 2.1 ms, dead 12 ms", "silent, seen", "polling", "knows 45 processes", "container 3f9ac1d2e4b0",
