@@ -180,6 +180,7 @@ class Daemon:
             "host_names": sorted(self.config.host_names),
             "airflow_homes": list(self.config.airflow_homes),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
+            "docker_refused": self._containers.refusals(),
             "could_not_look": self._unseen,
             "state_dir": self.config.state_dir,
             "under_way": self._stopping.under_way,

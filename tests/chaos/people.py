@@ -99,6 +99,10 @@ class Containers:
         self._client.close()
 
 
+OTHERS = "postgresql://db.example/another"
+"""Without this an AIRFLOW_HOME alone would leave it in doubt whose they are."""
+
+
 def bystanders(home: Path, run_ids: list[str], count: int) -> list[subprocess.Popen[bytes]]:
     """In turn: a stranger, another run's, one that only names a run, another Airflow's with the same ids."""
     started = []
@@ -108,7 +112,7 @@ def bystanders(home: Path, run_ids: list[str], count: int) -> list[subprocess.Po
             0: {"PATH": os.environ["PATH"]},
             1: tags(home, f"{run_id}_another"),
             2: {"PATH": os.environ["PATH"], "NOTE": f"AIRFLOW_CTX_DAG_ID={DAG} {run_id}"},
-            3: tags("/srv/other/airflow", run_id),
+            3: {**tags("/srv/other/airflow", run_id), "AIRFLOW__CORE__SQL_ALCHEMY_CONN": OTHERS},
         }[number % 4]
         started.append(spawn(["sleep", "86400"], environment))
     return started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,16 @@ def test_a_listener_that_sees_all_says_nothing_of_that(
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped" and "could_not_look" not in report["detail"], show(report)
+
+
+@on_one
+def test_a_listener_says_that_an_engine_does_not_answer(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as nobodys:
+        nobodys.bind(str(path))  # there, and nobody listens
+    with Listener(airflow_db.url, tmp_path, docker_url=f"unix://{path}"):
+        airflow_db.wait_until(
+            "select jsonb_array_length(detail -> 'docker_refused') > 0 from dagstop.listener"
+        )
+        said = dagstop("check", "--database-url", airflow_db.url, check=False).stdout
+    assert "warning\tDocker of host-1\t" in said and str(path) in said

@@ -199,6 +199,9 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding(f"listener {row['host']}", row["live"] or row["gone"], seen, do)
         if row["live"] and (blind := row["detail"].get("could_not_look")):
             yield Finding(f"sight of {row['host']}", False, "; ".join(blind), _GIVE_RIGHTS)
+        if row["live"] and (refused := row["detail"].get("docker_refused")):
+            do = "start the engine, or let the listener's user use its socket"
+            yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
     for row in ask(connection, url, "superuser_listeners"):
         said = f"logs in as superuser {row['role_name']}, and Airflow's role could take its rights"
         do = "give it a login role that is a member of dagstop_listener"

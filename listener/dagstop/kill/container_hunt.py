@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -67,6 +66,7 @@ class ContainerHunts:
     dry_run: bool = False
     note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
     results: deque[Found] = field(default_factory=deque)
+    refused: dict[str, str] = field(default_factory=dict)  # by engine: why it did not answer the last time
     _seen: bool = False  # an engine was there since the listener started
     _learning: threading.Thread = field(default_factory=threading.Thread)
     _next_learning: float = 0.0
@@ -85,6 +85,11 @@ class ContainerHunts:
             return True
         return self._seen and self._shims()
 
+    def refusals(self) -> list[str]:
+        """Of the engines that are there, which did not answer the last time, and why."""
+        refused = self.refused.copy()  # by the thread that learns
+        return [refused[engine.url] for engine in self.engines if engine.exists and engine.url in refused]
+
     def warm_up(self) -> None:
         """Load the Docker client and learn what runs, so that an order need not wait for it.
 
@@ -99,10 +104,13 @@ class ContainerHunts:
         def learn() -> None:
             for engine in self.engines:
                 if engine.exists:
-                    with suppress(EngineUnreachable):
+                    try:
                         begun = time.monotonic()
                         engine.learn()
                         self.ties.tie(engine.url, engine.listed(), begun)
+                        self.refused.pop(engine.url, None)
+                    except EngineUnreachable as exc:
+                        self.refused[engine.url] = str(exc)
 
         self._learning = threading.Thread(target=learn, name="engines", daemon=True)
         self._learning.start()
