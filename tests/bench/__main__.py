@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import containers, fleet, groups, rest, stock, updates
+from tests.bench import containers, fleet, groups, past, rest, stock, updates
 from tests.bench.plot import svg
 from tests.bench.stage import Stage
 from tests.bench.table import Found, show
@@ -19,6 +19,7 @@ SUBJECTS = {
     "containers": containers.run,
     "mass": updates.mass,
     "updates": updates.run,
+    "past": past.run,
     "rest": rest.run,
     "fleet": fleet.run,
     "growth": rest.growth,
