@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import containers, fleet, groups, past, rest, stock, updates
+from tests.bench import containers, fleet, groups, past, rest, stock, storm, updates
 from tests.bench.plot import svg
 from tests.bench.stage import Stage
 from tests.bench.table import Found, show
@@ -20,6 +20,7 @@ SUBJECTS = {
     "mass": updates.mass,
     "updates": updates.run,
     "past": past.run,
+    "storm": storm.run,
     "rest": rest.run,
     "fleet": fleet.run,
     "growth": rest.growth,

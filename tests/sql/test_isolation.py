@@ -67,3 +67,17 @@ def test_a_thousand_runs_take_a_few_subtransactions(airflow_db: AirflowDatabase)
     assert transactions_since(airflow_db, earlier) <= 5
     assert airflow_db.one("select count(distinct run_id) from dagstop.stop_order where cascaded") == 1000
     assert airflow_db.faults() == []
+
+
+def test_task_instances_take_a_subtransaction_each(airflow_db: AirflowDatabase) -> None:
+    """A limit, see docs/limits.md; not one more for each, whatever was stopped before."""
+    airflow_db.add_running(tasks=[f"t{number}" for number in range(100)])
+    for statement in (
+        "update task_instance set state = 'failed', end_date = now()",
+        "update task_instance set state = 'up_for_retry'",
+        "update task_instance set state = null",
+    ):
+        earlier = int(airflow_db.one("select txid_current()"))
+        airflow_db.rows(statement)
+        assert 100 < transactions_since(airflow_db, earlier) <= 105
+    assert airflow_db.faults() == []
