@@ -49,11 +49,16 @@ _AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
 
 def _judge_alone(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
     """By what it shows itself."""
+    return _not_ours(order, process, around) or _judge_try(order, process, started_at)
+
+
+def _not_ours(order: StopOrder, process: Process, around: Surroundings) -> Verdict | None:
+    """To be spared whatever try it is of; else None."""
     if spare := _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around):
         another = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
         whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
         return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
-    return _judge_try(order, process, started_at)
+    return None
 
 
 def asks_to_be_spared(process: Process) -> bool:
@@ -99,15 +104,25 @@ def _with_its_runner(
     runner, seen = process.runner, {process.identity}
     while runner is not None and runner.identity not in seen:
         if runner.label is not None and names_order(order, runner.label):
-            ticks = max(0, process.identity.start - runner.identity.start)
-            begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
-            verdict = _judge_alone(order, runner, begun, around)
-            if verdict.decision is Decision.SPARE:
+            verdict = _not_ours(order, runner, around)
+            if verdict is None and not _same_try(runner.label, process.label):
+                ticks = max(0, process.identity.start - runner.identity.start)
+                begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
+                verdict = _judge_try(order, runner, begun)
+            if verdict is not None and verdict.decision is Decision.SPARE:
                 reason = f"the runner {runner.pid} that started it is spared: {verdict.reason}"
                 return Verdict(Decision.SPARE, reason, process.evidence, whose=verdict.whose)
         seen.add(runner.identity)
         runner = runner.runner
     return None
+
+
+def _same_try(runner: Label, label: Label | None) -> bool:
+    """True where the try of the one is that of the other: then the later one is spared if the first is."""
+    if label is None or runner.task_id != label.task_id:
+        return False
+    by_uuid = runner.ti_id is not None and runner.ti_id == label.ti_id
+    return by_uuid or (runner.job_id is not None and runner.job_id == label.job_id)
 
 
 def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -> str | None:
@@ -156,8 +171,9 @@ def _surely_another(order: StopOrder, process: Process, around: Surroundings) ->
 
 
 def _uuid_recorded(order: StopOrder, label: Label) -> bool:
-    rows = (*order.targets, *order.present)
-    return label.ti_id is not None and any(label.ti_id == row.ti_id for row in rows)
+    if label.ti_id is None:
+        return False
+    return any(label.ti_id == row.ti_id for row in (*order.targets, *order.present))
 
 
 def _pid_recorded(order: StopOrder, process: Process) -> bool:
@@ -179,10 +195,10 @@ def _pid_recorded(order: StopOrder, process: Process) -> bool:
 
 
 def _job_recorded(order: StopOrder, label: Label) -> bool:
+    if label.job_id is None:
+        return False
     rows = (*order.targets, *order.present)
-    return label.job_id is not None and any(
-        label.job_id == row.job_id and label.task_id == row.task_id for row in rows
-    )
+    return any(label.job_id == row.job_id and label.task_id == row.task_id for row in rows)
 
 
 def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verdict:

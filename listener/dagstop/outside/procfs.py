@@ -226,9 +226,9 @@ class ProcFS:
             return None
 
     def has_terminal(self, pid: int) -> bool:
-        """Whether it has a controlling terminal (field 7 of /proc/PID/stat); what is gone has none."""
+        """Whether it has, or may have, a controlling terminal (field 7 of /proc/PID/stat)."""
         data = self.read(pid, "stat") or b""
-        return data[data.rfind(b")") + 2 :].split()[4:5] not in ([], [b"0"])
+        return data[data.rfind(b")") + 2 :].split()[4:5] != [b"0"]
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Its words; none where it is gone, None where they may not be read."""

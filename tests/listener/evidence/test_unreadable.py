@@ -216,3 +216,29 @@ def test_what_was_unread_or_asked_to_be_spared_is_not_remembered(tmp_path: Path,
     watch.look()
     memory.save(tmp_path, "boot", watch.labelled())
     assert [identity.pid for identity in memory.load(tmp_path, "boot").processes] == [800]
+
+
+@pytest.mark.parametrize("number", [*REFUSALS, *GONE], ids=errno.errorcode.get)
+def test_a_working_directory_that_cannot_be_read_ties_to_nothing(
+    proc: FakeProc, watch: Watch, number: int
+) -> None:
+    folder = "/tmp/airflowtmpk3_x9abc"
+    bash = proc.add(600, argv=("bash",), environ=tags())
+    proc.works_in(bash, folder)
+    watch.look()
+    daemon = proc.add(TWIN, argv=("sleep", "1"))
+    proc.works_in(daemon, folder)
+    proc.refused[daemon, "cwd"] = number
+    watch.look()
+    assert verdict(proc, watch, daemon) is None
+
+
+@pytest.mark.parametrize("how", [*REFUSALS, *GONE, b"", b"garbage"], ids=str)
+def test_who_may_have_a_terminal_is_a_person(proc: FakeProc, how: int | bytes) -> None:
+    pid = proc.add(TWIN, argv=("bash",))
+    assert not proc.has_terminal(pid)
+    if isinstance(how, int):
+        proc.refused[pid, "stat"] = how
+    else:
+        write(proc, "stat", how)
+    assert proc.has_terminal(pid)
