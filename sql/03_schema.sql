@@ -16,7 +16,7 @@ begin
             )
         ))::text
         from (
-            select 'function'::text as kind, p.oid::regprocedure::text as named, p.proowner as owner, p.proacl as rights
+            select 'routine'::text as kind, p.oid::regprocedure::text as named, p.proowner as owner, p.proacl as rights
             from pg_catalog.pg_proc p
             where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid
             union all
@@ -82,7 +82,7 @@ begin
         where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid
             and c.relname::text = any ('{objects}'::text[]) and c.relkind in ('r', 'v') and c.relowner <> tables_owner
         union all
-        select pg_catalog.format('alter function %s owner to %I', p.oid::regprocedure, named)
+        select pg_catalog.format('alter routine %s owner to %I', p.oid::regprocedure, named)
         from pg_catalog.pg_proc p
         where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid
             and p.proname::text = any ('{objects}'::text[]) and p.proowner <> tables_owner

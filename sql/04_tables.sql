@@ -62,6 +62,12 @@ comment on index dagstop.stop_order_age is 'Finds the orders that are still youn
 -- of an earlier release
 drop index if exists dagstop.stop_order_run, dagstop.stop_order_open;
 alter table dagstop.stop_order reset (fillfactor);
+alter table dagstop.stop_order add column if not exists tried_at timestamptz;
+alter table dagstop.stop_order add column if not exists closed_without text[];
+comment on column dagstop.stop_order.closed_without is 'The live hosts that had said nothing of it for so long that it was closed without them; their sweeps read it still.';
+create index if not exists stop_order_closed_without on dagstop.stop_order (created_at) where closed_without is not null;
+comment on index dagstop.stop_order_closed_without is 'Finds the few orders that were closed without a live host.';
+comment on column dagstop.stop_order.tried_at is 'When its cascade failed last; the chores try it again after the others.';
 
 create table if not exists dagstop.stop_target (
     order_id bigint not null,
@@ -102,6 +108,10 @@ create table if not exists dagstop.report (
     detail jsonb not null default '{}',
     primary key (order_id, host)
 );
+alter table dagstop.report add column if not exists audit_due boolean not null default false;
+create index if not exists report_audit_due on dagstop.report (order_id) where audit_due;
+comment on column dagstop.report.audit_due is 'It says more than Airflow''s audit log was told; the chores tell it.';
+comment on index dagstop.report_audit_due is 'Finds the few reports that the audit log is still to be told of.';
 comment on table dagstop.report is 'What a host did about an order.';
 comment on column dagstop.report.order_id is 'The order.';
 comment on column dagstop.report.host is 'The host.';

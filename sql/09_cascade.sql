@@ -337,8 +337,8 @@ begin
         -- a run of Airflow 1.10 may have none
         same_run := format('(%s or (o.run_id is null and r.%I = o.logical_date))', same_run, dagstop.date_column_of(schema_name));
     end if;
-    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
+    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     execute format(
         $sql$
         select array_agg(id) from (

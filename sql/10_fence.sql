@@ -8,6 +8,7 @@
 -- a second update in one transaction, at which Postgres checks the row's foreign keys: see reach_references.
 
 drop function if exists dagstop.put_back(text, jsonb);  -- of an earlier install
+drop function if exists dagstop.put_back_pending();  -- of an earlier release
 
 drop function if exists dagstop.orders_of_task(text, jsonb);  -- of an earlier install
 
@@ -117,12 +118,11 @@ as $$
 $$;
 comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
 
-create or replace function dagstop.put_back_pending() returns bigint
+create or replace function dagstop.put_back_left() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    young constant timestamptz := clock_timestamp() - interval '1 minute';
     refused record;
     present jsonb;
 begin
@@ -131,32 +131,40 @@ begin
         select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
-        where w.pending and w.at > young
+        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
         order by w.id
         limit 1000
         for update of w skip locked
     loop
-        perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-        execute format(
-            $sql$
-            select to_jsonb(t) from %I.task_instance t
-            where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-                and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-            for no key update of t skip locked
-            $sql$, refused.airflow_schema
-        ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
-        continue when present is null;  -- somebody has it: later
-        -- what was cleared or set since is not ours to put back
-        if present ->> 'state' is distinct from refused.wanted_state
-            or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
-        then
-            update dagstop.refused_write w set pending = false where w.id = refused.id;
-        end if;
+        begin
+            perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
+            execute format(
+                $sql$
+                select to_jsonb(t) from %I.task_instance t
+                where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+                    and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+                for no key update of t skip locked
+                $sql$, refused.airflow_schema
+            ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+            continue when present is null;  -- somebody has it: later
+            -- what was cleared or set since is not ours to put back
+            if present ->> 'state' is distinct from refused.wanted_state
+                or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
+            then
+                update dagstop.refused_write w set pending = false where w.id = refused.id;
+            end if;
+        exception
+            when lock_not_available then
+                return;  -- later: a migration has the table
+            when others then
+                perform dagstop.record_fault(
+                    'put_back_left', sqlstate, sqlerrm, jsonb_build_object('refused_write', refused.id, 'repeats', true)
+                );
+        end;
     end loop;
-    return (select count(*) from dagstop.refused_write w where w.pending and w.at > young);
 end
 $$;
-comment on function dagstop.put_back_pending() is 'Puts back what the fence had to let stand, since another session had the run; how many are left still.';
+comment on function dagstop.put_back_left() is 'Puts back what the fence had to let stand, since another session had the run.';
 
 create or replace function dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) returns bigint
 language plpgsql

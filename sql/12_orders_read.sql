@@ -3,6 +3,8 @@
 -- Leaves alone: Airflow's tables are only read, in the shape that they have at that moment.
 -- Security definer: role dagstop_listener has no right on Airflow's tables, and sees of them only
 -- what these functions show.
+-- Each look at Airflow's tables ends with the error DSLET, which is caught: it lets their locks go at once. A
+-- session that leaves its transaction open would else hold up a migration, and with it all of Airflow.
 
 do $$
 declare
@@ -53,9 +55,18 @@ declare
     young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
     picked dagstop.stop_order[];
 begin
-    -- nothing is closed without the report of a listener that lives
+    -- nothing is closed without the report of a listener that lives, or it says so
     if exists (select from dagstop.listener l where l.host = swept_for.host and l.caught_up and l.seen_at > alive) then
-        return dagstop.rung_for(host, max_orders);
+        return dagstop.rung_for(host, max_orders) || array(
+            select o.id from dagstop.stop_order o
+            where o.closed_without is not null and o.created_at > young and swept_for.host = any (o.closed_without)
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = swept_for.host and r.outcome is not null
+                )
+            order by o.created_at
+            limit max_orders
+        );
     end if;
     picked := array(
         select o from dagstop.stop_order o
@@ -111,7 +122,10 @@ begin
     end if;
     begin
         select array_agg(p.number), array_agg(p.present) into numbers, rows from dagstop.present_rows(picked) as p;
+        raise sqlstate 'DSLET';
     exception
+        when sqlstate 'DSLET' then
+            null;
         when others then
             -- the orders must reach the hosts all the same
             readable := null;
@@ -165,19 +179,25 @@ declare
     asked dagstop.stop_order;
     rows jsonb;
 begin
-    perform dagstop.reach(schema_name, 'dag_run', 'access share');
-    execute format(
-        'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
-        dagstop.date_column_of(schema_name), schema_name
-    ) into run_date, run_state, known using of_dag, of_run;
+    begin
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        execute format(
+            'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
+            dagstop.date_column_of(schema_name), schema_name
+        ) into run_date, run_state, known using of_dag, of_run;
+        asked.dag_id := of_dag;
+        asked.run_id := of_run;
+        asked.logical_date := run_date;
+        asked.task_id := of_task;
+        select p.present into rows from dagstop.present_rows(array[asked]) as p;
+        raise sqlstate 'DSLET';
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
     if known is null then
         return;
     end if;
-    asked.dag_id := of_dag;
-    asked.run_id := of_run;
-    asked.logical_date := run_date;
-    asked.task_id := of_task;
-    select p.present into rows from dagstop.present_rows(array[asked]) as p;
     return query select
         null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
@@ -210,58 +230,64 @@ declare
     by_run boolean;
     with_uuid boolean;
 begin
-    perform dagstop.reach(schema_name, 'dag_run', 'access share');
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    columns := dagstop.columns_of(schema_name, 'task_instance');
-    date_column := dagstop.date_column_of(schema_name);
-    by_run := 'run_id' = any (columns);
-    with_uuid := 'id' = any (columns);
-    return query execute format(
-        $sql$
-        select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
-            t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
-        from (%2$s) as t
-        left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
-        $sql$,
-        schema_name,
-        case when by_run then format(
+    begin
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        perform dagstop.reach(schema_name, 'task_instance', 'access share');
+        columns := dagstop.columns_of(schema_name, 'task_instance');
+        date_column := dagstop.date_column_of(schema_name);
+        by_run := 'run_id' = any (columns);
+        with_uuid := 'id' = any (columns);
+        return query execute format(
             $sql$
-            select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
-                select i.* from (
-                    select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
-                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
-                    left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
-                ) as k
-                join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
-                %5$s
-            ) as i
+            select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
+                t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
+            from (%2$s) as t
+            left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
             $sql$,
-            schema_name, date_column,
-            case when 'map_index' = any (columns) then ', i.map_index' else '' end,
-            case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
-            case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
-        ) else format(
-            $sql$
-            select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
-                select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
-                from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
-                left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
-            ) as k
-            join %1$I.task_instance i
-                on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
-            $sql$, schema_name) end,
-        case when by_run then 'run_id' else 'execution_date' end,
-        case when by_run then format('r.%I', date_column) else 't.execution_date' end,
-        case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
-        case when with_uuid then 't.id::text' else 'null::text' end,
-        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
-    ) using
-        -- a name on a command line that only looks like a uuid must not spoil the answer
-        array(
-            select u::uuid from unnest(ti_ids) as u
-            where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-        ),
-        coalesce(keys, '[]');
+            schema_name,
+            case when by_run then format(
+                $sql$
+                select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
+                    select i.* from (
+                        select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
+                        from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
+                        left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
+                    ) as k
+                    join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
+                    %5$s
+                ) as i
+                $sql$,
+                schema_name, date_column,
+                case when 'map_index' = any (columns) then ', i.map_index' else '' end,
+                case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
+                case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
+            ) else format(
+                $sql$
+                select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
+                    select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
+                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
+                    left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
+                ) as k
+                join %1$I.task_instance i
+                    on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
+                $sql$, schema_name) end,
+            case when by_run then 'run_id' else 'execution_date' end,
+            case when by_run then format('r.%I', date_column) else 't.execution_date' end,
+            case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
+            case when with_uuid then 't.id::text' else 'null::text' end,
+            case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
+        ) using
+            -- a name on a command line that only looks like a uuid must not spoil the answer
+            array(
+                select u::uuid from unnest(ti_ids) as u
+                where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+            ),
+            coalesce(keys, '[]');
+        raise sqlstate 'DSLET';
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
 end
 $$;
 comment on function dagstop.task_states(text[], jsonb) is 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';

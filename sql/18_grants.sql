@@ -12,7 +12,7 @@ begin
         from pg_catalog.jsonb_array_elements(nullif(pg_catalog.current_setting('dagstop.grants', true), ''::text)::jsonb)
     loop
         if pg_catalog.to_regclass(case when noted ->> 'kind'::text = 'table'::text then noted ->> 'named'::text end) is null
-            and pg_catalog.to_regprocedure(case when noted ->> 'kind'::text = 'function'::text then noted ->> 'named'::text end) is null
+            and pg_catalog.to_regprocedure(case when noted ->> 'kind'::text = 'routine'::text then noted ->> 'named'::text end) is null
         then
             raise notice 'this release has no more: %', noted ->> 'grant'::text;
             continue;
@@ -25,7 +25,7 @@ $$;
 -- what an ALTER DEFAULT PRIVILEGES of the owner's gave to all, too
 revoke all on all sequences in schema dagstop from public;
 revoke all on all tables in schema dagstop from public;
-revoke all on all functions in schema dagstop from public;
+revoke all on all routines in schema dagstop from public;
 
 do $$
 begin
@@ -34,12 +34,13 @@ begin
     end if;
     grant usage on schema dagstop to dagstop_listener;
     grant select on all tables in schema dagstop to dagstop_listener;
-    grant execute on function
+    grant execute on routine
         dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
         dagstop.open_orders(text, bigint[], integer), dagstop.rung_for(text, integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),
-        dagstop.task_hosts(), dagstop.gone_hosts(), dagstop.forget_host(text), dagstop.running_in_failed_runs()
+        dagstop.task_hosts(), dagstop.gone_hosts(), dagstop.forget_host(text), dagstop.running_in_failed_runs(),
+        dagstop.waits_for(dagstop.stop_order), dagstop.chore(text, bigint[]), dagstop.do_chores(bigint[])
         to dagstop_listener;
     -- `install` and `check` know by this that the role is missed, say after a restore into another server
     insert into dagstop.setting (name, value, comment)

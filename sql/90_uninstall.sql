@@ -31,12 +31,12 @@ begin
             union all
             select 'f'::text, p.oid::regprocedure::text, p.proname::text, p.proowner
             from pg_catalog.pg_proc p
-            where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid and p.prokind = 'f'
+            where p.pronamespace = pg_catalog.to_regnamespace('dagstop')::oid and p.prokind in ('f'::"char", 'p'::"char")
         )
         -- each kind in one statement: some of them refer to others
         select pg_catalog.format(
             'drop %s %s {cascade}',
-            case o.kind when 'v'::text then 'view' when 'f'::text then 'function' else 'table' end,
+            case o.kind when 'v'::text then 'view' when 'f'::text then 'routine' else 'table' end,
             pg_catalog.string_agg(o.named, ', '::text)
         )
         from ours o

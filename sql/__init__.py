@@ -27,7 +27,7 @@ REVISION_FILE = "92_revision"
 
 _BLOCK = re.compile(r"^-- (?P<name>\w+) --$", re.MULTILINE)
 _OBJECT = re.compile(
-    r"^create (?:or replace )?(?:table|view|function|index) (?:if not exists )?(?:dagstop\.)?(\w+)",
+    r"^create (?:or replace )?(?:table|view|function|procedure|index) (?:if not exists )?(?:dagstop\.)?(\w+)",
     re.MULTILINE,
 )
 
@@ -73,14 +73,14 @@ def named(text: str) -> dict[str, str]:
 
 @cache
 def objects() -> frozenset[str]:
-    """The names of the tables, views, functions and indexes that an install creates in schema dagstop."""
+    """The names of the tables, views, routines and indexes that an install creates in schema dagstop."""
     return frozenset(name for file in INSTALL_FILES for name in _OBJECT.findall(read(file)))
 
 
 @cache
 def listener_functions() -> frozenset[str]:
     """The names of the functions that role dagstop_listener may call."""
-    found = re.search(r"grant execute on function(.*?)to dagstop_listener;", read(GRANTS_FILE), re.DOTALL)
+    found = re.search(r"grant execute on routine(.*?)to dagstop_listener;", read(GRANTS_FILE), re.DOTALL)
     assert found is not None
     return frozenset(re.findall(r"dagstop\.(\w+)\(", found[1]))
 

@@ -45,6 +45,14 @@ select dagstop.write_report(
 -- heartbeat --
 select * from dagstop.heartbeat(%(host)s, %(listener_id)s::uuid, %(version)s, %(detail)s::jsonb);
 
+-- chores --
+-- a message of its own: Postgres refuses it inside a transaction
+call dagstop.do_chores();
+
+-- settle --
+-- what follows a final report: closes the order if it was the last one, tells Airflow's audit log
+call dagstop.do_chores(%(ids)s::bigint[]);
+
 -- retire --
 select dagstop.retire(%(host)s, %(listener_id)s::uuid);
 
@@ -245,7 +253,7 @@ select
                 select from dagstop.listener l
                 where (l.host = t.hostname or coalesce(l.detail -> 'host_names' ? t.hostname, false))
                     and (
-                        l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60)
+                        (l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) and not l.host = any (coalesce(o.closed_without, '{}')))
                         or exists (
                             select from dagstop.report r
                             where r.order_id = o.id and r.host = l.host and r.outcome is not null

@@ -67,6 +67,7 @@ def _fill(db: AirflowDatabase) -> None:
             " from dagstop.stop_order o where run_id = %s",
             (HOST, outcome, run),
         )
+    db.rows("call dagstop.do_chores()")
     db.rows("insert into dagstop.fault (place, sqlstate, message) values ('fence', '42501', 'of long ago')")
     # a clock that is behind this one's must not see them in its future
     db.rows("update dagstop.stop_order set created_at = '2025-01-01 12:00:00+00'")

@@ -164,6 +164,7 @@ class Daemon:
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         self._unseen = self._stopping.unseen()
+        self.link.watch()
         if new := self._watch.users() - self._users:
             self._users |= new
             self._users_not_told |= new - trusted_uids(self.config.airflow_homes, self.config.task_users)

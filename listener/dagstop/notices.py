@@ -1,16 +1,14 @@
-"""Stage 1: everything that goes over the wire, in a thread of its own.
+"""Stage 1: orders are read, over a connection and in a thread of their own.
 
 LISTEN, then sweep the orders, then wait on the socket: so an order written while nobody listened
 is found by the sweep, one written after by the doorbell. Every reconnect counts as lost messages.
-A database that is away, or a network that swallows packets, never holds up a kill.
+A database that is away, or a network that swallows packets, never holds up a kill; and whatever
+holds up the reports (reporting.py) never holds up the orders.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import select
-import threading
 import time
 import uuid
 from collections import deque
@@ -19,28 +17,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
 
-import dagstop
 from dagstop.logs import event, log
 from dagstop.model import StopOrder
 from dagstop.orders import read_order
-from dagstop.outside.database import connect, query, query_many, round_trip
-from dagstop.outside.database_errors import one_line, remedy
+from dagstop.outside.database import query, round_trip
+from dagstop.reporting import Reporting
+from dagstop.wire import Wire
 
-HEARTBEAT = 10.0
-"""Seconds between two heartbeats; a listener unseen for `live_seconds` (60) counts as gone."""
-HURRIED_HEARTBEAT = 0.5
-"""Seconds until the next heartbeat where an order waits for one: it fails the run's task instances."""
 POLL = 1.0
 """Seconds between two looks for open orders where LISTEN does not fire (a pooler in transaction mode)."""
-SLOWEST_RETRY = 5.0
-"""Seconds between two attempts to connect at most: what fails in between lives on so long."""
 FULL_SWEEP = 2000
 """Orders read at once, besides those under way."""
 MORE = 0.5
 """Seconds until the rest is read, where there are more."""
+STALE = 30.0
+"""Seconds that a sweep may be overdue until this listener does not call itself alive any more."""
 SHORTEST_DEAF, LONGEST_DEAF = 0.001, 0.05
 """Seconds for which a doorbell waits after a look that found nothing new, ever longer: anyone may ring."""
 
@@ -56,7 +49,7 @@ class News:
 
 @dataclass
 class Link:
-    """The listener's one connection. Thread-safe: `tell`, `refresh`, `stop`, `news`."""
+    """The listener's way to the database. Thread-safe: `tell`, `refresh`, `stop`, `news`, `watch`."""
 
     url: str
     host: str
@@ -68,42 +61,35 @@ class Link:
     on_ring: Callable[[], None] = lambda: None  # what can be prepared while the orders are being read
     news: deque[News] = field(default_factory=deque)
     state: str = "connecting"  # "listening", "polling", "connecting"
-    health: dict[str, Any] = field(default_factory=dict)
-    reconnects: int = 0  # how often an established connection was lost
-    _reports: deque[dict[str, Any]] = field(default_factory=deque)
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
-    _pending: bool = False  # some order waits for a heartbeat to fail its task instances
     _more: bool = False  # the last sweep was cut short: there may be more open orders
     _begun: bool = False  # False: stand by, connected, for another listener of this host works still
-    _stopping: bool = False
+    _sweep_now: bool = False
+    _swept_at: float = float("-inf")
     _seen: set[int] = field(default_factory=set)  # the orders that were read last
-    _attempt: int = 0  # how often in a row it did not come as far as a heartbeat
 
     def __post_init__(self) -> None:
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+        self._wire = Wire("notices", self.url, f"dagstop listen {self.host}", self._connected)
+        self._reporting = Reporting(
+            self.url, self.host, self.listener_id, self._facts, self._reads, self._first_beat
+        )
+        self.tell = self._reporting.tell
 
     def start(self) -> None:
         """Connect and LISTEN; orders are read only from `begin` on."""
-        self._thread.start()
+        self._wire.start()
 
     def begin(self) -> None:
         """Read the orders, and from then on serve."""
         self._begun = True
-        if not self._thread.is_alive():
-            self.start()
-        self._wake()
-
-    def tell(self, report: dict[str, Any]) -> None:
-        """Send a report (arguments of dagstop.write_report), now or once connected again."""
-        self._reports.append(report)
-        self._wake()
+        self.start()
+        self._wire.wake()
 
     def refresh(self, ids: set[int]) -> None:
         """Ask for these orders again, as they stand now."""
         self._wanted.extend(ids)
-        self._wake()
+        self._wire.wake()
 
     def expect(self, busy: int) -> None:
         """How many orders are being worked on: they come back with every sweep."""
@@ -111,58 +97,45 @@ class Link:
 
     @property
     def flushed(self) -> bool:
-        return not self._reports
+        return self._reporting.flushed
 
     @property
     def unsent(self) -> set[int]:
         """The orders on which a report is still to be written."""
-        return {report["order_id"] for report in tuple(self._reports)}
+        return self._reporting.unsent
 
     def stop(self, timeout: float = 3.0) -> None:
-        """End the thread; what is still to be reported is reported first if the database is there."""
-        self._stopping = True
-        self._wake()
-        self._thread.join(timeout)
+        """End the threads; what is still to be reported is reported first if the database is there."""
+        until = time.monotonic() + timeout
+        self._wire.stop(0.0)
+        self._reporting.wire.stop(timeout)
+        self._wire.stop(until - time.monotonic())
 
-    def _wake(self) -> None:
+    def watch(self) -> None:
+        """Say in the log what is held up."""
+        self._wire.watch()
+        self._reporting.wire.watch()
+
+    def _facts(self) -> dict[str, Any]:
+        """What a heartbeat says."""
+        return {"notices": self.state, "reconnects": self._wire.lost, **self.details()}
+
+    def _reads(self) -> bool:
+        """Orders are being read: a host whose orders nobody reads is not alive, whatever it can report."""
+        return self.state != "connecting" and time.monotonic() < self._swept_at + self.sweep_every + STALE
+
+    def _first_beat(self) -> None:
+        # until that heartbeat others may have closed an order without this host: it is swept once more
+        self._sweep_now = True
+        self._wire.wake()
+
+    def _connected(self, connection: Connection) -> None:
         try:
-            os.write(self._wake_write, b".")
-        except BlockingIOError:
-            pass  # the pipe is full of reasons to wake up
-
-    def _run(self) -> None:
-        while not self._stopping:
-            connection: Connection | None = None
-            try:
-                connection = connect(self.url, f"dagstop listen {self.host}")
-                self._listen(connection)
-                self._stand_by(connection)
-                self._serve(connection)
-            except psycopg2.Error as exc:
-                self._attempt += 1
-                self.reconnects += self.state != "connecting"
-                self.state = "connecting"
-                delay = min(SLOWEST_RETRY, 0.1 * 2 ** min(self._attempt, 10)) * random.uniform(0.7, 1.0)
-                why = one_line(exc, self.url)
-                facts = {"attempt": self._attempt, "retry_in": f"{delay:.1f}s", **remedy(exc)}
-                log.warning(event("database lost", why=why, **facts))
-                self._pause(delay)
-            finally:
-                if connection is not None:
-                    connection.close()
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._stopping and (left := until - time.monotonic()) > 0:
-            select.select([self._wake_read], [], [], left)
-            self._drain()
-
-    def _drain(self) -> None:
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+            self._listen(connection)
+            self._stand_by(connection)
+            self._serve(connection)
+        finally:
+            self.state = "connecting"
 
     def _listen(self, connection: Connection) -> None:
         """LISTEN, and prove by a notice of our own that notices arrive."""
@@ -177,36 +150,34 @@ class Link:
         log.info(event("connected", mode=self.state, host=self.host))
 
     def _stand_by(self, connection: Connection) -> None:
-        while not (self._begun or self._stopping):
-            select.select([connection.fileno(), self._wake_read], [], [])
-            self._drain()
+        while not (self._begun or self._wire.stopping):
+            select.select([connection.fileno(), self._wire.woken], [], [])
+            self._wire.drain()
             connection.poll()  # raises if the line is cut
             connection.notifies.clear()
 
     def _serve(self, connection: Connection) -> None:
-        self._send(connection)  # first, or the sweep would bring orders that are done
         self._sweep(connection)
-        self._beat(connection)
-        self._attempt = 0
-        now = time.monotonic()
-        # until that heartbeat others may have closed an order without this host: it is swept once more
-        next_sweep, next_beat = now, now + HEARTBEAT
-        next_poll = now + POLL if self.state == "polling" else float("inf")
+        self._wire.well()
+        if not self.dry_run:
+            self._reporting.wire.start()
+        next_sweep = time.monotonic() + self.sweep_every
+        next_poll = time.monotonic() + POLL if self.state == "polling" else float("inf")
         rung, deaf, deaf_until = False, 0.0, 0.0
-        while True:
+        while not self._wire.stopping:
             # a notice may have come in with the answer to a query: then the socket is silent
             rung = self._rung(connection) or rung
-            due = deaf_until if rung else min(next_sweep, next_poll, next_beat)
-            doors = [self._wake_read] if rung else [self._wake_read, connection.fileno()]
+            due = min(deaf_until, next_sweep) if rung else min(next_sweep, next_poll)
+            doors = [self._wire.woken] if rung else [self._wire.woken, connection.fileno()]
             readable, _, _ = select.select(doors, [], [], max(0.0, due - time.monotonic()))
             rung = rung or self._rung(connection)
-            if self._wake_read in readable:
-                self._drain()
-            self._send(connection)
-            if self._stopping:
-                query(connection, "retire", host=self.host, listener_id=self.listener_id)
-                return
-            if time.monotonic() >= next_sweep:
+            if self._wire.woken in readable:
+                self._wire.drain()
+            if self._wanted:
+                wanted = {self._wanted.popleft() for _ in range(len(self._wanted))}
+                self._fetch(connection, "open_orders", sweep=False, ids=sorted(wanted))
+            if self._sweep_now or time.monotonic() >= next_sweep:
+                self._sweep_now = False
                 self._sweep(connection)
                 next_sweep = time.monotonic() + self.sweep_every
                 rung = False
@@ -218,13 +189,6 @@ class Link:
                 next_poll = time.monotonic() + POLL if self.state == "polling" else next_poll
             if self._more:
                 next_sweep = min(next_sweep, time.monotonic() + MORE)
-            if self._pending:
-                next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
-                self._pending = False
-            if time.monotonic() >= next_beat:
-                self._beat(connection)
-                # what another session holds still is tried again soon, not after this loop's next long wait
-                next_beat = time.monotonic() + (HURRIED_HEARTBEAT if self._pending else HEARTBEAT)
 
     def _rung(self, connection: Connection) -> bool:
         """True if the doorbell rang since the last call; other channels' notices are dropped."""
@@ -235,59 +199,29 @@ class Link:
             self.on_ring()
         return rung
 
-    def _send(self, connection: Connection) -> None:
-        """Reports first: they close orders. A report is dropped only once it was written."""
-        while self._reports:
-            batch = list(self._reports)[:200]
-            query_many(connection, "write_report", batch)
-            for _ in batch:
-                self._reports.popleft()
-        if self._wanted:
-            wanted = {self._wanted.popleft() for _ in range(len(self._wanted))}
-            self._fetch(connection, "open_orders", sweep=False, ids=sorted(wanted))
-
     def _sweep(self, connection: Connection) -> None:
         self._fetch(connection, "open_orders", sweep=True, ids=None)
+        self._swept_at = time.monotonic()
 
     def _fetch(self, connection: Connection, name: str, *, sweep: bool, **which: Any) -> bool:
         """Read orders; whether one of them was not there the last time."""
         most = FULL_SWEEP + self._busy
         before = datetime.now().astimezone()
-        rows = query(connection, name, host=self.host, max_orders=most, **which)
+        with self._wire.asking(name):
+            rows = query(connection, name, host=self.host, max_orders=most, **which)
         after = datetime.now().astimezone()
         there = rows[0]["db_now"] if rows else before
         ahead = ((there - after).total_seconds(), (there - before).total_seconds())
         self._more = len(rows) >= most
-        self._pending = self._pending or not all(row["cascaded"] for row in rows)
-        orders = [order for row in rows if (order := _readable(row)) is not None]
+        if not self.dry_run and not all(row["cascaded"] for row in rows):
+            self._reporting.hurry()
+        done = self._reporting.done  # the database does not know it yet
+        orders = [order for row in rows if row["id"] not in done and (order := _readable(row)) is not None]
         if orders or sweep:
             self.news.append(News(orders, ahead, sweep and not self._more))
             self.wake_main()
         before_ids, self._seen = self._seen, {row["id"] for row in rows}
         return not self._seen <= before_ids
-
-    def _beat(self, connection: Connection) -> None:
-        if self.dry_run:
-            return
-        rows = query(
-            connection,
-            "heartbeat",
-            host=self.host,
-            listener_id=self.listener_id,
-            version=dagstop.__version__,
-            detail=psycopg2.extras.Json(
-                {"notices": self.state, "reconnects": self.reconnects, **self.details()}
-            ),
-        )
-        health = rows[0] if rows else {}
-        self._pending = health.get("pending", 0) > 0
-        if health != self.health:
-            if not health.get("triggers_ok", True):
-                why = "a trigger on Airflow's tables is missing, disabled or outdated"
-                log.error(event("triggers broken", why=why, do="run `dagstop install`"))
-            if health.get("faults", 0) > self.health.get("faults", 0):
-                log.error(event("faults in triggers", last=health["faults"], see="dagstop check"))
-        self.health = health
 
 
 def _readable(row: dict[str, Any]) -> StopOrder | None:

@@ -189,6 +189,7 @@ def test_runs_marked_failed_while_airflow_migrates(airflow_server: Server, folde
         with clicking(site, "in_old"):
             site.migrate(version)  # raises if a deadlock with us is its end
         site.dagstop("install")
+    rows(site.url, "CALL dagstop.do_chores()")
     heartbeat = "SELECT triggers_ok FROM dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')"
     assert rows(site.url, heartbeat) == [(True,)]
     open_orders = "SELECT count(*) FROM dagstop.stop_order WHERE NOT cascaded"

@@ -223,6 +223,38 @@ $_$;
 COMMENT ON FUNCTION dagstop.audit(order_id bigint, report_host text) IS 'Writes a host''s final report on an order into Airflow''s audit log, in the shape that table log has at that moment.';
 
 
+--
+-- Name: audit_reports(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.audit_reports(order_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    due record;
+begin
+    for due in
+        select r.order_id, r.host from dagstop.report r
+        where r.audit_due and (order_ids is null or r.order_id = any (order_ids))
+        order by r.order_id
+        limit 1000
+        for no key update skip locked
+    loop
+        perform dagstop.audit(due.order_id, due.host);
+        update dagstop.report r set audit_due = false where r.order_id = due.order_id and r.host = due.host;
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION audit_reports(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.audit_reports(order_ids bigint[]) IS 'Tells Airflow''s audit log of the final reports of these orders, or of all, that it has not been told of.';
+
+
 SET default_tablespace = '';
 
 SET default_table_access_method = heap;
@@ -251,7 +283,9 @@ CREATE TABLE dagstop.stop_order (
     state_before text,
     closed_at timestamp with time zone,
     hands_off text,
-    state_after text DEFAULT 'failed'::text NOT NULL
+    state_after text DEFAULT 'failed'::text NOT NULL,
+    tried_at timestamp with time zone,
+    closed_without text[]
 );
 
 
@@ -400,6 +434,20 @@ COMMENT ON COLUMN dagstop.stop_order.hands_off IS 'Why nothing is stopped: obser
 --
 
 COMMENT ON COLUMN dagstop.stop_order.state_after IS 'What ordered the stop: the state that it turned to, or deleted; failed unless setting also_stop_on names others.';
+
+
+--
+-- Name: COLUMN stop_order.tried_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.tried_at IS 'When its cascade failed last; the chores try it again after the others.';
+
+
+--
+-- Name: COLUMN stop_order.closed_without; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.stop_order.closed_without IS 'The live hosts that had said nothing of it for so long that it was closed without them; their sweeps read it still.';
 
 
 --
@@ -801,6 +849,58 @@ COMMENT ON FUNCTION dagstop.check_setting() IS 'Trigger function: refuses a valu
 
 
 --
+-- Name: chore(text, bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.chore(named text, order_ids bigint[] DEFAULT NULL::bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET lock_timeout TO '1s'
+    AS $_$
+declare
+    context text;
+    stack text[];
+    -- any other quoted name could be made to look like it; quoted, since the session may quote all
+    only_caller constant text := '^[^"]*(dagstop[.]do_chores|"dagstop"[.]"do_chores")[(]bigint[[][]][)][^"]*$';
+begin
+    -- Called in a way that may leave its locks behind? A transaction is younger than its statement only in a
+    -- procedure that has committed, and that must be ours, called by nothing else: it commits after this.
+    get diagnostics context = pg_context;
+    stack := string_to_array(context, chr(10));
+    if now() <= statement_timestamp() or cardinality(stack) <> 3 or stack[3] !~ only_caller then
+        raise exception 'dagstop.chore is a part of dagstop.do_chores'
+            using errcode = 'invalid_transaction_state', hint = 'Outside a transaction: call dagstop.do_chores()';
+    end if;
+    case named
+        when 'complete' then perform dagstop.complete_left();
+        when 'put back' then perform dagstop.put_back_left();
+        when 'close' then
+            if order_ids is null then
+                perform dagstop.close_left_behind();
+            else
+                perform dagstop.close_orders(order_ids);
+            end if;
+        when 'audit' then perform dagstop.audit_reports(order_ids);
+        when 'prune' then perform dagstop.prune();
+    end case;
+exception
+    when invalid_transaction_state then
+        raise;
+    when others then
+        perform dagstop.record_fault('chore ' || named, sqlstate, sqlerrm, '{"repeats": true}');
+end
+$_$;
+
+
+--
+-- Name: FUNCTION chore(named text, order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.chore(named text, order_ids bigint[]) IS 'One of the chores, by name; only as a part of dagstop.do_chores.';
+
+
+--
 -- Name: close_left_behind(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -827,9 +927,7 @@ begin
             limit size
         ) as p;
         exit when looked is null;
-        closed := dagstop.close_orders(array(
-            select o.id from dagstop.stop_order o where o.id = any (looked) for update skip locked
-        ));
+        closed := dagstop.close_orders(looked);
         exit when cardinality(looked) < size;
         -- no more looks than there is something to do. Those at the front may wait for a live host for long: one
         -- look somewhere behind them
@@ -861,18 +959,21 @@ declare
     closed bigint;
 begin
     update dagstop.stop_order o
-    set closed_at = clock_timestamp()
-    where o.id = any (order_ids)
-        and num_nonnulls(o.closed_at) = 0  -- the index on open orders is not taken for these few
-        and exists (select from dagstop.report r where r.order_id = o.id and r.outcome is not null)
-        and not exists (
-            select from dagstop.listener l
-            where l.seen_at > alive
-                and not exists (
-                    select from dagstop.report r
-                    where r.order_id = o.id and r.host = l.host and r.outcome is not null
-                )
-        );
+    set closed_at = clock_timestamp(),
+        closed_without = nullif(array(
+            select l.host from dagstop.listener l
+            where l.seen_at > alive and not exists (
+                select from dagstop.report r where r.order_id = o.id and r.host = l.host and r.outcome is not null
+            )
+        ), '{}')
+    where o.id = any (array(
+        select c.id from dagstop.stop_order c
+        where c.id = any (order_ids)
+            and num_nonnulls(c.closed_at) = 0  -- the index on open orders is not taken for these few
+            and exists (select from dagstop.report r where r.order_id = c.id and r.outcome is not null)
+            and dagstop.waits_for(c) = '{}'
+        for no key update skip locked
+    ));
     get diagnostics closed = row_count;
     return closed;
 end
@@ -883,7 +984,7 @@ $$;
 -- Name: FUNCTION close_orders(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which every live listener has a final report, and at least one has; how many.';
+COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which at least one host has a final report, and for which no other is waited for; how many.';
 
 
 --
@@ -918,6 +1019,52 @@ COMMENT ON FUNCTION dagstop.columns_of(schema_name text, table_name text) IS 'Th
 
 
 --
+-- Name: complete_left(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.complete_left() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
+    pending record;
+    one bigint;
+begin
+    for pending in
+        select p.airflow_schema, p.tried, array_agg(p.id order by p.tried_at, p.id) as ids
+        from (
+            select o.airflow_schema, o.id, o.tried_at, o.tried_at is not null as tried from dagstop.stop_order o
+            where not o.cascaded and o.kind = 'run' and o.created_at > young
+            order by o.tried_at nulls first, o.created_at
+            limit 1000
+            for no key update skip locked
+        ) as p
+        group by p.airflow_schema, p.tried
+        order by p.tried
+    loop
+        if not pending.tried then
+            perform dagstop.complete_some(pending.ids, pending.airflow_schema, give_way_at);
+            continue;
+        end if;
+        -- what failed once is tried alone, the longest ago first
+        foreach one in array pending.ids loop
+            perform dagstop.complete_some(array[one], pending.airflow_schema, give_way_at);
+        end loop;
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION complete_left(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.complete_left() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows. One that fails holds up no other.';
+
+
+--
 -- Name: complete_orders(bigint[], text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -935,8 +1082,8 @@ begin
         -- a run of Airflow 1.10 may have none
         same_run := format('(%s or (o.run_id is null and r.%I = o.logical_date))', same_run, dagstop.date_column_of(schema_name));
     end if;
-    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     perform dagstop.reach(schema_name, 'dag_run', 'row share');
+    perform dagstop.fill_dates(dagstop.take_hands_off(order_ids), schema_name);
     execute format(
         $sql$
         select array_agg(id) from (
@@ -989,61 +1136,45 @@ COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text
 
 
 --
--- Name: complete_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: complete_some(bigint[], text, timestamp with time zone); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.complete_pending() RETURNS bigint
+CREATE FUNCTION dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
-    pending record;
-    one bigint;
+    half constant integer := cardinality(order_ids) / 2;
 begin
-    for pending in
-        select p.airflow_schema, array_agg(p.id order by p.id) as ids
-        from (
-            select o.airflow_schema, o.id from dagstop.stop_order o
-            where not o.cascaded and o.kind = 'run' and o.created_at > young
-            order by o.created_at
-            limit 1000
-            for update skip locked
-        ) as p
-        group by p.airflow_schema
-    loop
-        begin
-            perform dagstop.complete_orders(pending.ids, pending.airflow_schema);
-        exception
-            when others then
-                -- one bad order must not hold up the others
-                foreach one in array pending.ids[:100] loop
-                    begin
-                        perform dagstop.complete_orders(array[one], pending.airflow_schema);
-                    exception
-                        when others then
-                            perform dagstop.record_fault(
-                                'complete_pending', sqlstate, sqlerrm, jsonb_build_object('order', one, 'repeats', true)
-                            );
-                    end;
-                end loop;
-        end;
-    end loop;
-    if not found then
-        return 0;
+    if cardinality(order_ids) = 0 or clock_timestamp() > give_way_at then
+        return;  -- later
     end if;
-    return (
-        select count(*) from dagstop.stop_order o where not o.cascaded and o.kind = 'run' and o.created_at > young
-    );
+    begin
+        perform dagstop.complete_orders(order_ids, schema_name);
+        return;
+    exception
+        when lock_not_available then
+            return;  -- later: who has it would have it for the other half, too
+        when others then
+            if half = 0 then
+                perform dagstop.record_fault(
+                    'complete_left', sqlstate, sqlerrm, jsonb_build_object('order', order_ids[1], 'repeats', true)
+                );
+                update dagstop.stop_order o set tried_at = clock_timestamp() where o.id = order_ids[1];
+                return;
+            end if;
+    end;
+    perform dagstop.complete_some(order_ids[:half], schema_name, give_way_at);
+    perform dagstop.complete_some(order_ids[half + 1:], schema_name, give_way_at);
 end
 $$;
 
 
 --
--- Name: FUNCTION complete_pending(); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_pending() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows; how many are left still.';
+COMMENT ON FUNCTION dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone) IS 'Cascades orders that were left behind: all at once, or where one of them fails in halves, until only that one is left. Begins nothing after give_way_at.';
 
 
 --
@@ -1071,33 +1202,37 @@ COMMENT ON FUNCTION dagstop.date_column_of(schema_name text) IS 'What dag_run ca
 
 
 --
--- Name: do_chores(); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: do_chores(bigint[]); Type: PROCEDURE; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.do_chores() RETURNS bigint
+CREATE PROCEDURE dagstop.do_chores(IN reported bigint[] DEFAULT NULL::bigint[])
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-    still_pending bigint := 0;
 begin
-    still_pending := dagstop.complete_pending() + dagstop.put_back_pending();
-    perform dagstop.close_left_behind();
-    perform dagstop.prune();
-    return still_pending;
-exception
-    when others then
-        perform dagstop.record_fault('heartbeat', sqlstate, sqlerrm, '{"repeats": true}');
-        return still_pending;
+    commit;  -- refused in a transaction that the session has begun: its locks would stay
+    if reported is null then
+        perform dagstop.chore('complete');
+        commit;
+        perform dagstop.chore('put back');
+        commit;
+    end if;
+    perform dagstop.chore('close', reported);
+    commit;
+    perform dagstop.chore('audit', reported);
+    commit;
+    if reported is null then
+        perform dagstop.chore('prune');
+        commit;
+    end if;
 end
 $$;
 
 
 --
--- Name: FUNCTION do_chores(); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: PROCEDURE do_chores(IN reported bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.do_chores() IS 'All that has no other time of its own than a heartbeat; how many orders still wait for their cascade.';
+COMMENT ON PROCEDURE dagstop.do_chores(IN reported bigint[]) IS 'What reports lead to, for the orders just reported on: their closing and Airflow''s audit log. Without orders all chores: also the cascades and fences that were left behind, and old rows. Each is committed; refused inside a transaction.';
 
 
 --
@@ -1248,6 +1383,7 @@ COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 
 CREATE FUNCTION dagstop.forget_host(host text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 #variable_conflict use_column
 declare
@@ -1284,7 +1420,7 @@ COMMENT ON FUNCTION dagstop.forget_host(host text) IS 'Takes a host that is gone
 --
 
 CREATE FUNCTION dagstop.gone_hosts() RETURNS SETOF text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
@@ -1313,11 +1449,18 @@ begin
     else
         return;  -- Airflow's use of a host cannot be told
     end if;
-    execute format(
-        'select coalesce(array_agg(distinct u.hostname), ''{}'') from ('
-        || lately || $sql$ union all select t.hostname::text from %1$I.task_instance t where t.state = 'running') as u (hostname)$sql$,
-        schema_name
-    ) into used using since;
+    begin
+        perform dagstop.reach(schema_name, 'task_instance', 'access share');
+        execute format(
+            'select coalesce(array_agg(distinct u.hostname), ''{}'') from ('
+            || lately || $sql$ union all select t.hostname::text from %1$I.task_instance t where t.state = 'running') as u (hostname)$sql$,
+            schema_name
+        ) into used using since;
+        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
     return query
     select s.key from jsonb_each(silent) as s
     where not exists (select from jsonb_array_elements_text(s.value) as n (name) where n.name = any (used));
@@ -1393,11 +1536,15 @@ CREATE FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, det
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
+    SET lock_timeout TO '1s'
     AS $$
 begin
+    perform dagstop.require_short('host', heartbeat.host, 255);
+    perform dagstop.require_short('version', heartbeat.version, 100);
+    perform dagstop.require_small('the detail of a heartbeat', heartbeat.detail, 100000);
     perform dagstop.speak_for(heartbeat.host);
     perform dagstop.be_alive(heartbeat.host, heartbeat.listener_id, heartbeat.version, heartbeat.detail);
-    pending := dagstop.do_chores();
+    pending := dagstop.pending();
     triggers_ok := not exists (select from dagstop.trigger_health() h where h.status <> 'installed');
     -- the number of the last one: to count them takes the longer the more there were
     faults := coalesce((select max(f.id) from dagstop.fault f), 0);
@@ -1410,7 +1557,7 @@ $$;
 -- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; does the chores, and answers whether all triggers are in place, the number of the last fault that was recorded, and how many orders still wait for their cascade.';
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; answers whether all triggers are in place, the number of the last fault that was recorded, and how much waits for the chores.';
 
 
 --
@@ -1741,7 +1888,10 @@ begin
     end if;
     begin
         select array_agg(p.number), array_agg(p.present) into numbers, rows from dagstop.present_rows(picked) as p;
+        raise sqlstate 'DSLET';
     exception
+        when sqlstate 'DSLET' then
+            null;
         when others then
             -- the orders must reach the hosts all the same
             readable := null;
@@ -2174,6 +2324,39 @@ COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The patterns of a list wi
 
 
 --
+-- Name: pending(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.pending() RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    return (
+        select count(*) from (
+            select from dagstop.stop_order o
+            where not o.cascaded and o.kind = 'run'
+                and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            order by o.created_at
+            limit 1000
+        ) as p
+    ) + (
+        select count(*) from dagstop.refused_write w
+        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION pending(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.pending() IS 'How many orders wait for their cascade, and refused writes to be put back: the chores do both.';
+
+
+--
 -- Name: present_rows(dagstop.stop_order[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2297,9 +2480,13 @@ begin
         delete from dagstop.stop_order o where o.id = any (ids);
     end if;
     delete from dagstop.fault f
-    where f.id = any (array(select x.id from dagstop.fault x where x.at < oldest order by x.at limit 500));
-    delete from dagstop.host_role h where h.seen_on < oldest;
-    delete from dagstop.listener l where l.seen_at < oldest;
+    where f.id = any (array(
+        select x.id from dagstop.fault x where x.at < oldest order by x.at limit 500 for update skip locked
+    ));
+    delete from dagstop.host_role h
+    where h.host = any (array(select x.host from dagstop.host_role x where x.seen_on < oldest for update skip locked));
+    delete from dagstop.listener l
+    where l.host = any (array(select x.host from dagstop.listener x where x.seen_at < oldest for update skip locked));
 end
 $$;
 
@@ -2312,15 +2499,14 @@ COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds,
 
 
 --
--- Name: put_back_pending(); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: put_back_left(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.put_back_pending() RETURNS bigint
+CREATE FUNCTION dagstop.put_back_left() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    young constant timestamptz := clock_timestamp() - interval '1 minute';
     refused record;
     present jsonb;
 begin
@@ -2329,38 +2515,46 @@ begin
         select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
-        where w.pending and w.at > young
+        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
         order by w.id
         limit 1000
         for update of w skip locked
     loop
-        perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-        execute format(
-            $sql$
-            select to_jsonb(t) from %I.task_instance t
-            where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-                and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-            for no key update of t skip locked
-            $sql$, refused.airflow_schema
-        ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
-        continue when present is null;  -- somebody has it: later
-        -- what was cleared or set since is not ours to put back
-        if present ->> 'state' is distinct from refused.wanted_state
-            or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
-        then
-            update dagstop.refused_write w set pending = false where w.id = refused.id;
-        end if;
+        begin
+            perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
+            execute format(
+                $sql$
+                select to_jsonb(t) from %I.task_instance t
+                where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+                    and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+                for no key update of t skip locked
+                $sql$, refused.airflow_schema
+            ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+            continue when present is null;  -- somebody has it: later
+            -- what was cleared or set since is not ours to put back
+            if present ->> 'state' is distinct from refused.wanted_state
+                or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
+            then
+                update dagstop.refused_write w set pending = false where w.id = refused.id;
+            end if;
+        exception
+            when lock_not_available then
+                return;  -- later: a migration has the table
+            when others then
+                perform dagstop.record_fault(
+                    'put_back_left', sqlstate, sqlerrm, jsonb_build_object('refused_write', refused.id, 'repeats', true)
+                );
+        end;
     end loop;
-    return (select count(*) from dagstop.refused_write w where w.pending and w.at > young);
 end
 $_$;
 
 
 --
--- Name: FUNCTION put_back_pending(); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION put_back_left(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.put_back_pending() IS 'Puts back what the fence had to let stand, since another session had the run; how many are left still.';
+COMMENT ON FUNCTION dagstop.put_back_left() IS 'Puts back what the fence had to let stand, since another session had the run.';
 
 
 --
@@ -2535,12 +2729,61 @@ COMMENT ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) IS 
 
 
 --
+-- Name: require_short(text, text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.require_short(what text, value text, most integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if length(value) > most then
+        raise exception 'dagstop: % has % characters, % at most are taken', what, length(value), most
+            using errcode = 'program_limit_exceeded';
+    end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_short(what text, value text, most integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.require_short(what text, value text, most integer) IS 'Raises where a text from a listener is longer than that.';
+
+
+--
+-- Name: require_small(text, jsonb, integer); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.require_small(what text, value jsonb, most integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if pg_column_size(value) > most then
+        raise exception 'dagstop: % has % bytes, % at most are taken', what, pg_column_size(value), most
+            using errcode = 'program_limit_exceeded';
+    end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_small(what text, value jsonb, most integer); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.require_small(what text, value jsonb, most integer) IS 'Raises where a listener''s detail is larger than that.';
+
+
+--
 -- Name: retire(text, uuid); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
 CREATE FUNCTION dagstop.retire(host text, listener_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 #variable_conflict use_column
 begin
@@ -2718,20 +2961,26 @@ CREATE FUNCTION dagstop.running_in_failed_runs() RETURNS TABLE(dag_id text, run_
 declare
     schema_name text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    perform dagstop.reach(schema_name, 'dag_run', 'access share');
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    return query execute format(
-        $sql$
-        select r.dag_id::text, r.run_id::text, count(*)
-        from %1$I.task_instance t
-        join %1$I.dag_run r on r.dag_id = t.dag_id and r.%2$I = t.%2$I
-        where t.state = 'running' and r.state = 'failed'
-        group by r.dag_id, r.run_id
-        order by r.dag_id, r.run_id
-        $sql$,
-        schema_name,
-        case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
-    );
+    begin
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        perform dagstop.reach(schema_name, 'task_instance', 'access share');
+        return query execute format(
+            $sql$
+            select r.dag_id::text, r.run_id::text, count(*)
+            from %1$I.task_instance t
+            join %1$I.dag_run r on r.dag_id = t.dag_id and r.%2$I = t.%2$I
+            where t.state = 'running' and r.state = 'failed'
+            group by r.dag_id, r.run_id
+            order by r.dag_id, r.run_id
+            $sql$,
+            schema_name,
+            case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
+        );
+        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
 end
 $_$;
 
@@ -2854,13 +3103,21 @@ CREATE FUNCTION dagstop.speak_for(host text) RETURNS void
 declare
     holder oid;
 begin
-    insert into dagstop.host_role (host)
-    select speak_for.host
-    where not exists (select from dagstop.host_role h where h.host = speak_for.host)
-    on conflict do nothing;
+    if not exists (select from dagstop.host_role h where h.host = speak_for.host) then
+        if (select count(*) from dagstop.host_role h where h.role_name = session_user) >= 10000 then
+            raise exception 'dagstop.speak_for: role % speaks for 10000 hosts, no more are taken', session_user
+                using errcode = 'program_limit_exceeded',
+                    hint = 'delete from dagstop.host_role what is gone';
+        end if;
+        insert into dagstop.host_role (host) values (speak_for.host) on conflict do nothing;
+    end if;
     update dagstop.host_role h
     set seen_on = current_date
-    where h.host = speak_for.host and h.seen_on < current_date and h.role_name = session_user;
+    where h.host = any (array(
+        select x.host from dagstop.host_role x
+        where x.host = speak_for.host and x.seen_on < current_date and x.role_name = session_user
+        for update skip locked
+    ));
     select r.oid into holder
     from dagstop.host_role h
     join pg_roles r on r.rolname = h.role_name
@@ -2950,9 +3207,18 @@ declare
     young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
     picked dagstop.stop_order[];
 begin
-    -- nothing is closed without the report of a listener that lives
+    -- nothing is closed without the report of a listener that lives, or it says so
     if exists (select from dagstop.listener l where l.host = swept_for.host and l.caught_up and l.seen_at > alive) then
-        return dagstop.rung_for(host, max_orders);
+        return dagstop.rung_for(host, max_orders) || array(
+            select o.id from dagstop.stop_order o
+            where o.closed_without is not null and o.created_at > young and swept_for.host = any (o.closed_without)
+                and not exists (
+                    select from dagstop.report r
+                    where r.order_id = o.id and r.host = swept_for.host and r.outcome is not null
+                )
+            order by o.created_at
+            limit max_orders
+        );
     end if;
     picked := array(
         select o from dagstop.stop_order o
@@ -3025,18 +3291,27 @@ COMMENT ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) IS 'Marks those o
 --
 
 CREATE FUNCTION dagstop.task_hosts() RETURNS TABLE(hostname text, tasks bigint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+    schema_name text := dagstop.setting_of('airflow_schema', 'public');
 begin
-    -- running ones only: that column has an index on every release, the table may be huge
-    return query execute format(
-        $sql$
-        select t.hostname::text, count(*) from %I.task_instance t
-        where t.state = 'running' and coalesce(t.hostname, '') <> ''
-        group by t.hostname
-        $sql$, dagstop.setting_of('airflow_schema', 'public')
-    );
+    begin
+        perform dagstop.reach(schema_name, 'task_instance', 'access share');
+        -- running ones only: that column has an index on every release, the table may be huge
+        return query execute format(
+            $sql$
+            select t.hostname::text, count(*) from %I.task_instance t
+            where t.state = 'running' and coalesce(t.hostname, '') <> ''
+            group by t.hostname
+            $sql$, schema_name
+        );
+        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
 end
 $_$;
 
@@ -3064,58 +3339,64 @@ declare
     by_run boolean;
     with_uuid boolean;
 begin
-    perform dagstop.reach(schema_name, 'dag_run', 'access share');
-    perform dagstop.reach(schema_name, 'task_instance', 'access share');
-    columns := dagstop.columns_of(schema_name, 'task_instance');
-    date_column := dagstop.date_column_of(schema_name);
-    by_run := 'run_id' = any (columns);
-    with_uuid := 'id' = any (columns);
-    return query execute format(
-        $sql$
-        select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
-            t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
-        from (%2$s) as t
-        left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
-        $sql$,
-        schema_name,
-        case when by_run then format(
+    begin
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        perform dagstop.reach(schema_name, 'task_instance', 'access share');
+        columns := dagstop.columns_of(schema_name, 'task_instance');
+        date_column := dagstop.date_column_of(schema_name);
+        by_run := 'run_id' = any (columns);
+        with_uuid := 'id' = any (columns);
+        return query execute format(
             $sql$
-            select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
-                select i.* from (
-                    select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
-                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
-                    left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
-                ) as k
-                join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
-                %5$s
-            ) as i
+            select t.dag_id::text, r.run_id::text, %4$s, t.task_id::text, %5$s, %6$s, t.state::text, r.state::text,
+                t.try_number::integer, %7$s, t.hostname::text, t.pid::integer
+            from (%2$s) as t
+            left join %1$I.dag_run r on r.dag_id = t.dag_id and r.%3$I = t.%3$I
             $sql$,
-            schema_name, date_column,
-            case when 'map_index' = any (columns) then ', i.map_index' else '' end,
-            case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
-            case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
-        ) else format(
-            $sql$
-            select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
-                select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
-                from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
-                left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
-            ) as k
-            join %1$I.task_instance i
-                on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
-            $sql$, schema_name) end,
-        case when by_run then 'run_id' else 'execution_date' end,
-        case when by_run then format('r.%I', date_column) else 't.execution_date' end,
-        case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
-        case when with_uuid then 't.id::text' else 'null::text' end,
-        case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
-    ) using
-        -- a name on a command line that only looks like a uuid must not spoil the answer
-        array(
-            select u::uuid from unnest(ti_ids) as u
-            where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
-        ),
-        coalesce(keys, '[]');
+            schema_name,
+            case when by_run then format(
+                $sql$
+                select distinct on (i.dag_id, i.run_id, i.task_id %3$s) i.* from (
+                    select i.* from (
+                        select k.dag_id, coalesce(k.run_id, d.run_id) as run_id, k.task_id, k.map_index
+                        from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text, map_index integer)
+                        left join %1$I.dag_run d on k.run_id is null and d.dag_id = k.dag_id and d.%2$I = k.logical_date
+                    ) as k
+                    join %1$I.task_instance i on i.dag_id = k.dag_id and i.run_id = k.run_id and i.task_id = k.task_id %4$s
+                    %5$s
+                ) as i
+                $sql$,
+                schema_name, date_column,
+                case when 'map_index' = any (columns) then ', i.map_index' else '' end,
+                case when 'map_index' = any (columns) then 'and i.map_index = coalesce(k.map_index, i.map_index)' else '' end,
+                case when with_uuid then format('union all select i.* from %I.task_instance i where i.id = any ($1)', schema_name) else '' end
+            ) else format(
+                $sql$
+                select distinct on (i.dag_id, i.execution_date, i.task_id) i.* from (
+                    select k.dag_id, k.task_id, coalesce(k.logical_date, d.execution_date) as execution_date
+                    from jsonb_to_recordset($2) as k (dag_id text, run_id text, logical_date timestamptz, task_id text)
+                    left join %1$I.dag_run d on k.logical_date is null and d.dag_id = k.dag_id and d.run_id = k.run_id
+                ) as k
+                join %1$I.task_instance i
+                    on i.dag_id = k.dag_id and i.execution_date = k.execution_date and i.task_id = k.task_id
+                $sql$, schema_name) end,
+            case when by_run then 'run_id' else 'execution_date' end,
+            case when by_run then format('r.%I', date_column) else 't.execution_date' end,
+            case when 'map_index' = any (columns) then 't.map_index::integer' else '-1' end,
+            case when with_uuid then 't.id::text' else 'null::text' end,
+            case when 'job_id' = any (columns) then 't.job_id::bigint' else 'null::bigint' end
+        ) using
+            -- a name on a command line that only looks like a uuid must not spoil the answer
+            array(
+                select u::uuid from unnest(ti_ids) as u
+                where u ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+            ),
+            coalesce(keys, '[]');
+        raise sqlstate 'DSLET';
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
 end
 $_$;
 
@@ -3173,6 +3454,36 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 
 
 --
+-- Name: waits_for(dagstop.stop_order); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.waits_for(for_order dagstop.stop_order) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    alive constant interval := dagstop.seconds_of('live_seconds', 60);
+    young constant boolean := for_order.created_at > clock_timestamp() - alive - dagstop.seconds_of('settle_seconds', 10);
+begin
+    return array(
+        select l.host
+        from dagstop.listener l
+        left join dagstop.report r on r.order_id = for_order.id and r.host = l.host
+        where l.seen_at > clock_timestamp() - alive and r.outcome is null and (young or r.order_id is not null)
+        order by l.host
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION waits_for(for_order dagstop.stop_order); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.waits_for(for_order dagstop.stop_order) IS 'The live hosts that still owe a final report on an order. One that has said nothing of the order for live_seconds (after settle_seconds) is not waited for: whoever may beat could else keep every order open.';
+
+
+--
 -- Name: would_be_order(text, text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -3188,19 +3499,25 @@ declare
     asked dagstop.stop_order;
     rows jsonb;
 begin
-    perform dagstop.reach(schema_name, 'dag_run', 'access share');
-    execute format(
-        'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
-        dagstop.date_column_of(schema_name), schema_name
-    ) into run_date, run_state, known using of_dag, of_run;
+    begin
+        perform dagstop.reach(schema_name, 'dag_run', 'access share');
+        execute format(
+            'select r.%I, r.state, true from %I.dag_run r where r.dag_id = $1 and r.run_id = $2',
+            dagstop.date_column_of(schema_name), schema_name
+        ) into run_date, run_state, known using of_dag, of_run;
+        asked.dag_id := of_dag;
+        asked.run_id := of_run;
+        asked.logical_date := run_date;
+        asked.task_id := of_task;
+        select p.present into rows from dagstop.present_rows(array[asked]) as p;
+        raise sqlstate 'DSLET';
+    exception
+        when sqlstate 'DSLET' then
+            null;
+    end;
     if known is null then
         return;
     end if;
-    asked.dag_id := of_dag;
-    asked.run_id := of_run;
-    asked.logical_date := run_date;
-    asked.task_id := of_task;
-    select p.present into rows from dagstop.present_rows(array[asked]) as p;
     return query select
         null::bigint, case when of_task is null then 'run' else 'task' end, schema_name, of_dag, of_run, run_date, of_task,
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
@@ -3282,42 +3599,38 @@ CREATE FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, f
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
+    SET lock_timeout TO '1s'
     AS $$
 #variable_conflict use_column
-declare
-    told jsonb;
-    was_closed boolean;
-    done boolean := coalesce(detail -> 'processes', '[]') <> '[]' or coalesce(detail -> 'containers', '[]') <> '[]';
 begin
+    perform dagstop.require_short('host', write_report.host, 255);
+    perform dagstop.require_short('outcome', write_report.outcome, 50);
+    perform dagstop.require_small('the detail of a report', write_report.detail, 2000000);
     perform dagstop.speak_for(write_report.host);
-    -- the lock makes two hosts that end at once see each other's report, so that one of them closes
-    select o.closed_at is not null into was_closed from dagstop.stop_order o where o.id = write_report.order_id for update;
-    if not found then
-        return;  -- removed in between, nothing to report on
-    end if;
-    select jsonb_build_array(r.outcome, r.detail -> 'processes', r.detail -> 'containers') into told
-    from dagstop.report r
-    where r.order_id = write_report.order_id and r.host = write_report.host and r.outcome is not null;
-    insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail)
-    values (
-        write_report.order_id, write_report.host, write_report.outcome, write_report.first_signal_at,
-        write_report.last_death_at, coalesce(write_report.detail, '{}')
-    )
+    insert into dagstop.report as r (order_id, host, outcome, first_signal_at, last_death_at, detail, audit_due)
+    select
+        o.id, write_report.host, write_report.outcome, write_report.first_signal_at, write_report.last_death_at,
+        coalesce(write_report.detail, '{}'),
+        -- of an order that others closed, only what was done about it is news: each new host looks at those of a day
+        coalesce(write_report.outcome, 'nothing_found') not in ('nothing_found', 'superseded') and (
+            o.closed_at is null
+            or coalesce(write_report.detail -> 'processes', '[]') <> '[]'
+            or coalesce(write_report.detail -> 'containers', '[]') <> '[]'
+        )
+    from dagstop.stop_order o  -- removed in between: nothing to report on
+    where o.id = write_report.order_id
     on conflict on constraint report_pkey do update set
         outcome = coalesce(excluded.outcome, r.outcome),  -- what is final stays final
         first_signal_at = least(r.first_signal_at, excluded.first_signal_at),
         last_death_at = greatest(r.last_death_at, excluded.last_death_at),
         reported_at = clock_timestamp(),
-        detail = excluded.detail;
-    if write_report.outcome is not null then
-        perform dagstop.close_orders(array[write_report.order_id]);
-        -- of an order that others closed, only what was done about it is news: each new host looks at those of a day
-        if (done or not was_closed)
-            and told is distinct from jsonb_build_array(write_report.outcome, detail -> 'processes', detail -> 'containers')
-        then
-            perform dagstop.audit(write_report.order_id, write_report.host);
-        end if;
-    end if;
+        detail = excluded.detail,
+        -- the audit log is told again if a later report says more
+        audit_due = r.audit_due or (excluded.audit_due and (
+            r.outcome is distinct from excluded.outcome
+            or r.detail -> 'processes' is distinct from excluded.detail -> 'processes'
+            or r.detail -> 'containers' is distinct from excluded.detail -> 'containers'
+        ));
 end
 $$;
 
@@ -3326,7 +3639,7 @@ $$;
 -- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress) and closes the order if it was the last.';
+COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if it was the last one.';
 
 
 --
@@ -3544,7 +3857,8 @@ CREATE TABLE dagstop.report (
     first_signal_at timestamp with time zone,
     last_death_at timestamp with time zone,
     reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    audit_due boolean DEFAULT false NOT NULL
 );
 
 
@@ -3602,6 +3916,13 @@ COMMENT ON COLUMN dagstop.report.reported_at IS 'When this row was last written.
 --
 
 COMMENT ON COLUMN dagstop.report.detail IS 'Each process and container with its evidence, signals and times.';
+
+
+--
+-- Name: COLUMN report.audit_due; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.report.audit_due IS 'It says more than Airflow''s audit log was told; the chores tell it.';
 
 
 --
@@ -3892,12 +4213,7 @@ CREATE VIEW dagstop.open_order AS
     ( SELECT count(*) AS count
            FROM dagstop.stop_target t
           WHERE (t.order_id = o.id)) AS targets,
-    ARRAY( SELECT l.host
-           FROM dagstop.listener l
-          WHERE ((l.seen_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('live_seconds'::text, 60)))) AND (NOT (EXISTS ( SELECT
-                   FROM dagstop.report r
-                  WHERE ((r.order_id = o.id) AND (r.host = l.host) AND (r.outcome IS NOT NULL))))))
-          ORDER BY l.host) AS waiting_for,
+    dagstop.waits_for(o.*) AS waiting_for,
     state_after
    FROM dagstop.stop_order o
   WHERE ((num_nonnulls(closed_at) = 0) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
@@ -3907,7 +4223,7 @@ CREATE VIEW dagstop.open_order AS
 -- Name: VIEW open_order; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report.';
+COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for).';
 
 
 --
@@ -4134,6 +4450,20 @@ COMMENT ON INDEX dagstop.refused_write_waiting IS 'Finds what is still to be put
 
 
 --
+-- Name: report_audit_due; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX report_audit_due ON dagstop.report USING btree (order_id) WHERE audit_due;
+
+
+--
+-- Name: INDEX report_audit_due; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.report_audit_due IS 'Finds the few reports that the audit log is still to be told of.';
+
+
+--
 -- Name: stop_order_age; Type: INDEX; Schema: dagstop; Owner: -
 --
 
@@ -4145,6 +4475,20 @@ CREATE INDEX stop_order_age ON dagstop.stop_order USING btree (created_at);
 --
 
 COMMENT ON INDEX dagstop.stop_order_age IS 'Finds the orders that are still young.';
+
+
+--
+-- Name: stop_order_closed_without; Type: INDEX; Schema: dagstop; Owner: -
+--
+
+CREATE INDEX stop_order_closed_without ON dagstop.stop_order USING btree (created_at) WHERE (closed_without IS NOT NULL);
+
+
+--
+-- Name: INDEX stop_order_closed_without; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON INDEX dagstop.stop_order_closed_without IS 'Finds the few orders that were closed without a live host.';
 
 
 --
@@ -4247,6 +4591,13 @@ REVOKE ALL ON FUNCTION dagstop.audit(order_id bigint, report_host text) FROM PUB
 
 
 --
+-- Name: FUNCTION audit_reports(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.audit_reports(order_ids bigint[]) FROM PUBLIC;
+
+
+--
 -- Name: TABLE stop_order; Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4303,6 +4654,14 @@ REVOKE ALL ON FUNCTION dagstop.check_setting() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION chore(named text, order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.chore(named text, order_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.chore(named text, order_ids bigint[]) TO dagstop_listener;
+
+
+--
 -- Name: FUNCTION close_left_behind(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4324,6 +4683,13 @@ REVOKE ALL ON FUNCTION dagstop.columns_of(schema_name text, table_name text) FRO
 
 
 --
+-- Name: FUNCTION complete_left(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.complete_left() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4331,10 +4697,10 @@ REVOKE ALL ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name t
 
 
 --
--- Name: FUNCTION complete_pending(); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.complete_pending() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone) FROM PUBLIC;
 
 
 --
@@ -4345,10 +4711,11 @@ REVOKE ALL ON FUNCTION dagstop.date_column_of(schema_name text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION do_chores(); Type: ACL; Schema: dagstop; Owner: -
+-- Name: PROCEDURE do_chores(IN reported bigint[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.do_chores() FROM PUBLIC;
+REVOKE ALL ON PROCEDURE dagstop.do_chores(IN reported bigint[]) FROM PUBLIC;
+GRANT ALL ON PROCEDURE dagstop.do_chores(IN reported bigint[]) TO dagstop_listener;
 
 
 --
@@ -4545,6 +4912,13 @@ REVOKE ALL ON FUNCTION dagstop.patterns_in(list text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION pending(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.pending() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION present_rows(orders dagstop.stop_order[]); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4566,10 +4940,10 @@ REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION put_back_pending(); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION put_back_left(); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.put_back_pending() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.put_back_left() FROM PUBLIC;
 
 
 --
@@ -4605,6 +4979,20 @@ REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_short(what text, value text, most integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.require_short(what text, value text, most integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_small(what text, value jsonb, most integer); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.require_small(what text, value jsonb, most integer) FROM PUBLIC;
 
 
 --
@@ -4739,6 +5127,14 @@ GRANT ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) TO dagstop_
 
 REVOKE ALL ON FUNCTION dagstop.trigger_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.trigger_health() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION waits_for(for_order dagstop.stop_order); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.waits_for(for_order dagstop.stop_order) FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.waits_for(for_order dagstop.stop_order) TO dagstop_listener;
 
 
 --

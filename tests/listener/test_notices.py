@@ -13,8 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagstop.notices import FULL_SWEEP, HEARTBEAT
+from dagstop.notices import FULL_SWEEP
 from dagstop.outside.database import round_trip
+from dagstop.reporting import HEARTBEAT
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener

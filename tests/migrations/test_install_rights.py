@@ -56,7 +56,7 @@ def test_the_owner_of_airflows_tables_gains_nothing(
     assert bare_db.one("select count(*) from dagstop.stop_order") == 1
     assert bare_db.one("select count(*) from dagstop.fault where sqlstate = '42501'") == 1
     rows(bare_db.user_url("af"), "drop trigger zz on task_instance")
-    bare_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    bare_db.beat()
     assert bare_db.states() == {"a": "failed"}
 
 

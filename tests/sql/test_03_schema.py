@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg2
 import pytest
 
@@ -36,11 +38,25 @@ def test_every_object_has_a_comment(airflow_db: AirflowDatabase) -> None:
 
 def test_every_function_pins_its_search_path(airflow_db: AirflowDatabase) -> None:
     functions = airflow_db.rows(
-        "select proname, proconfig from pg_proc where pronamespace = 'dagstop'::regnamespace"
+        "select proname, proconfig from pg_proc where pronamespace = 'dagstop'::regnamespace and prokind <> 'p'"
     )
     assert functions
     for name, config in functions:
         assert "search_path=pg_catalog, pg_temp" in (config or []), name
+
+
+def test_a_procedure_uses_nothing_that_a_path_could_change(airflow_db: AirflowDatabase) -> None:
+    """It may not pin its search_path, or it could not commit: so it names its schema, and uses no operator."""
+    procedures = airflow_db.rows(
+        "select proname, prosrc, prosecdef from pg_proc"
+        " where pronamespace = 'dagstop'::regnamespace and prokind = 'p'"
+    )
+    assert procedures
+    step = r"commit;|perform dagstop\.\w+\('[a-z ]+'(, \w+)?\);|if \w+ is null then|end if;|begin|end"
+    for name, source, definer in procedures:
+        assert not definer, name  # as above
+        for line in source.split("\n"):
+            assert re.fullmatch(step, line.partition("--")[0].strip() or "begin"), line
 
 
 def test_another_role_may_do_nothing(airflow_db: AirflowDatabase) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sql.test_settings import BEAT, newest, set_setting
+from tests.sql.test_settings import newest, set_setting
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 
 ORDERS = (
@@ -118,7 +118,7 @@ def test_a_cascade_of_a_deleted_run_that_gave_way_is_made_up_for(airflow_db: Air
         other.execute("select from task_instance for update")
         airflow_db.rows("delete from dag_run")
     assert airflow_db.rows("select cascaded from dagstop.stop_order") == [(False,)]
-    airflow_db.rows(BEAT)
+    airflow_db.beat("one")
     assert airflow_db.rows("select cascaded from dagstop.stop_order") == [(True,)]
     assert airflow_db.states() == {"a": "failed"}
 

@@ -259,7 +259,7 @@ def test_what_a_fault_left_is_done_at_the_next_heartbeat(airflow_db: AirflowData
         False, FIRST_DATE,
     )  # fmt: skip
     airflow_db.rows("alter table task_instance rename column was to state")
-    airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    airflow_db.beat()
     assert airflow_db.states() == {"a": "failed"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
     assert airflow_db.rows("select task_id, pid from dagstop.stop_target") == [("a", 4321)]
@@ -272,7 +272,7 @@ def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowD
     airflow_db.set_run("failed")
     airflow_db.rows("alter table task_instance rename column was to state")
     airflow_db.set_run("queued")
-    airflow_db.rows("select dagstop.heartbeat('host', gen_random_uuid(), '1', '{}')")
+    airflow_db.beat()
     assert airflow_db.states() == {"a": "running"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
 

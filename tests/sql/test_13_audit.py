@@ -34,6 +34,7 @@ def logged_db(airflow_db: AirflowDatabase, shape: str) -> AirflowDatabase:
 def report(db: AirflowDatabase, outcome: str | None, host: str = "h", **detail: Any) -> None:
     order = db.one("select max(id) from dagstop.stop_order")
     db.rows("select dagstop.write_report(%s, %s, %s, null, null, %s)", (order, host, outcome, Json(detail)))
+    db.rows("call dagstop.do_chores(array[%s]::bigint[])", (order,))
 
 
 def test_a_stopped_run(logged_db: AirflowDatabase, shape: str) -> None:

@@ -11,7 +11,6 @@ from dagstop.errors import InstallError
 from dagstop.install import install
 from dagstop.lab.postgres import Server, binaries, connect
 from tests.listener.test_stop import one_server
-from tests.sql.test_14_reports import BEAT
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase, schema_sql
 
 ORDERS = "select kind, run_id from dagstop.stop_order order by id"
@@ -139,7 +138,7 @@ def test_a_session_that_wants_no_policies(owned_db: AirflowDatabase) -> None:
     owned_db.rows("set row_security = off; update dag_run set state = 'failed'")
     assert owned_db.states() == {"a": "running"}
     assert any("row-level security" in message for _, message in owned_db.faults())
-    owned_db.rows(BEAT, ("host",))
+    owned_db.beat("host")
     assert owned_db.states() == {"a": "failed"}
 
 
@@ -178,7 +177,7 @@ def test_a_run_without_run_id(airflow_db: AirflowDatabase, held: bool) -> None:
         airflow_db.rows("update dag_run set state = 'failed' where run_id is null")
     if held:
         assert airflow_db.states() == {"a": "running", "b": "running"}
-        airflow_db.rows(BEAT, ("host",))
+        airflow_db.beat("host")
     assert airflow_db.states() == {"a": "failed", "b": "running"}
     ((run, date, targets, present),) = airflow_db.rows(
         "select run_id, logical_date, jsonb_array_length(targets), jsonb_array_length(present)"

@@ -16,6 +16,7 @@ BEAT = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', %s::jsonb)"
 
 def beat(db: AirflowDatabase, host: str, age: str = "0 s", detail: str = "{}") -> None:
     db.rows(BEAT, (host, detail))
+    db.rows("call dagstop.do_chores()")
     seen(db, host, age)
 
 
@@ -106,6 +107,7 @@ def test_a_forgotten_host_is_gone_with_its_name_and_its_reports_stay(db: Airflow
     # a host that comes back has its say
     beat(db, "dead")
     db.rows(write, (order, "stopped"))
+    db.rows("call dagstop.do_chores()")
     assert db.one("select closed_at is not null from dagstop.stop_order")
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from dagstop.install import install, uninstall
 from dagstop.lab.postgres import binaries
-from tests.sql.test_14_reports import BEAT
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.watch import wait_until
 
@@ -72,7 +71,7 @@ def completed(db: AirflowDatabase) -> None:
     """The next heartbeat does what was left."""
     assert db.rows(PENDING) == [("run",)]
     assert {message for _, message in db.faults()} == {GAVE_WAY}
-    db.rows(BEAT, ("host",))
+    db.beat("host")
     assert db.rows(PENDING) == []
     assert set(db.states().values()) == {"failed"}
 
@@ -152,10 +151,10 @@ def test_of_a_mass_of_runs_only_the_held_ones_wait(airflow_db: AirflowDatabase, 
     airflow_db.rows("update dag_run set state = 'failed'")
     assert airflow_db.states() == {"t3": "failed", "t1090": "running"}
     assert airflow_db.rows(PENDING) == [(f"run{number:04}",) for number in range(1000, 1100)]
-    assert airflow_db.rows(BEAT, ("host",)) == [(True, 1, 100)]  # still held, and nothing waits
+    assert airflow_db.beat("host") == [(True, 1, 100)]  # still held, and nothing waits
     assert airflow_db.states()["t1090"] == "running"
     airflow.connection.commit()
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert airflow_db.states()["t1090"] == "failed" and airflow_db.rows(PENDING) == []
 
 
@@ -165,7 +164,7 @@ def test_the_heartbeat_leaves_a_run_that_somebody_has(airflow_db: AirflowDatabas
         other.execute("update task_instance set pid = 1")
         airflow_db.set_run("failed")
     airflow.execute("update dag_run set end_date = now()")
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert airflow_db.rows(PENDING) == [("run",)]
     airflow.connection.commit()
     completed(airflow_db)
@@ -207,7 +206,7 @@ def test_a_scheduler_has_the_run_and_wants_what_the_dying_process_writes(
     assert airflow_db.states() == {"a": wanted}  # it gave way
     assert airflow_db.one("select pending from dagstop.refused_write")
     assert airflow_db.one("select not cascaded from dagstop.open_orders('host')")  # hurries the heartbeat
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert airflow_db.states() == {"a": "failed"}
     assert airflow_db.one("select pending from dagstop.refused_write") is False
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
@@ -221,7 +220,7 @@ def test_what_was_cleared_before_it_was_put_back_stays(airflow_db: AirflowDataba
     airflow_db.set_task("a", "up_for_retry")
     airflow_db.set_task("a", None)
     airflow.connection.commit()
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert airflow_db.states() == {"a": None}
     assert airflow_db.one("select pending from dagstop.refused_write") is False
 
@@ -277,7 +276,7 @@ def test_a_client_with_little_time_has_its_statement(
     airflow.connection.commit()
     states = {"cascade": {"running"}, "order": {"failed"}, "fence": {"up_for_retry"}}
     assert set(airflow_db.states().values()) == states[what]
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert set(airflow_db.states().values()) == {"failed"}
 
 
@@ -351,7 +350,7 @@ def test_what_was_written_before_is_checked_again(
     assert not deleter.is_alive() and deleting == []
     assert {message for _, message in parent_db.faults()} == {GAVE_WAY}
     assert ("run",) in parent_db.rows(PENDING)
-    parent_db.rows(BEAT, ("host",))
+    parent_db.beat("host")
     assert set(parent_db.states().values()) == {"failed"}
     assert parent_db.rows(PENDING) == []
 

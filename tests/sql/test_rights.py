@@ -187,6 +187,7 @@ def test_a_hosts_name_outlives_no_role_and_no_keeping(db: AirflowDatabase) -> No
     rows(db.user_url("r_listener"), BEAT.format("old"))
     db.rows("update dagstop.host_role set seen_on = current_date - 100")
     rows(db.user_url("r_listener"), BEAT.format("old"))
+    rows(db.user_url("r_listener"), "call dagstop.do_chores()")
     assert db.rows("select host, seen_on = current_date from dagstop.host_role") == [("old", True)]
 
 

@@ -15,7 +15,6 @@ from dagstop.lab.postgres import Server
 from dagstop.outside.database import connect, query
 from tests.listener.test_stop import one_server
 from tests.releases import OPEN_RUN, RELEASES, restore
-from tests.sql.test_14_reports import BEAT
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 
 SETTINGS = {
@@ -142,7 +141,7 @@ def test_cascade_fence_orders_reports_and_heartbeat(
             keys=Json([{"dag_id": "dag", "run_id": "run", "task_id": "run.a"}]),
         )
         assert query(connection, "would_be_order", dag_id="dag", run_id="again", task_id=None)[0]["targets"]
-    assert db.rows(BEAT, ("host",))[0][:2] == (True, 0)
+    assert db.beat("host")[0][:2] == (True, 0)
     assert db.rows("select place, message from dagstop.fault") == []
 
 
@@ -155,7 +154,7 @@ def test_a_heartbeat_completes_what_was_left(
         cursor.execute("update public.task_instance set pid = 1")
         typed(server, airflow_db, "update public.dag_run set state = 'failed'")
     assert states(airflow_db, "run") == {("running",)}
-    airflow_db.rows(BEAT, ("host",))
+    airflow_db.beat("host")
     assert {place for place, _ in airflow_db.faults()} == {"cascade_statement"}  # it gave way
     assert states(airflow_db, "run") == {("failed",)}
 

@@ -10,7 +10,6 @@ from tests.support.airflow_tables import AirflowDatabase
 
 newest = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 ORDER = "select hands_off, cascaded, logical_date is not null from dagstop.stop_order order by id"
-BEAT = "select * from dagstop.heartbeat('one', gen_random_uuid(), '1', '{}')"
 
 
 def set_setting(db: AirflowDatabase, name: str, value: str) -> None:
@@ -97,7 +96,7 @@ def test_nothing_of_airflows_changes(airflow_db: AirflowDatabase, name: str, val
     before = airflow_db.rows("select to_jsonb(t) from task_instance t order by task_id")
     airflow_db.set_run("failed")
     assert airflow_db.rows(ORDER) == [(why, True, True)]
-    airflow_db.rows(BEAT)
+    airflow_db.beat("one")
     assert airflow_db.rows("select to_jsonb(t) from task_instance t order by task_id") == before
     airflow_db.set_task("a", "failed")
     assert airflow_db.rows(ORDER)[1] == (why, True, True)
@@ -141,7 +140,7 @@ def test_a_cascade_that_was_left_behind_is_not_made_up_for(airflow_db: AirflowDa
         airflow_db.set_run("failed")
     assert airflow_db.rows("select cascaded from dagstop.stop_order") == [(False,)]
     set_setting(airflow_db, "observe_only", "on")
-    airflow_db.rows(BEAT)
+    airflow_db.beat("one")
     assert airflow_db.rows(ORDER) == [("observe only", True, True)]
     assert airflow_db.states() == {"a": "running"}
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dagstop.install import install
-from dagstop.lab.postgres import Server, rows
+from dagstop.lab.postgres import Server, connect, rows
 from tests.listener.test_stop import one_server
-from tests.sql.test_14_reports import BEAT
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
 
@@ -93,7 +92,7 @@ ALL_FOUR = {
 
 def beat(db: AirflowDatabase) -> None:
     """A listener's session, whose role has nothing of Airflow's path."""
-    rows(db.url.replace("//r_owner@", "//r_beat@"), BEAT, ("host",))
+    rows(db.url.replace("//r_owner@", "//r_beat@"), "call dagstop.do_chores()")
 
 
 def test_the_cascade_and_the_fence(audited: AirflowDatabase) -> None:
@@ -117,6 +116,7 @@ def test_who_fails_the_task_itself_and_the_audit_log(audited: AirflowDatabase) -
         "select dagstop.write_report(%s, 'host', 'stopped', null, null, '{}')",
         (order,),
     )
+    beat(audited)
     assert audited.faults() == []
     assert audited.one("select count(*) from change where what like 'INSERT log%%'") == 4
 
@@ -187,15 +187,14 @@ def test_a_lesser_role_chooses_nothing_that_runs_as_the_owner(audited: AirflowDa
     audited.rows("grant select, insert on all tables in schema audit to r_beat")
     for statement in (
         "update public.dag_run set state = 'failed'",
-        "select * from dagstop.heartbeat('h', '00000000-0000-0000-0000-000000000000', '1', '{}')",
+        "call dagstop.do_chores()",
     ):
         audited.rows("update dagstop.stop_order set cascaded = false; delete from dagstop.stop_target")
         rows(server_url, "set session_replication_role = replica; update task_instance set state = 'running'")
-        rows(
-            lesser_url,
-            "create temp table change (kind text, who text, what text);"
-            "set search_path = evil, pg_catalog, audit, public; " + statement,
-        )
+        with connect(lesser_url) as connection, connection.cursor() as cursor:
+            cursor.execute("create temp table change (kind text, who text, what text)")
+            cursor.execute("set search_path = evil, pg_catalog, audit, public")
+            cursor.execute(statement)
         assert audited.states() == {"a": "failed"} and audited.faults() == []
     # the DBA's trigger on dag_run itself is the lesser role's own statement
     caught = rows(server_url, "select distinct by from evil.caught")

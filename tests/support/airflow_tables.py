@@ -108,6 +108,13 @@ class AirflowDatabase:
                 operator="BashOperator", start_date=datetime.now(timezone.utc) - timedelta(hours=1),
             )  # fmt: skip
 
+    def beat(self, host: str = "host") -> list[tuple[Any, ...]]:
+        """What a listener does every ten seconds: says that it lives, does the chores; what it then hears."""
+        beat = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', '{}')"
+        self.rows(beat, (host,))
+        self.rows("call dagstop.do_chores()")
+        return self.rows(beat, (host,))
+
     def set_run(self, state: str, run_id: str = "run") -> None:
         """What a person types."""
         self.rows("update dag_run set state = %s where run_id = %s", (state, run_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import select
 import time
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,25 @@ def _moment(text: str | bytes | None, cursor: Any) -> Any:
 _TIMESTAMPTZ = psycopg2.extensions.new_type((1184,), "timestamptz", _moment)
 
 
+_ANY_BYTES = "dagstop_any_bytes"
+
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    """UTF-8 where it is that, and any other byte as Python has it in file names."""
+    if name != _ANY_BYTES:
+        return None
+    return codecs.CodecInfo(
+        lambda text, _="strict": codecs.utf_8_encode(text, "surrogateescape"),
+        lambda data, _="strict": codecs.utf_8_decode(data, "surrogateescape", True),
+        name=_ANY_BYTES,
+    )
+
+
+codecs.register(_find_codec)
+# such a database has names in any encoding; as ASCII, one of them would spoil each answer that has it
+psycopg2.extensions.encodings.update(SQL_ASCII=_ANY_BYTES, SQLASCII=_ANY_BYTES)
+
+
 class Standby(psycopg2.OperationalError):
     """The server is a standby: what it says may be old, and nothing can be written to it."""
 
@@ -50,13 +70,17 @@ def connect(url: str, application_name: str) -> Connection:
     """An autocommit connection to a primary. Raises psycopg2.OperationalError (Standby is one).
 
     Nothing of its session is set: behind a pooler in transaction mode the next one to get it is Airflow.
+    All but the encoding, which poolers keep for each client.
     """
     connection: Connection = psycopg2.connect(
         url,
         connect_timeout=CONNECT_TIMEOUT,
         application_name=application_name,
+        client_encoding="UTF8",  # whatever PGCLIENTENCODING says, it has every letter
         **_KEEPALIVE,
     )
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.set_client_encoding("SQL_ASCII")  # Postgres would refuse what is not UTF-8
     connection.autocommit = True
     try:
         if _in_recovery(connection):
@@ -87,6 +111,12 @@ def query(
         # both in one message are one transaction, beyond which the setting does not live
         cursor.execute(_PATIENCE + text, values)
         return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+
+
+def call(connection: Connection, name: str, **values: Any) -> None:
+    """A named call of a procedure that commits: alone in its message, or Postgres would refuse it."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.queries()[name], values)
 
 
 def query_many(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
