@@ -1,4 +1,4 @@
--- What the page asks (`dagstop listen --http`), besides queries.sql: one block per query. All of it only reads.
+-- What the page asks (`dagstop page`), besides queries.sql: one block per query. All of it only reads.
 
 -- page_orders --
 -- the newest orders, older than `before` if that is given; what the page shows of each without its evidence.

@@ -106,7 +106,7 @@ def test_on_a_standby_every_command_says_in_one_line_to_connect_to_the_primary(p
         done = dagstop(*words, "--database-url", url, check=False)
         assert (done.returncode, done.stdout) == (1, ""), f"{words}: {done.stdout}"
         assert PRIMARY in done.stderr.splitlines()[-1], f"{words}: {done.stderr}"
-    page = Source(url, Here("host", "id", "1", "database"))
+    page = Source(url, Here("host", "1", "database"))
     with pytest.raises(ReadOnlyError, match=PRIMARY):
         page.snapshot()
     page.close()

@@ -1,41 +1,49 @@
-"""The page in its own process, without a listener; and asking it as a client does."""
+"""`dagstop page` as a process, without a listener; and asking it as a client does."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import re
+import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dagstop.page.address import address_of
-from dagstop.page.keeper import Keeper
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import CLEAN
 
 TOKEN = "a-token-of-the-tests-7f3a"
 
 
 class Page:
-    """Serves a database on a free port of this host; `host` is the listener that it stands beside."""
+    """`dagstop page` for a database, on a free port of this host."""
 
-    def __init__(
-        self, db: AirflowDatabase, *, host: str = "worker-1", token: str | None = None, url: str = ""
-    ) -> None:
-        found = db.rows("select listener_id from dagstop.listener where host = %s", (host,))
-        here = {"host": host, "listener_id": str(found[0][0]) if found else "", "version": "0.1.0",
-                "database": "postgresql://airflow@db.example.org/airflow"}  # fmt: skip
-        self.keeper = Keeper(address_of("0"), {"database_url": url or db.url, "token": token, "here": here})
+    def __init__(self, db: AirflowDatabase, *, token: str = "", url: str = "", http: str = "0") -> None:
+        more = {"DAGSTOP_DATABASE_URL": url or db.url, "DAGSTOP_HTTP_TOKEN": token, "DAGSTOP_HTTP": http}
+        self._environment = {**CLEAN, **{name: value for name, value in more.items() if value}}
+        self._folder = tempfile.TemporaryDirectory(prefix="dagstop-page-")
+        self._log = Path(self._folder.name, "log")
+        self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
+    def log(self) -> str:
+        return self._log.read_text()
+
     def __enter__(self) -> Page:
-        self.keeper.start()
+        words = [sys.executable, "-m", "dagstop", "page"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(words, env=self._environment, stdout=log, stderr=log)
         until = time.monotonic() + 60
-        while self.keeper.url is None:
-            assert time.monotonic() < until, "the page does not listen"
+        while not (found := re.findall(r"page at=(http://\S+)/", self.log())):
+            assert self.process.poll() is None and time.monotonic() < until, self.log()
             time.sleep(0.02)
-        self.url = self.keeper.url.rstrip("/")
+        self.url = found[0]
         return self
 
     def __exit__(
@@ -44,7 +52,14 @@ class Page:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.keeper.stop(30)
+        self.stop()
+        self._folder.cleanup()
+
+    def stop(self) -> int:
+        """By SIGTERM; its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
 
     def get(self, path: str, **headers: str) -> tuple[int, str, Any]:
         return get(self.url + path, **headers)

@@ -13,16 +13,19 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dagstop.lab import proc
-from dagstop.lab.postgres import rows
+from dagstop.lab.postgres import free_port, rows
 
 HOME = Path("/opt/airflow")
 UNIT = Path("/etc/systemd/system/dagstop.service")
+PAGE_UNIT = Path("/etc/systemd/system/dagstop-page.service")
 PROGRAM = str(Path(sys.executable).with_name("dagstop"))
 TASKS = "tasks"  # the user of Airflow's tasks
 PATIENCE = 30.0
@@ -50,11 +53,44 @@ def main(url: str, user: str, *runs: str) -> None:
         seen["alive"][run] = _stop(url, run)
     check = subprocess.run([PROGRAM, "check"], env={**os.environ, "DAGSTOP_DATABASE_URL": url})
     seen["check"] = check.returncode
+    seen["page"] = _page(url)
     seen["restarts"] = int(_shown("NRestarts"))
     _said("systemctl", "stop", "dagstop")
     seen["state"], seen["result"] = _shown("ActiveState"), _shown("Result")
     seen["journal"] = _said("journalctl", "--unit", "dagstop", "--no-pager", "--output", "cat").splitlines()
     print(json.dumps(seen), flush=True)
+
+
+def _page(url: str) -> dict[str, Any]:
+    """The page under its own unit: who it is, which rights it has, and what it answers."""
+    port = free_port()
+    Path("/etc/dagstop/page.env").write_text(f"DAGSTOP_DATABASE_URL={url}\nDAGSTOP_HTTP={port}\n")
+    # a private /tmp hides a repository that lies there
+    seen = f"DynamicUser=yes\nBindReadOnlyPaths={sys.prefix} {os.getcwd()}"
+    PAGE_UNIT.write_text(_said(PROGRAM, "systemd", "--page").replace("DynamicUser=yes", seen))
+    _said("systemctl", "daemon-reload")
+    subprocess.run(
+        ["systemctl", "enable", "--now", "--quiet", "dagstop-page"]
+    )  # what went wrong is in the journal
+    answers: list[str] = []
+
+    def answered() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            answers.append(answer.read().decode())
+        return bool(answers)
+
+    _wait(answered)
+    pid = int(_said("systemctl", "show", "--property", "MainPID", "--value", "dagstop-page"))
+    status = Path(f"/proc/{pid}/status").read_text() if pid else ""
+    lines = dict(line.split(":\t", 1) for line in status.splitlines())
+    _said("systemctl", "stop", "dagstop-page")
+    journal = _said("journalctl", "--unit", "dagstop-page", "--no-pager", "--output", "cat")
+    return {
+        "root": lines.get("Uid", "0").split()[0] == "0",
+        "rights": [lines.get(name) for name in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs")],
+        "said": answers[:1],
+        "journal": journal,
+    }
 
 
 def _restarted(before: int) -> bool:

@@ -15,6 +15,7 @@ _HOME = {
     "install": "database",
     "uninstall": "database",
     "listen": "listen",
+    "page": "page",
     "check": "check",
     "config": "config",
     "status": "orders",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import click
 from click.core import ParameterSource
 
-import dagstop
 from dagstop import logs
 from dagstop.commands.common import (
     airflow_options,
@@ -26,8 +25,6 @@ from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
 from dagstop.errors import DagstopError
 from dagstop.logs import event, log
 from dagstop.outside.database_url import redact
-from dagstop.page.address import Address, address_of, token_of
-from dagstop.page.keeper import Keeper
 
 
 @click.command()
@@ -40,13 +37,6 @@ from dagstop.page.keeper import Keeper
 @click.option("--sweep", default=30.0, show_default=True, help="Seconds between looks for orders.")
 @click.option("--dry-run", is_flag=True, help="Say what would die; signal and report nothing.")
 @click.option("--once", is_flag=True, help="Carry out the open orders, then end.")
-@click.option(
-    "--http",
-    metavar="HOST:PORT",
-    help="Serve a page, /metrics and /healthz there; PORT alone: for this host only.",
-)
-@click.option("--http-token", metavar="TOKEN", help="Who asks must know it. Better set DAGSTOP_HTTP_TOKEN.")
-@click.option("--http-token-file", metavar="FILE", help="The same, read from a file.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what is looked at, too.")
 def listen(
     database_url: str | None,
@@ -61,9 +51,6 @@ def listen(
     sweep: float,
     dry_run: bool,
     once: bool,
-    http: str | None,
-    http_token: str | None,
-    http_token_file: str | None,
     verbose: bool,
 ) -> None:
     """Stop what runs on this host when its run is marked failed.
@@ -90,8 +77,6 @@ def listen(
         once=once,
         sources=_sources(),
     )
-    address = address_of(http) if http else None
-    token = token_of(http_token, http_token_file, address) if address else None
     log.info(
         event(
             "start",
@@ -108,10 +93,7 @@ def listen(
     _many_descriptors()
     daemon = Daemon(config)
     lock = _alone(config, daemon.stand_by)
-    page = _page(config, daemon.link.listener_id, address, token) if address and not once else None
     daemon.run()
-    if page is not None:
-        page.stop()
     log.info(event("end"))
     logging.shutdown()
     if lock is not None:
@@ -124,20 +106,6 @@ def _sources() -> dict[str, str]:
     words = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: "environment"}
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name: words.get(source, "default") for name, source in sources.items() if source is not None}
-
-
-def _page(config: ListenerConfig, listener_id: str, address: Address, token: str | None) -> Keeper:
-    """The page's keeper, started; its process gets all that it needs by a pipe."""
-    here = {
-        "host": config.host_name,
-        "listener_id": listener_id,
-        "version": dagstop.__version__,
-        "database": redact(config.database_url),
-        "dry_run": config.dry_run,
-    }
-    keeper = Keeper(address, {"database_url": config.database_url, "token": token, "here": here})
-    keeper.start()
-    return keeper
 
 
 def uids(names: Sequence[str]) -> tuple[int, ...]:

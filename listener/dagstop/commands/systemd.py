@@ -11,7 +11,7 @@ import click
 
 from dagstop.errors import DagstopError
 
-ROOT = "CapabilityBoundingSet=CAP_KILL CAP_SYS_PTRACE CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID"
+ROOT = "CapabilityBoundingSet=CAP_KILL CAP_SYS_PTRACE CAP_DAC_OVERRIDE"
 USER = """CapabilityBoundingSet=CAP_KILL CAP_SYS_PTRACE
 AmbientCapabilities=CAP_KILL CAP_SYS_PTRACE
 User={user}
@@ -22,7 +22,8 @@ SupplementaryGroups=docker"""
 @click.option(
     "--user", metavar="NAME", help="Run as this user instead of root; it must be able to read airflow.cfg."
 )
-def systemd(user: str | None) -> None:
+@click.option("--page", is_flag=True, help="Print the unit of `dagstop page`, for dagstop-page.service.")
+def systemd(user: str | None, page: bool) -> None:
     """Print a systemd unit for `dagstop listen`, for /etc/systemd/system/dagstop.service.
 
     With --user it runs without root, with two capabilities and group docker (delete that line where
@@ -30,9 +31,11 @@ def systemd(user: str | None) -> None:
     """
     if user is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", user):
         raise DagstopError(f"--user {user!r} is not a user's name")
-    template = (files("dagstop.commands") / "dagstop.service").read_text(encoding="utf-8")
+    if page and user is not None:
+        raise click.UsageError("--page and --user exclude each other: systemd makes the page's user")
+    name = "dagstop-page.service" if page else "dagstop.service"
+    template = (files("dagstop.commands") / name).read_text(encoding="utf-8")
     program = os.path.join(os.path.dirname(sys.executable), "dagstop")
     if user is not None:
-        begin = template.index("# The last two let")
-        template = template[:begin] + template[template.index(ROOT) :].replace(ROOT, USER.format(user=user))
+        template = template.replace(ROOT, USER.format(user=user))
     click.echo(template.replace("{dagstop}", program), nl=False)

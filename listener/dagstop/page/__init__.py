@@ -1,5 +1,4 @@
-"""`dagstop listen --http`: the page, /metrics and /healthz, in a process of their own without rights.
+"""`dagstop page`: the page, /metrics and /healthz, a program of its own that needs no rights.
 
-The listener (`keeper.py`) owns the socket and starts that process (`__main__.py`); what it serves comes
-from the database only (`facts.py`), so it shows every host, whichever host serves it.
+What it serves (`server.py`) comes from the database only (`facts.py`), so one page shows every host.
 """

@@ -76,3 +76,9 @@ def token_of(token: str | None, path: str | None, address: Address) -> str | Non
             "`openssl rand -hex 32` makes one"
         )
     return token
+
+
+def url_at(bound: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 
 from dagstop.commands.check import OBSERVE_ONLY, in_database, without_listener
 from dagstop.commands.common import ask, open_database
-from dagstop.errors import ConnectError, DagstopError
+from dagstop.errors import DagstopError
 from dagstop.outside.database_errors import remedy
 
 YOUNG = 1.0
@@ -43,13 +43,11 @@ class NoAnswer(DagstopError):
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """The listener beside this process."""
+    """This process, for those who look at it."""
 
     host: str
-    listener_id: str
     version: str
     database: str  # without its password
-    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -83,12 +81,6 @@ class Source:
         self._good_until = 0.0
         self._checks: Snapshot | None = None
         self._checks_good_until = 0.0
-        self.failed_since: float | None = None
-        """Since when (monotonic seconds) no connection could be made."""
-
-    def connect(self) -> None:
-        """Connect before the first question, while this process may still do so. Raises DagstopError."""
-        self._worker.submit(self._connected).result()
 
     def close(self) -> None:
         """Close the connection, and end the thread."""
@@ -130,12 +122,7 @@ class Source:
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            try:
-                self._connection = open_database(self._url, f"page {self.here.host}")
-                self.failed_since = None
-            except ConnectError:
-                self.failed_since = self.failed_since or time.monotonic()
-                raise
+            self._connection = open_database(self._url, f"page {self.here.host}")
         return self._connection
 
     def _ask(self, name: str, **values: Any) -> list[dict[str, Any]]:
@@ -206,22 +193,25 @@ def hanging(listener: dict[str, Any]) -> str:
     return f"looked for processes {ago:.0f} s ago for the last time" if ago > HANGS else ""
 
 
-def health(here: Here, snapshot: Snapshot) -> tuple[bool, str]:
-    """Whether a run can be stopped on this very host, and one line of reason."""
-    if here.dry_run:
-        return False, "dry run: nothing is signalled"
+def health(host: str | None, snapshot: Snapshot) -> tuple[bool, str]:
+    """Whether a run can be stopped on that host (None: everywhere), and one line of reason."""
     if any(finding["name"] == OBSERVE_ONLY for finding in snapshot.findings):
         return False, "observe-only: nothing is stopped until `dagstop config observe_only off`"
     for row in snapshot.triggers:
         if row["status"] != "installed":
             name = f"{row['table_name']}.{row['trigger_name']}"
             return False, f"trigger {name} is {row['status']}: run `dagstop install`"
-    own = [row for row in snapshot.listeners if row["listener_id"] == here.listener_id]
-    if not own or not own[0]["live"]:
-        return False, f"the listener of {here.host} does not reach the database"
+    if host is None:
+        red = [finding for finding in snapshot.findings if not finding["ok"]]
+        return not red, "; ".join(f"{f['name']}: {f['said']}" for f in red) or "everything can be stopped"
+    own = [row for row in snapshot.listeners if host in {row["host"], *row["detail"].get("host_names", ())}]
+    if not own:
+        return False, f"no listener of {host} has ever reported"
+    if not own[0]["live"]:
+        return False, f"the listener of {host} does not reach the database"
     if said := hanging(own[0]):
-        return False, f"the listener of {here.host} {said}"
-    return True, f"{here.host} can stop what runs on it ({own[0]['detail'].get('notices')})"
+        return False, f"the listener of {host} {said}"
+    return True, f"{host} can stop what runs on it ({own[0]['detail'].get('notices')})"
 
 
 def _result(pending: Future[Answer]) -> Answer:

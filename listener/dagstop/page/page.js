@@ -74,8 +74,8 @@ function draw() {
   const { here, able, findings, numbers, listeners, uncovered } = latest;
   byId("where").replaceChildren(name(here.host), " · ", name(here.database.replace(/^.*@/, "")));
   byId("version").textContent = `dagstop ${shown(here.version)}, served by ${shown(here.host)}`;
-  document.title = able && !here.dry_run ? "dagstop" : "✕ dagstop";
-  drawVerdict(able, findings, listeners, here);
+  document.title = able ? "dagstop" : "✕ dagstop";
+  drawVerdict(able, findings, listeners);
   drawTiles(numbers);
   drawHosts(listeners, uncovered);
   const known = new Map(latest.orders.map((order) => [order.id, order]));
@@ -87,11 +87,11 @@ function draw() {
   tick();
 }
 
-function drawVerdict(able, findings, listeners, here) {
+function drawVerdict(able, findings, listeners) {
   const red = findings.filter((finding) => !finding.ok);
   const urgent = [...red, ...findings.filter((finding) => finding.ok && finding.do)];
   const alive = listeners.filter((listener) => listener.live).length;
-  const facts = { able, findings: findings.map(({ said, ...rest }) => (rest.ok ? rest : { ...rest, said: said.replace(/\d+ (ms|s|min)\b/, "") })), alive, dry: here.dry_run };
+  const facts = { able, findings: findings.map(({ said, ...rest }) => (rest.ok ? rest : { ...rest, said: said.replace(/\d+ (ms|s|min)\b/, "") })), alive };
   const make = (_, old) => {
     const wasOpen = old?.querySelector("details")?.open ?? false;
     const title = able ? "Everything can be stopped" : red.length === 1 ? "One thing is in the way" : `${red.length} things are in the way`;
@@ -100,7 +100,6 @@ function drawVerdict(able, findings, listeners, here) {
       el("p", { className: "under" }, able
         ? `A run that is marked failed stops on ${plural(alive, "host")}: triggers in place, listeners alive, no faults.`
         : "Until this is mended, a run that is marked failed may not stop everywhere."),
-      here.dry_run ? el("p", { className: "note" }, `${shown(here.host)} only says what would die (--dry-run).`) : "",
       urgent.length ? el("ul", { className: "findings" }, urgent.map(finding)) : "",
       el("details", { open: wasOpen },
         el("summary", null, `all ${plural(findings.length, "check")}`),

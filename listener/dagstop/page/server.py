@@ -10,7 +10,6 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
@@ -19,9 +18,8 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from dagstop import sql
 from dagstop.errors import DagstopError
-from dagstop.logs import event, log
+from dagstop.logs import event, log, shown
 from dagstop.page import metrics
 from dagstop.page.facts import Source, health
 
@@ -73,26 +71,16 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(
-        self, bound: socket.socket, source: Source, token: str | None, leave: Callable[[], None]
-    ) -> None:
+    def __init__(self, bound: socket.socket, source: Source, token: str | None) -> None:
         super().__init__(bound.getsockname()[:2], Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
         self.source = source
         self.token = token
-        self._leave = leave  # called twice a second
         self._slots = threading.BoundedSemaphore(AT_ONCE)
-        # what is read or imported at its first use otherwise: user nobody may have no right to
-        for file in ("queries", "page"):
-            sql.queries(file)
-        metrics.exposition(source.here, None)
         self.static = {
             path: ((files(__package__) / name).read_bytes(), kind) for path, (name, kind) in STATIC.items()
         }
-
-    def service_actions(self) -> None:
-        self._leave()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(blocking=False):
@@ -179,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
                 snapshot = None
             return metrics.exposition(source.here, snapshot), metrics.CONTENT_TYPE, HTTPStatus.OK
         if path == "/healthz":
-            return self._health()
+            return self._health(parse_qs(address.query).get("host", [None])[0])
         if path == "/api/overview":
             return _json(self._overview())
         if path == "/api/orders":
@@ -192,21 +180,18 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no order {number}.")
         raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
-    def _health(self) -> tuple[bytes, str, HTTPStatus]:
-        source = self.server.source
+    def _health(self, host: str | None) -> tuple[bytes, str, HTTPStatus]:
         try:
-            good, line = health(source.here, source.snapshot())
+            good, line = health(host, self.server.source.snapshot())
         except DagstopError as exc:
             good, line = False, str(exc)
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        return f"{'ok' if good else 'failed'}: {line}\n".encode(), TEXT, status
+        return f"{'ok' if good else 'failed'}: {shown(line)}\n".encode(), TEXT, status
 
     def _overview(self) -> dict[str, Any]:
         source = self.server.source
-        here = {"host": source.here.host, "version": source.here.version, "database": source.here.database,
-                "dry_run": source.here.dry_run}  # fmt: skip
         snapshot = source.snapshot()
-        return {"here": here, "able": snapshot.able, **asdict(snapshot)}
+        return {"here": asdict(source.here), "able": snapshot.able, **asdict(snapshot)}
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
         self.send_response(status)

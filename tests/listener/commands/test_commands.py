@@ -244,13 +244,13 @@ def test_policy_prints_the_file() -> None:
     assert dagstop("policy").stdout == text()
 
 
-@pytest.mark.parametrize("options", [(), ("--user", "daemon")], ids=["root", "user"])
+@pytest.mark.parametrize("options", [(), ("--user", "daemon"), ("--page",)], ids=["root", "user", "page"])
 def test_the_systemd_unit_is_clean_and_hardened(tmp_path: Path, options: tuple[str, ...]) -> None:
     if shutil.which("systemd-analyze") is None:
         missing(RuntimeError("no systemd-analyze here: apt-get install systemd"))
     unit = tmp_path / "dagstop.service"
     unit.write_text(dagstop("systemd", *options).stdout)
-    assert ("User=daemon" in unit.read_text()) == bool(options)
+    assert ("\nUser=daemon" in unit.read_text()) == ("daemon" in options)
     verify = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (verify.returncode, verify.stderr) == (0, "")
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", unit]

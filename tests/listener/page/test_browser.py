@@ -151,7 +151,7 @@ def test_it_is_live_and_keeps_what_somebody_reads(airflow_db: AirflowDatabase, b
         browser.run("document.querySelector('[data-only=unkillable]').click()")
         browser.wait("document.querySelector('#stops').innerText.includes('No stop is like that')")
         assert browser.complaints() == []
-        page.keeper.stop(30)
+        page.stop()
         browser.wait("document.querySelector('#live').textContent.startsWith('no answer')")
         assert browser.run("window.sameDocument")  # never loaded again
 
@@ -192,7 +192,7 @@ def test_older_stops_are_a_click_away_and_stay(airflow_db: AirflowDatabase, brow
 @shape_2
 def test_hostile_names_are_only_shown(airflow_db: AirflowDatabase, browser: Browser) -> None:
     busy.hostile_day(airflow_db)
-    with Page(airflow_db, host=busy.HOSTILE[0]) as page:
+    with Page(airflow_db) as page:
         for width in (DESKTOP, PHONE):
             browser.look_as(width)
             browser.open(page.url)

@@ -19,15 +19,10 @@ def reader(airflow_db: AirflowDatabase) -> Iterator[Source]:
     """A source that logs in as a listener may, in a role that Postgres lets write nothing."""
     airflow_db.rows("drop role if exists r_page; create role r_page login; grant dagstop_listener to r_page")
     airflow_db.rows("alter role r_page set default_transaction_read_only = on")
-    source = Source(airflow_db.user_url("r_page"), Here("worker-1", _id(airflow_db), "0.1.0", ""))
+    source = Source(airflow_db.user_url("r_page"), Here("worker-1", "0.1.0", ""))
     yield source
     source.close()
     airflow_db.rows("drop owned by r_page cascade; drop role r_page")
-
-
-def _id(db: AirflowDatabase) -> str:
-    found = db.rows("select listener_id from dagstop.listener where host = 'worker-1'")
-    return str(found[0][0]) if found else ""
 
 
 def test_a_busy_day_is_told_by_a_role_that_cannot_write(airflow_db: AirflowDatabase, reader: Source) -> None:
@@ -78,7 +73,7 @@ def test_an_empty_database_and_one_without_dagstop(airflow_db: AirflowDatabase, 
     assert (now.orders, now.open, now.listeners) == ([], [], [])
     assert now.numbers["median_seconds"] is None
     airflow_db.rows("drop schema dagstop cascade")
-    fresh = Source(airflow_db.url, Here("worker-1", "", "0.1.0", ""))
+    fresh = Source(airflow_db.url, Here("worker-1", "0.1.0", ""))
     with pytest.raises(DagstopError, match="dagstop install"):
         fresh.snapshot()
     fresh.close()
@@ -94,15 +89,12 @@ def test_a_lost_connection_is_made_again(airflow_db: AirflowDatabase, reader: So
         )
         assert ended == 1
     assert reader.snapshot().orders == []
-    assert reader.failed_since is None
     airflow_db.rows("alter role r_page nologin")
     airflow_db.rows("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'r_page'")
     with pytest.raises(DagstopError, match="login"):
         reader.orders(before=None, words="", only="")
-    assert reader.failed_since is not None
     airflow_db.rows("alter role r_page login")
     reader.orders(before=None, words="", only="")
-    assert reader.failed_since is None
 
 
 @one_server
@@ -123,28 +115,31 @@ def test_a_database_that_hangs_holds_up_no_request_for_long(
 
 @one_server
 @shape_2
-def test_health_names_what_is_wrong_on_this_host(airflow_db: AirflowDatabase) -> None:
+def test_health_names_what_is_wrong_on_the_host_that_is_asked_about(airflow_db: AirflowDatabase) -> None:
     for host in ("worker-1", "worker-2"):
         busy.listener(airflow_db, host)
-    own = Here("worker-1", _id(airflow_db), "0.1.0", "")
+    busy.listener(airflow_db, "worker-3")
+    airflow_db.rows(
+        "update dagstop.listener set detail = detail || '{\"host_names\": [\"worker-3.example.org\"]}' where host = 'worker-3'"
+    )
 
-    def said(here: Here = own) -> tuple[bool, str]:
-        return health(here, look(airflow_db))
+    def said(host: str | None = "worker-1") -> tuple[bool, str]:
+        return health(host, look(airflow_db))
 
     assert said() == (True, "worker-1 can stop what runs on it (listening)")
-    assert said(Here("worker-1", own.listener_id, "0.1.0", "", dry_run=True)) == (
-        False,
-        "dry run: nothing is signalled",
-    )
-    assert said(Here("worker-3", "another", "0.1.0", ""))[0] is False
+    assert said("worker-3.example.org") == (True, "worker-3.example.org can stop what runs on it (listening)")
+    assert said("worker-4") == (False, "no listener of worker-4 has ever reported")
+    assert said(None) == (True, "everything can be stopped")
     airflow_db.rows("update dagstop.setting set value = 'on' where name = 'observe_only'")
     assert said() == (False, "observe-only: nothing is stopped until `dagstop config observe_only off`")
     airflow_db.rows("update dagstop.setting set value = 'off' where name = 'observe_only'")
     airflow_db.rows("update dagstop.listener set seen_at = now() - interval '1 hour' where host = 'worker-2'")
+    good, why = said(None)
+    assert not good and "listener worker-2: seen" in why
     assert said()[0] is True  # another host's listener is not this host's health; the page shows it
     airflow_db.rows("update dagstop.listener set detail = detail || '{\"looked_ago\": 31}'")
     assert said() == (False, "the listener of worker-1 looked for processes 31 s ago for the last time")
-    assert [hanging(row) != "" for row in look(airflow_db).listeners] == [True, True]
+    assert [hanging(row) != "" for row in look(airflow_db).listeners] == [True, True, True]
     airflow_db.rows("update dagstop.listener set seen_at = now() - interval '1 hour'")
     assert said() == (False, "the listener of worker-1 does not reach the database")
     airflow_db.rows("drop trigger dagstop_cascade on dag_run")
@@ -153,7 +148,7 @@ def test_health_names_what_is_wrong_on_this_host(airflow_db: AirflowDatabase) ->
 
 def look(db: AirflowDatabase) -> Snapshot:
     """A snapshot by a source that remembers nothing."""
-    source = Source(db.url, Here("worker-1", "", "0.1.0", ""))
+    source = Source(db.url, Here("worker-1", "0.1.0", ""))
     try:
         return source.snapshot()
     finally:

@@ -21,7 +21,7 @@ from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 
 ROOT = Path(__file__).parents[3]
-HERE = Here("worker-1", "", "0.1.0", "")
+HERE = Here("worker-1", "0.1.0", "")
 ALERTS = (files("dagstop.page") / "alerts.yml").read_text(encoding="utf-8")
 DASHBOARD = json.loads((files("dagstop.page") / "grafana.json").read_text(encoding="utf-8"))
 
