@@ -169,10 +169,12 @@ def present(db: AirflowDatabase, count: int) -> list[int]:
     """The newest orders, the same in each world, and all others of this world: done, with reports."""
     db.rows(
         "insert into dagstop.report (order_id, host, outcome) select o.id, h, 'stopped'"
-        " from dagstop.stop_order o, unnest('{host,other}'::text[]) h where o.txid <> 0 on conflict do nothing"
+        " from dagstop.stop_order o, unnest('{host,other}'::text[]) h"
+        " where o.created_at > now() - interval '10 minutes' on conflict do nothing"
     )
     db.rows(
-        "update dagstop.stop_order set closed_at = clock_timestamp() where txid <> 0 and closed_at is null"
+        "update dagstop.stop_order set closed_at = clock_timestamp()"
+        " where created_at > now() - interval '10 minutes' and closed_at is null"
     )
     found = db.rows(
         """
