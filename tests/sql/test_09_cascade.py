@@ -236,7 +236,7 @@ def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabas
                 select format('alter table dagstop.%I owner to weak', relname) from pg_class
                 where relnamespace = 'dagstop'::regnamespace and relkind in ('r', 'v')
                 union all
-                select format('alter function %s owner to weak', oid::regprocedure) from pg_proc
+                select format('alter routine %s owner to weak', oid::regprocedure) from pg_proc
                 where pronamespace = 'dagstop'::regnamespace
                 union all
                 select 'alter schema dagstop owner to weak'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 import psycopg2
@@ -208,3 +209,33 @@ def test_who_types_stop_calls_no_operator_of_a_strangers(db: AirflowDatabase, ta
     with contextlib.closing(connect(db.url, "test")) as connection:
         for name in ("task_hosts", "running_in_failed_runs", "listeners", "recent_faults"):
             query(connection, name)
+
+
+@one_server
+def test_who_may_write_some_runs_orders_no_stop_of_others(db: AirflowDatabase) -> None:
+    """Between row and statement the runs are noted in settings of the transaction, which a session may set itself."""
+    db.add_running("mine", ("mine",), 1)
+    db.rows(
+        "alter table dag_run enable row level security; create policy p on dag_run to r_dba using (run_id = 'mine')"
+    )
+    date = db.one(f"select {db.date_column}::text from dag_run where run_id = 'run'")
+    forged = (
+        {"run_id": "run"}, {"run_id": None}, {"run_id": "nobody's"}, {"run_id": "mine"},
+    )  # fmt: skip
+    try:
+        with psycopg2.connect(db.user_url("r_dba")) as connection:
+            cursor = connection.cursor()
+            for names in forged:
+                for state in (None, "failed", "deleted", "running"):
+                    note = {"dag_id": "dag", "logical_date": date, "state_after": state, **names}
+                    cursor.execute("select set_config('dagstop.runs', %s, true)", (json.dumps(note),))
+                    cursor.execute("update dag_run set state = 'running'")
+        connection.close()
+        assert {run for (run,) in db.rows("select run_id from dagstop.stop_order")} <= {"mine"}
+        assert db.states()["a"] == "running"
+        rows(db.user_url("r_dba"), "update dag_run set state = 'failed'")
+        assert db.one("select count(*) from dagstop.stop_order where logical_date = %s", (date,)) == 0
+        assert db.states() == {"a": "running", "mine": "failed"}
+        assert db.faults() == []
+    finally:
+        db.rows("drop policy p on dag_run")
