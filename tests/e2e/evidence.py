@@ -109,7 +109,9 @@ def _wrong_report(site: Site, order: dict[str, Any], act: Act) -> Wrong:
     gone = gone or (act.of_tasks and bool(_outrun(act, order["details"][0])))
     # or, without the policy, before a late listener, and leave what nothing ties to it
     gone = gone or (act.mode == "late" and site.bare and site.release == "1.10.0")
-    if order["outcomes"][0] != "stopped" and not gone:
+    # a late listener cannot know that what Airflow calls running was SIGKILLed with it
+    missed = act.mode == "late" and order["outcomes"][0] == "not_found"
+    if order["outcomes"][0] != "stopped" and not gone and not missed:
         yield "run", f"the report on {about} is {order['outcomes'][0]}"
     for item in (*order["details"][0]["processes"], *order["details"][0]["containers"]):
         done = item["signals"] or item.get("noticed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,16 @@ def test_a_listener_says_that_an_engine_does_not_answer(airflow_db: AirflowDatab
         )
         said = dagstop("check", "--database-url", airflow_db.url, check=False).stdout
     assert "warning\tDocker of host-1\t" in said and str(path) in said
+
+
+@pytest.mark.parametrize("lacks", [True, False], ids=["without CAP_SYS_PTRACE", "with it"])
+def test_a_proc_that_hides_others_is_no_sight(lacks: bool) -> None:
+    asks = (
+        "from dagstop.evidence.sight import unseen; from dagstop.outside.procfs import ProcFS;"
+        f"print(unseen([], ProcFS(), {{0, {TASKS}}}))"
+    )
+    mounts = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh"]
+    words = [*mounts, *(WITHOUT if lacks else ()), sys.executable, "-c", asks]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    hidden = f"['processes of uid {TASKS}: /proc hides them (hidepid), and CAP_SYS_PTRACE is missing']\n"
+    assert said == (hidden if lacks else "[]\n")

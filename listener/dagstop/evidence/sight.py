@@ -23,7 +23,11 @@ def unseen(processes: Iterable[Process], proc: ProcFS, task_users: Collection[in
         uid = proc.uid(process.pid)
         if uid in task_users and proc.owner(process.pid) == uid:
             refused.setdefault(uid, []).append(process.unread["environ"])
-    return [
+    hidden = sorted(set(task_users) - {os.geteuid()}) if proc.hides_others() else []
+    unshown = [
+        f"processes of uid {uid}: /proc hides them (hidepid), and CAP_SYS_PTRACE is missing" for uid in hidden
+    ]
+    return unshown + [
         f"{len(whys)} process{'' if len(whys) == 1 else 'es'} of uid {uid}: {whys[0]}"
         for uid, whys in sorted(refused.items())
     ]

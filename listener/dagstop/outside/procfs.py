@@ -133,6 +133,16 @@ def parse_argv(data: bytes) -> tuple[str, ...]:
     return tuple(word.decode("utf-8", "replace") for word in words) if words != [b""] else ()
 
 
+def hidepid(mounts: str, root: str) -> bool:
+    """Whether /proc/self/mounts says that a /proc hides other users' processes (proc(5), hidepid)."""
+    shown = [line.split() for line in mounts.splitlines()]
+    options = [words[3].split(",") for words in shown if len(words) > 3 and words[1:3] == [root, "proc"]]
+    found = [
+        word.partition("=")[2] for word in (options[-1] if options else ()) if word.startswith("hidepid=")
+    ]
+    return bool(found) and found[0] not in {"0", "off"}
+
+
 class ProcFS:
     """A /proc. The benchmarks and the parsers' tests give a folder that looks like one."""
 
@@ -258,6 +268,16 @@ class ProcFS:
         """
         match = re.search(rb"^Uid:\s+\d+\s+(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
         return int(match.group(1)) if match else -1
+
+    def hides_others(self) -> bool:
+        """True if this /proc shows its reader's own processes only (hidepid, without CAP_SYS_PTRACE)."""
+        if self._may_trace:
+            return False
+        try:
+            with open(f"{self.root}/self/mounts", encoding="utf-8", errors="replace") as mounts:
+                return hidepid(mounts.read(), self.root)
+        except OSError:
+            return False
 
     def owner(self, pid: int) -> int:
         """Who owns /proc/PID, or -1 if it is gone; root, for a process that made itself undumpable."""
