@@ -295,10 +295,11 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
-    if code = '55P03' then
+    if code in ('55P03', 'DS002') then
         -- what it waited is forgotten with what was undone: for this transaction it was the last time
         perform set_config('dagstop.waits_since', '0', true);
     end if;
+    perform dagstop.reach('dagstop', 'fault', 'row exclusive');
     if exists (
         select from dagstop.fault f
         where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at

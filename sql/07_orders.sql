@@ -156,6 +156,8 @@ begin
                 'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
     end;
+    -- dagstop's own tables may be locked, too: by the build of an index, say
+    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
          state_after, hands_off)
@@ -194,7 +196,8 @@ exception
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
-                'order_task', sqlstate, sqlerrm,
+                'order_task', case when sqlstate = '55P03' then 'DS002' else sqlstate end,  -- no heartbeat makes that good
+                format('no stop order was written, and nothing stops the task: %s', sqlerrm),
                 jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
         exception

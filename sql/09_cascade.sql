@@ -227,6 +227,8 @@ declare
     date_column text := dagstop.date_column_of(schema_name);
     checks text := '';
 begin
+    -- dagstop's own tables may be locked, too: by the build of an index, say
+    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
     -- whoever may write dag_run at all could have noted what is not so. Where its owner may not read it any more, an
     -- order is better than none
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
@@ -334,7 +336,18 @@ begin
         );
     exception
         when others or assert_failure then
-            raise warning 'dagstop: cascade_statement failed: % (%)', problem, sqlerrm;
+            code := sqlerrm;
+            begin
+                -- a lock on dagstop's own table, say. DS002: no heartbeat makes that good
+                perform dagstop.record_fault(
+                    'cascade_statement', 'DS002', format('no stop order was written, and nothing stops these runs: %s', code),
+                    jsonb_build_object('table', tg_relid::regclass::text, 'runs', runs[:100], 'do', 'dagstop stop DAG RUN')
+                );
+            exception
+                when others or assert_failure then
+                    raise warning 'dagstop: cascade_statement failed: % (%)', problem, code;
+            end;
+            return null;
     end;
     begin
         perform dagstop.fill_dates(held, tg_table_schema);

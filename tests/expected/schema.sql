@@ -785,7 +785,18 @@ begin
         );
     exception
         when others or assert_failure then
-            raise warning 'dagstop: cascade_statement failed: % (%)', problem, sqlerrm;
+            code := sqlerrm;
+            begin
+                -- a lock on dagstop's own table, say. DS002: no heartbeat makes that good
+                perform dagstop.record_fault(
+                    'cascade_statement', 'DS002', format('no stop order was written, and nothing stops these runs: %s', code),
+                    jsonb_build_object('table', tg_relid::regclass::text, 'runs', runs[:100], 'do', 'dagstop stop DAG RUN')
+                );
+            exception
+                when others or assert_failure then
+                    raise warning 'dagstop: cascade_statement failed: % (%)', problem, code;
+            end;
+            return null;
     end;
     begin
         perform dagstop.fill_dates(held, tg_table_schema);
@@ -2192,6 +2203,8 @@ begin
                 'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
     end;
+    -- dagstop's own tables may be locked, too: by the build of an index, say
+    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
          state_after, hands_off)
@@ -2230,7 +2243,8 @@ exception
     when others or assert_failure then
         begin
             perform dagstop.record_fault(
-                'order_task', sqlstate, sqlerrm,
+                'order_task', case when sqlstate = '55P03' then 'DS002' else sqlstate end,  -- no heartbeat makes that good
+                format('no stop order was written, and nothing stops the task: %s', sqlerrm),
                 jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
         exception
@@ -2640,10 +2654,11 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
-    if code = '55P03' then
+    if code in ('55P03', 'DS002') then
         -- what it waited is forgotten with what was undone: for this transaction it was the last time
         perform set_config('dagstop.waits_since', '0', true);
     end if;
+    perform dagstop.reach('dagstop', 'fault', 'row exclusive');
     if exists (
         select from dagstop.fault f
         where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at
@@ -3557,6 +3572,8 @@ declare
     date_column text := dagstop.date_column_of(schema_name);
     checks text := '';
 begin
+    -- dagstop's own tables may be locked, too: by the build of an index, say
+    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
     -- whoever may write dag_run at all could have noted what is not so. Where its owner may not read it any more, an
     -- order is better than none
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
