@@ -118,11 +118,28 @@ as $$
 $$;
 comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
 
+create or replace function dagstop.left_to_put_back() returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- the few by their index, also where the table grew a moment ago
+as $$
+begin
+    return array(
+        select w.id from dagstop.refused_write w
+        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+        order by w.at
+        limit 1000
+    );
+end
+$$;
+comment on function dagstop.left_to_put_back() is 'The refused writes that stand still, the oldest first.';
+
 create or replace function dagstop.put_back_left() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    ids constant bigint[] := dagstop.left_to_put_back();
     refused record;
     present jsonb;
 begin
@@ -131,9 +148,8 @@ begin
         select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
-        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+        where w.id = any (ids) and w.pending
         order by w.id
-        limit 1000
         for update of w skip locked
     loop
         begin

@@ -1706,6 +1706,33 @@ COMMENT ON FUNCTION dagstop.left_alive(detail jsonb) IS 'Of a report''s detail, 
 
 
 --
+-- Name: left_to_put_back(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.left_to_put_back() RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    return array(
+        select w.id from dagstop.refused_write w
+        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+        order by w.at
+        limit 1000
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION left_to_put_back(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.left_to_put_back() IS 'The refused writes that stand still, the oldest first.';
+
+
+--
 -- Name: may_be_late(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2522,6 +2549,7 @@ CREATE FUNCTION dagstop.put_back_left() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
+    ids constant bigint[] := dagstop.left_to_put_back();
     refused record;
     present jsonb;
 begin
@@ -2530,9 +2558,8 @@ begin
         select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
-        where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+        where w.id = any (ids) and w.pending
         order by w.id
-        limit 1000
         for update of w skip locked
     loop
         begin
@@ -4851,6 +4878,13 @@ REVOKE ALL ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) FROM PUBLI
 --
 
 REVOKE ALL ON FUNCTION dagstop.left_alive(detail jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION left_to_put_back(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.left_to_put_back() FROM PUBLIC;
 
 
 --

@@ -13,7 +13,7 @@ from tests.support.past import TABLES, Reader, airflow, fill, listener, page, pr
 PAST = 20000
 ROWS = 30
 # what is open and young is no past: there is something to do, or to show
-TODAY = {"sweep", "doorbell", "heartbeat", "status", "page open"}
+TODAY = {"sweep", "doorbell", "heartbeat", "chore close_left_behind", "status", "page open"}
 
 
 @pytest.fixture

@@ -135,6 +135,9 @@ def listener(ask: Ask, orders: list[int]) -> None:
     ask("heartbeat", asked["heartbeat"], beat)
     ask("heartbeat", asked["heartbeat"], beat)
     ask("first sweep", asked["open_orders"], which)
+    for chore in ("complete_left", "put_back_left", "close_left_behind", "prune"):
+        # as dagstop.chore calls it, which works outside a transaction only
+        ask(f"chore {chore}", f"set local plan_cache_mode = force_custom_plan; select dagstop.{chore}()")
     ask("sweep", asked["open_orders"], which)
     ask("doorbell", asked["rung_orders"], which)
     ask("orders by number", asked["open_orders"], {**which, "ids": orders[-3:]})
