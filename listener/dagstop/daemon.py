@@ -91,8 +91,8 @@ class Daemon:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
             remembered = memory.load(self._state_dir, self._proc.boot_id())
-            self._watch.restore(remembered.processes, remembered.folders)
-            self._containers.ties.restore(remembered.clients)
+            self._watch.restore(remembered.everything(), remembered.folders)
+            self._containers.ties.restore(remembered.all_clients())
             self._begun.load(self._proc.boot_id())
         self._watch.look()
         sys.setswitchinterval(SWITCH)

@@ -14,11 +14,12 @@ from dagstop.config import ListenerConfig
 from dagstop.ended import EndedOrders
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.containers import watches
+from dagstop.evidence.index import Index
 from dagstop.evidence.sight import unseen
-from dagstop.evidence.surroundings import Surroundings, ancestors, survey, trusted_uids
+from dagstop.evidence.surroundings import Surroundings, survey, trusted_uids
+from dagstop.evidence.verdicts import inside, of_processes
 from dagstop.evidence.watch import Watch
 from dagstop.kill.container_hunt import ContainerHunts, Found
-from dagstop.kill.containers import start_of_init
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarries
 from dagstop.logs import event, log
@@ -173,7 +174,7 @@ class Stopping:
             if number % 64 == 0:
                 self._reap()  # of thousands, the first are long dead when the last are signalled
             try:
-                self._judge_one(work, list(index.of(work.hunt.order)), around, looked)
+                self._judge_one(work, index, around, looked)
             except Exception as exc:
                 # one order's trouble must not hold up the others; it is tried again with each look
                 if work.problem is None:
@@ -181,10 +182,11 @@ class Stopping:
                 work.problem = f"{type(exc).__name__}: {exc}"
                 work.hunt.clean = False
 
-    def _judge_one(self, work: Work, candidates: list[Process], around: Surroundings, looked: float) -> None:
-        self._containers.note_clients(candidates)
+    def _judge_one(self, work: Work, index: Index[Process], around: Surroundings, looked: float) -> None:
+        judged = list(of_processes(work.hunt.order, index, self._clock.started_at, around))
+        self._containers.note_clients(process for process, _ in judged)
         work.around = around
-        work.hunt.consider(candidates, self._clock.started_at, around, self._pool, looked)
+        work.hunt.consider(judged, around, self._pool, looked)
 
     def _reap(self) -> None:
         dead = {quarry.identity for quarry in self._pool.reap()}
@@ -282,11 +284,11 @@ class Stopping:
         return unseen(self._watch.processes.values(), self._proc, users)
 
     def _findings(self, work: Work, *, final: bool = False) -> Findings:
-        spared = [container for container, _ in work.spared.values()]
-        inits = {container.pid for container in spared if start_of_init(self._proc, container) is not None}
-        for identity in list(work.hunt.spared):
-            if not inits.isdisjoint(ancestors(self._proc, identity.pid)):
-                del work.hunt.spared[identity]  # its container is named, that says it all
+        named = [container for container, _ in work.spared.values()]
+        named += [end.container for end in work.ends.values()]
+        within = inside(self._proc, named, (identity.pid for identity in work.hunt.spared))
+        for identity in [one for one in work.hunt.spared if one.pid in within]:
+            del work.hunt.spared[identity]  # its container is named, that says it all
         result = findings(
             work.hunt,
             work.ends.values(),

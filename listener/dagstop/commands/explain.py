@@ -20,13 +20,19 @@ from dagstop.commands.common import (
     spellings,
     url_of,
 )
-from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
+from dagstop.commands.looking import (
+    containers_of,
+    listener_pid,
+    look,
+    state_dir_of,
+    state_dir_option,
+)
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.containers import judge_container, neighbours
-from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey
-from dagstop.model import Decision
+from dagstop.evidence.index import Index
+from dagstop.evidence.surroundings import Surroundings, survey
+from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
+from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.orders import read_order
 from dagstop.outside.procfs import ProcFS
 from dagstop.report import command
@@ -57,7 +63,8 @@ def explain(
     url = url_of(database_url, homes)
     connection = open_database(url, "explain")
     rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
-    folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
+    listeners = ask(connection, url, "listeners")
+    folder, unread = state_dir_of(state_dir, listeners)
     connection.close()
     if not rows:
         raise DagstopError(f"There is no run {run_id!r} of DAG {dag_id!r} in this database")
@@ -73,20 +80,8 @@ def explain(
     containers, problems = containers_of(docker_urls, ties)
     problems += unread
     urls = (url, *spellings(homes), *same_databases)
-    around = survey(homes, urls, watch.at_homes(), proc, os.getpid())
-    facts: list[dict[str, Any]] = []
-    for process in watch.index().of(order):
-        verdict = judge(order, process, clock.started_at(process), around)
-        if verdict.decision is not Decision.FOREIGN and process.state != "Z":  # that one is dead
-            facts.append(_fact(f"pid {process.pid}", command(process), verdict))
-    beside = neighbours(containers)
-    for container in containers:
-        client = ties.client_of(container.id)
-        created = clock.to_db(container.created_at)
-        verdict = judge_container(order, container, client, created, around, beside)
-        if verdict.decision is not Decision.FOREIGN:
-            facts.append(_fact(f"container {container.id[:12]}", container.name, verdict))
-    facts.sort(key=lambda fact: fact["verdict"])
+    around = survey(homes, urls, watch.at_homes(), proc, listener_pid(listeners, proc) or os.getpid())
+    facts = explained(order, watch.index(), Containers(containers, ties.clients()), clock, around, proc)
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return
@@ -99,7 +94,36 @@ def explain(
         click.echo(f"dagstop: {problem}", err=True)
 
 
-def _fact(what: str, name: str, verdict: Any) -> dict[str, Any]:
+def explained(
+    order: StopOrder,
+    processes: Index[Process],
+    containers: Containers,
+    clock: Clock,
+    around: Surroundings,
+    proc: ProcFS,
+) -> list[dict[str, Any]]:
+    """The verdicts on everything that has to do with the order, for people."""
+    by_container = list(of_containers(order, containers, clock.to_db, around))
+    by_process = [
+        (process, verdict)
+        for process, verdict in of_processes(order, processes, clock.started_at, around)
+        if process.state != "Z"  # that one is dead
+    ]
+    spared = (process.pid for process, verdict in by_process if verdict.decision is Decision.SPARE)
+    within = inside(proc, (container for container, _ in by_container), spared)
+    facts = [
+        _fact(f"pid {process.pid}", command(process), verdict)
+        for process, verdict in by_process
+        if process.pid not in within  # its container is named, that says it all
+    ]
+    facts += [
+        _fact(f"container {container.id[:12]}", container.name, verdict)
+        for container, verdict in by_container
+    ]
+    return sorted(facts, key=lambda fact: str(fact["verdict"]))
+
+
+def _fact(what: str, name: str, verdict: Verdict) -> dict[str, Any]:
     return {
         "what": what,
         "command": name,

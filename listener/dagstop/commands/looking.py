@@ -38,15 +38,29 @@ def state_dir_of(option: str | None, listeners: Sequence[dict[str, Any]]) -> tup
     """
     if option is not None and not os.path.isdir(option):
         raise DagstopError(f"--state-dir {option} is not a directory: name the one that the listener has")
-    names = {socket.gethostname(), socket.getfqdn()}
-    here = [
-        row["detail"] for row in listeners if row["live"] and names & set(row["detail"].get("host_names", ()))
-    ]
-    found = option or next((detail["state_dir"] for detail in here if detail.get("state_dir")), None)
+    here = (detail["state_dir"] for detail in _here(listeners) if detail.get("state_dir"))
+    found = option or next(here, None)
     folder = found or default_state_dir()
     if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
         return folder, [f"what the listener remembers cannot be read in {folder}: run this as its user"]
     return folder, []
+
+
+def listener_pid(listeners: Sequence[dict[str, Any]], proc: ProcFS) -> int | None:
+    """The pid of this database's listener on this host, if it can be seen from here: it and what it runs
+    under are never killed.
+    """
+    pids = (detail.get("pid") for detail in _here(listeners))
+    # a listener in a container counts its pids otherwise
+    return next((p for p in pids if isinstance(p, int) and "listen" in (proc.argv(p) or ())), None)
+
+
+def _here(listeners: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the living listeners of this host said with their last heartbeat."""
+    names = {socket.gethostname(), socket.getfqdn()}
+    return [
+        row["detail"] for row in listeners if row["live"] and names & set(row["detail"].get("host_names", ()))
+    ]
 
 
 def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS, state_dir: str) -> tuple[Watch, Ties]:
@@ -57,9 +71,10 @@ def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS, state_di
     ties = Ties(proc)
     with suppress(OSError):
         remembered = memory.load(Path(state_dir), proc.boot_id())
-        watch.restore(remembered.processes, remembered.folders)
-        ties.restore(remembered.clients)
-    watch.look()
+        watch.restore(remembered.everything(), remembered.folders)
+        ties.restore(remembered.all_clients())
+    for _ in range(2):  # whose session a process is in may be known only once all were read
+        watch.look()
     ties.note(client for process in watch.labelled() if (client := read_client(process)))
     ties.note(client for process in watch.processes.values() if (client := read_client(process)))
     ties.read_cidfiles(wait=1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +25,8 @@ from dagstop.commands.common import (
 )
 from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
 from dagstop.evidence.containers import Container
-from dagstop.evidence.surroundings import Surroundings, ancestors, same_place, survey
-from dagstop.evidence.ties import Ties
+from dagstop.evidence.surroundings import Surroundings, same_place, survey
+from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
 from dagstop.model import Label, Process, Role
 from dagstop.outside.procfs import ProcFS
@@ -69,17 +68,15 @@ def ps(
     around = survey(airflow_homes, urls, watch.at_homes(), proc, os.getpid())
     tasks = Tasks(around)
     families = _families(watch.labelled())
-    through = _through_clients(ties, containers, families)
-    known = {c.id: label for c in containers if (label := through.get(c.id) or _own_label(c, around))}
-    inits = {container.pid for container in containers if container.id in known and container.pid}
+    known = _labels(Containers(containers, ties.clients()), around, families)
+    shown = [c for c in containers if c.id in known]
+    # what runs in a container that has its line is shown by that
+    within = inside(proc, shown, (process.pid for process in watch.labelled()))
     for process in watch.labelled():
-        # what runs in a container that has its line is shown by that
-        if process.role is not Role.SERVICE and process.state != "Z":
-            if inits.isdisjoint(ancestors(proc, process.pid)):
-                tasks.add_process(process, *families[process.pid], proc)
-    for container in containers:
-        if container.id in known:
-            tasks.add_container(container, known[container.id])
+        if process.role is not Role.SERVICE and process.state != "Z" and process.pid not in within:
+            tasks.add_process(process, *families[process.pid], proc)
+    for container in shown:
+        tasks.add_container(container, known[container.id])
     rows = tasks.rows
     own = [row for row in rows if not row["foreign"]]
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
@@ -205,13 +202,6 @@ def _one_try(label: Label, known: Label) -> bool:
     return named and one_run and label.contradicts(known) is None
 
 
-def _own_label(container: Container, around: Surroundings) -> Label | None:
-    label = container.label
-    if label is None or "DAGSTOP_AIRFLOW_HOME" in container.tags or around.may_be_ours(label):
-        return label
-    return replace(label, airflow_home=None)  # an image may bring an AIRFLOW_HOME of its own
-
-
 def _keys(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     keys = [
         {
@@ -282,16 +272,15 @@ def _remark(row: dict[str, Any]) -> str:
     return "orphan" if row["orphan"] else ""
 
 
-def _through_clients(
-    ties: Ties, containers: Sequence[Container], families: dict[int, Family]
-) -> dict[str, Label]:
-    """By container id: the task whose `docker run` started it."""
+def _labels(containers: Containers, around: Surroundings, families: dict[int, Family]) -> dict[str, Label]:
+    """By container id, whose each is; what its client does not say, the runner above that does."""
     found: dict[str, Label] = {}
-    for container in containers:
-        client = ties.client_of(container.id)
-        label = client.process.label if client is not None else None
-        if client is not None and label is not None:
-            found[container.id] = families.get(client.process.pid, (label, None))[0]
+    for ident, container in containers.all.items():
+        label, client = containers.label(container, around), containers.clients.get(ident)
+        if label is not None and client is not None and client.process.pid in families:
+            label = families[client.process.pid][0].filled_from(label)
+        if label is not None:
+            found[ident] = label
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.evidence.airflow_names import conflict, read_tags, read_try_tags
-from dagstop.evidence.match import SPARE, asks_to_be_spared, judge, with_hands_off
+from dagstop.evidence.match import SPARE, asks_to_be_spared, judge, names_order, with_hands_off
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.evidence.twins import ALONE, Airflow, Neighbours, another_airflows
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict, Whose
@@ -69,22 +69,18 @@ def judge_container(
     beside: Neighbours = ALONE,
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
-    label, evidence = container.label, ["container's AIRFLOW_CTX_* tags"]
-    tags = read_try_tags(container.tags)
-    label = replace(label, ti_id=tags.ti_id, job_id=tags.job_id) if label is not None else None
-    if label is not None and label.airflow_home and "DAGSTOP_AIRFLOW_HOME" not in container.tags:
-        # an image may bring an AIRFLOW_HOME of its own: only ours says something
-        label = label if around.is_home(label.airflow_home) else replace(label, airflow_home=None)
+    label, evidence = label_of(container, client, around), ["container's AIRFLOW_CTX_* tags"]
+    said, tags = _said(container, around), read_try_tags(container.tags)
     # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
     trusted, contrary = True, None
     if client is not None:
         # any user may run something that is called docker: the client counts as much as its process
         trusted, contrary = client.process.trusted, client.process.contrary
-        if label is not None and client.process.label is not None:
-            if field := conflict(label, client.process.label):
+        if said is not None and client.process.label is not None:
+            if field := conflict(said, client.process.label):
                 contrary = f"the {field} of its tags differs from that of docker client {client.process.pid}"
-        said = label or Label()
-        label = client.process.label.filled_from(said) if client.process.label is not None else None
+                # spared under the order that the tags name, too
+                label = said if names_order(order, said) else label
         evidence = [f"docker client {client.process.pid}", *client.process.evidence]
     if label is None:
         return Verdict(Decision.FOREIGN, "nothing ties it to a task")
@@ -118,6 +114,26 @@ def judge_container(
     if verdict.decision is Decision.SETTLE:
         verdict = Verdict(Decision.KILL, verdict.reason, verdict.evidence)
     return replace(with_hands_off(order, verdict), label=label)
+
+
+def label_of(container: Container, client: Client | None, around: Surroundings) -> Label | None:
+    """Whose a container is, by the client that started it and by its tags."""
+    said = _said(container, around)
+    if client is None or client.process.label is None:
+        return said
+    return client.process.label.filled_from(said or Label())
+
+
+def _said(container: Container, around: Surroundings) -> Label | None:
+    """What its tags say."""
+    label, tags = container.label, read_try_tags(container.tags)
+    if label is None:
+        return None
+    label = replace(label, ti_id=tags.ti_id, job_id=tags.job_id)
+    if label.airflow_home and "DAGSTOP_AIRFLOW_HOME" not in container.tags:
+        # an image may bring an AIRFLOW_HOME of its own: only ours says something
+        label = label if around.is_home(label.airflow_home) else replace(label, airflow_home=None)
+    return label
 
 
 def _asks(container: Container, client: Client | None) -> str | None:

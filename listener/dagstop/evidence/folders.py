@@ -74,10 +74,7 @@ class Folders:
                 *(leader.label.facts(), row_of(leader.runner)),
             ]
             for folder, leader in self._leaders.items()
-            if leader is not None
-            and leader.label is not None
-            and undoubted(leader)
-            and (leader.runner is None or undoubted(leader.runner))
+            if leader is not None and leader.label is not None and undoubted(leader)
         ]
 
     def restore(self, leaders: Mapping[str, Process], now: int) -> None:

@@ -66,7 +66,8 @@ class Labelling:
         label = process.label
         if own is not None and own.names_a_run():
             evidence.append("title" if process.title is not None else "environment")
-            label = own
+            # what it shows no more, and its ancestors did, stays known
+            label = own if label is None or differs(own, label) else own.filled_from(label)
         elif own is not None and source is None:
             return
         if source is not None and source.label is not None:
@@ -175,7 +176,7 @@ class Labelling:
             namespace, why = self._proc.pid_namespace(process.pid)
             if namespace is None:
                 process.unread["ns/pid"] = why
-            elif namespace != self._namespace:
+            elif namespace != self._namespace and "remembered" not in process.evidence:
                 process.contrary = ELSEWHERE
         if process.contrary is None:
             self._look_above(process, parent, descends=source is not None)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from dagstop.evidence.airflow_names import parse_date
 from dagstop.evidence.folders import remembered
-from dagstop.evidence.runners import row_of, runner_of, undoubted
+from dagstop.evidence.runners import checked, doubts, row_of, runner_of, undoubted
 from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
 from dagstop.model import Identity, Label, Process, Role
@@ -31,6 +31,7 @@ class Known(NamedTuple):
 
     label: Label
     runner: Process | None = None
+    doubts: dict[str, Any] | None = None  # what speaks against it
 
 
 class Remembered(NamedTuple):
@@ -39,9 +40,17 @@ class Remembered(NamedTuple):
     processes: dict[Identity, Known]
     clients: list[Noted]
     folders: dict[str, Process]
+    doubted: dict[Identity, Known]
+    doubted_clients: list[Noted]  # strangers' too, who may have asked for the same name
+
+    def everything(self) -> dict[Identity, Known]:
+        return self.processes | self.doubted
+
+    def all_clients(self) -> list[Noted]:
+        return [*self.clients, *self.doubted_clients]
 
 
-NOTHING = Remembered({}, [], {})
+NOTHING = Remembered({}, [], {}, {}, [])
 
 
 def save(
@@ -51,21 +60,30 @@ def save(
     clients: Iterable[Noted] = (),
     folders: Sequence[Any] = (),
 ) -> None:
-    """Write what is known of all that is trusted. Raises OSError (a full disk, for one)."""
-    rows = [
-        [process.identity.pid, process.identity.start, process.label.facts(), row_of(process.runner)]
-        for process in processes
-        if process.label is not None
-        and process.role in {Role.RUNNER, Role.OTHER}
-        and process.trusted
-        and undoubted(process)
-        and (process.runner is None or undoubted(process.runner))
-    ]
+    """Write what is known of all, the doubted ones apart. Raises OSError (a full disk, for one)."""
+    rows: list[Any] = []
+    doubted: list[Any] = []
+    for process in processes:
+        if process.label is not None and process.role in (Role.RUNNER, Role.OTHER):
+            pid, start = process.identity.pid, process.identity.start
+            row = [pid, start, process.label.facts(), row_of(process.runner)]
+            if undoubted(process):
+                rows.append(row)
+            else:
+                doubted.append([*row, doubts(process)])
     draft = directory / f".{_NAME}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        known = [facts for client in clients if (facts := client.facts()) is not None]
-        saved = {"boot_id": boot_id, "labels": rows, "clients": known, "folders": folders}
+        ties: dict[bool, list[Any]] = {True: [], False: []}
+        for client in clients:
+            ties[client.undoubted].append(client.facts())
+        saved = {
+            "boot_id": boot_id,
+            "labels": rows,
+            "clients": ties[True],
+            "folders": folders,
+            "doubted": {"labels": doubted, "clients": ties[False]},
+        }
         json.dump(saved, handle)
     os.replace(draft, directory / _NAME)
 
@@ -83,15 +101,18 @@ def load(directory: Path, boot_id: str) -> Remembered:
         if saved["boot_id"] != boot_id:
             return NOTHING
         processes = dict(_known(*row) for row in saved["labels"])
-        clients = [
-            noted(facts, _label(facts["label"]), _runner(facts.get("runner")))
-            for facts in saved.get("clients", ())
-        ]
+        doubted = saved.get("doubted", {})
         folders = {
-            str(path): remembered(pid, start, uid, _label(facts), _runner(runner))
+            str(path): remembered(pid, start, uid, _label(facts), runner_of(runner, _label))
             for path, pid, start, uid, facts, runner in saved.get("folders", ())
         }
-        return Remembered(processes, clients, folders)
+        return Remembered(
+            processes,
+            _clients(saved.get("clients", ())),
+            folders,
+            dict(_known(*row) for row in doubted.get("labels", ())),
+            _clients(doubted.get("clients", ())),
+        )
     except FileNotFoundError:
         return NOTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
@@ -99,16 +120,24 @@ def load(directory: Path, boot_id: str) -> Remembered:
         return NOTHING
 
 
-def _known(pid: Any, start: Any, facts: Any, runner: Any = None) -> tuple[Identity, Known]:
-    return Identity(int(pid), int(start)), Known(_label(facts), _runner(runner))
+def _known(
+    pid: Any, start: Any, facts: Any, runner: Any = None, against: Any = None
+) -> tuple[Identity, Known]:
+    """Raises KeyError, ValueError or TypeError for what `save` did not write."""
+    if against is not None:
+        checked(against)
+    return Identity(int(pid), int(start)), Known(_label(facts), runner_of(runner, _label), against)
 
 
-def _runner(row: Any) -> Process | None:
-    """Raises ValueError or TypeError for what `save` did not write."""
-    if row is None:
-        return None
-    _, _, facts, _, _ = row
-    return runner_of(row, _label(facts))
+def _clients(saved: Iterable[dict[str, Any]]) -> list[Noted]:
+    return [
+        noted(
+            facts,
+            _label(facts["label"]) if facts["label"] is not None else None,
+            runner_of(facts.get("runner"), _label),
+        )
+        for facts in saved
+    ]
 
 
 def _label(facts: dict[str, Any]) -> Label:

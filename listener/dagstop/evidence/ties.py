@@ -11,15 +11,14 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagstop.evidence import cidfiles
 from dagstop.evidence.containers import Client, Container
-from dagstop.evidence.index import Index
 from dagstop.evidence.match import SPARE, asks_to_be_spared
-from dagstop.evidence.runners import row_of, undoubted
+from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.outside.procfs import ProcFS
 
@@ -50,24 +49,28 @@ class Noted:
     def label(self) -> Label | None:
         return self.client.process.label
 
-    def facts(self) -> dict[str, Any] | None:
-        """For `memory`; None for what is not to be believed by the next listener."""
+    @property
+    def undoubted(self) -> bool:
+        """False for a stranger, and for what is spared whatever the order."""
         process = self.client.process
-        if process.label is None or not process.trusted or process.contrary is not None:
-            return None
-        if not process.unread.keys() <= {"environ"}:
-            return None
-        if process.runner is not None and not undoubted(process.runner):
-            return None
+        asks = asks_to_be_spared(process)  # it stands among the others, with its wish
+        wish = replace(process, environ={}, kin_spared=False) if asks else process
+        return process.label is not None and undoubted(wish)
+
+    def facts(self) -> dict[str, Any]:
+        """For `memory`."""
+        process = self.client.process
         until = self.until or datetime.now(timezone.utc)
         return {
             "pid": process.identity.pid,
             "start": process.identity.start,
-            "label": process.label.facts(),
+            "label": process.label.facts() if process.label is not None else None,
             "evidence": list(process.evidence),
             "line": sorted(process.line),
             "runner": row_of(process.runner),
             "spare": asks_to_be_spared(process),
+            "doubts": doubts(process),
+            "unread": process.unread,
             "name": self.client.name,
             "cidfile": self.client.cidfile,
             "talks_to": self.client.engine,
@@ -79,7 +82,7 @@ class Noted:
         }
 
 
-def noted(facts: dict[str, Any], label: Label, runner: Process | None) -> Noted:
+def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) -> Noted:
     """The reverse of `Noted.facts`. Raises ValueError, TypeError or KeyError for what that did not write."""
     words = ("cid", "container", "engine")
     maybe = ("name", "cidfile", "talks_to", "path")
@@ -104,6 +107,9 @@ def noted(facts: dict[str, Any], label: Label, runner: Process | None) -> Noted:
         line=frozenset(map(int, facts["line"])),
         runner=runner,
     )
+    if "doubts" in facts:  # an earlier release kept no doubted one
+        doubt(process, facts["doubts"])
+        process.unread = {str(name): str(why) for name, why in dict(facts["unread"]).items()}
     client = Client(facts["name"], facts["cidfile"], process, facts["talks_to"])
     until = datetime.fromisoformat(facts["until"])
     if until.tzinfo is None:
@@ -156,17 +162,18 @@ class Ties:
     def read_cidfiles(self, wait: float = 0.0) -> None:
         """In one thread, since their file system may hang. Returns after `wait` seconds at the latest."""
         new = [one for one in self.untied() if not one.cid and one.client.cidfile is not None]
-        if not new or self._reading.is_alive():
-            return
 
         def read() -> None:
             for one in new:
                 one.cid = cidfiles.read(one.client, one.path)
 
-        self._reading = threading.Thread(target=read, name="cidfiles", daemon=True)
-        self._reading.start()
-        if wait:
-            self._reading.join(wait)
+        with self._lock:  # two threads may ask at once
+            if new and not self._reading.is_alive():
+                self._reading = threading.Thread(target=read, name="cidfiles", daemon=True)
+                self._reading.start()
+            reading = self._reading
+        if new and wait:
+            reading.join(wait)
 
     def tie(self, engine: str, containers: Sequence[Container], begun: float) -> None:
         """An engine's listing, begun then (monotonic seconds): tie what can be, forget what is gone."""
@@ -220,15 +227,10 @@ class Ties:
                 del self._noted[identity]
                 self.changed = True
 
-    def tied(self) -> Index[Noted]:
-        """Those whose container is known, by the run that they are of."""
+    def clients(self) -> dict[str, Client]:
+        """The clients that started containers, by the full id of those."""
         with self._lock:
-            return Index([one for one in self._noted.values() if one.container], lambda one: one.label)
-
-    def client_of(self, container: str) -> Client | None:
-        """The client that started the container with that full id."""
-        with self._lock:
-            return next((one.client for one in self._noted.values() if one.container == container), None)
+            return {one.container: one.client for one in self._noted.values() if one.container}
 
     def all(self) -> list[Noted]:
         with self._lock:

@@ -15,6 +15,7 @@ from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.evidence.memory import Known
+from dagstop.evidence.runners import doubt
 from dagstop.model import Identity, Process, Role
 from dagstop.outside.procfs import ProcFS, Stat, parse_stat
 
@@ -194,6 +195,8 @@ class Watch:
         if known is not None and process.role in (Role.RUNNER, Role.OTHER):
             process.label, process.evidence, process.trusted = known.label, ("remembered",), True
             process.runner = known.runner
+            if known.doubts is not None:
+                doubt(process, known.doubts)
         return process
 
     def _refused(self, pid: int, argv: object, environ: object) -> dict[str, str]:
@@ -240,9 +243,9 @@ class Watch:
         for process in sorted(fresh, key=lambda p: (p.identity.start, p.pid)):
             if process.pid <= 2:
                 continue
-            before = process.label
+            before = process.label, process.contrary
             self._labelling.label(process)
-            if process.label != before:
+            if (process.label, process.contrary) != before:
                 self.changed, self._derived = True, None
 
     def _label_late(self) -> None:

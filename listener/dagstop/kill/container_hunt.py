@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from dagstop.evidence.containers import Client, Container, judge_container, neighbours, read_client
-from dagstop.evidence.index import Index
+from dagstop.evidence.containers import Container, read_client
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.evidence.ties import Ties
+from dagstop.evidence.verdicts import Containers, of_containers
 from dagstop.kill.containers import ContainerEnd, end_container
 from dagstop.kill.quarry import NOT_SIGNALLED, now
 from dagstop.logs import event, log
-from dagstop.model import Decision, Label, Process, StopOrder, Verdict
+from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.outside.engine import Engine, EngineUnreachable
 from dagstop.outside.procfs import ProcFS
 
@@ -174,9 +174,10 @@ class ContainerHunts:
             begun = now()
             if any(quest.known for quest in quests) and not self.any_engine and self._shims():
                 raise EngineUnreachable("no Docker engine is there, and containers run")
+            taken: set[str] = set()  # two URLs may be one engine's
             for engine in self.engines:
                 if engine.exists or self._seen:
-                    pending += self._engine(engine, quests, found, around, to_db_clock, since)
+                    pending += self._engine(engine, taken, quests, found, around, to_db_clock, since)
             for result, future in pending:
                 try:
                     result.ends.append(end := future.result())
@@ -199,50 +200,45 @@ class ContainerHunts:
         self.results.extend(found.values())
         self.wake_main()
 
+    def _running(self, engine: Engine, found: dict[int, Found], since: float) -> Sequence[Container]:
+        """What an engine runs, tied to its clients; nothing if it does not answer."""
+        try:
+            begun = time.monotonic()
+            containers = engine.running(since)
+            self.ties.read_cidfiles(wait=0.05)
+            self.ties.tie(engine.url, containers, begun)
+            return containers
+        except EngineUnreachable as exc:
+            if not self._engine_is_idle(engine):
+                for result in found.values():
+                    result.problem = str(exc)
+            return []
+
     def _engine(
         self,
         engine: Engine,
+        taken: set[str],
         quests: Sequence[Quest],
         found: dict[int, Found],
         around: Surroundings,
         to_db_clock: Callable[[datetime], datetime],
         since: float,
     ) -> list[tuple[Found, Future[ContainerEnd]]]:
-        try:
-            begun = time.monotonic()
-            containers = engine.running(since)
-            self.ties.read_cidfiles(wait=0.05)
-            self.ties.tie(engine.url, containers, begun)
-        except EngineUnreachable as exc:
-            if not self._engine_is_idle(engine):
-                for result in found.values():
-                    result.problem = str(exc)
-            return []
-        by_label, beside = Index(containers, lambda container: container.label), neighbours(containers)
-        by_id = {container.id: container for container in containers}
-        tied = self.ties.tied()
+        """Judge what one engine runs, and begin to end it; `taken` was shown by another engine."""
+        running = self._running(engine, found, since)
         pending = []
+        others = (c for other in self.engines if other is not engine for c in other.listed())
+        here = [container for container in running if container.id not in taken]
+        taken |= {container.id for container in here}
+        containers = Containers(here, self.ties.clients(), beside=others)
         for quest in quests:
             result = found[id(quest)]
-            candidates: dict[str, tuple[Container, Client | None]] = {
-                container.id: (container, None) for container in by_label.of(quest.order)
-            }
-            for one in tied.of(quest.order):
-                if one.container in by_id:
-                    candidates[one.container] = (by_id[one.container], one.client)
-            known = [container for container in containers if container.id.startswith(quest.known or ("?",))]
-            result.running |= {ident for ident in quest.known for c in known if c.id.startswith(ident)}
-            candidates = {c.id: (c, None) for c in known} | candidates
-            for container, through in candidates.values():
-                created = to_db_clock(container.created_at)
-                verdict = judge_container(quest.order, container, through, created, around, beside)
-                if verdict.decision is Decision.FOREIGN and container in known:
-                    verdict = Verdict(Decision.KILL, "it was signalled under this order before")
-                    if quest.order.hands_off is not None:
-                        verdict = Verdict(Decision.SPARE, quest.order.hands_off)
+            known = {c.id: ident for c in here for ident in quest.known if c.id.startswith(ident)}
+            result.running |= set(known.values())
+            for container, verdict in of_containers(quest.order, containers, to_db_clock, around, known):
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
-                elif verdict.decision is Decision.KILL:
+                else:
                     pending.append((result, self._end(engine, quest, container, verdict)))
         return pending
 
@@ -261,21 +257,17 @@ class ContainerHunts:
         moment = now()
         since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
         deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
-        clients = {container.id: self.ties.client_of(container.id) for container, _ in deaths}
-        ended = Index(deaths, lambda end: _label_of(end[0], clients[end[0].id]))
-        beside = neighbours(end[0] for end in deaths)
+        died_at = {container.id: at for container, at in deaths}
+        ended = Containers((container for container, _ in deaths), self.ties.clients())
         for quest in quests:
             if quest.quiet:
                 continue
             result = found[id(quest)]
             named = (*quest.named, *(end.container.id for end in result.ends))
-            for container, at in ended.of(quest.order):
-                if to_db_clock(at) < quest.order.created_at or container.id.startswith(named):
-                    continue
-                created = to_db_clock(container.created_at)
-                client = clients[container.id]
-                verdict = judge_container(quest.order, container, client, created, around, beside)
-                if verdict.decision is Decision.KILL:
+            for container, verdict in of_containers(quest.order, ended, to_db_clock, around):
+                at = died_at[container.id]
+                before = to_db_clock(at) < quest.order.created_at or container.id.startswith(named)
+                if verdict.decision is Decision.KILL and not before:
                     end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
                     result.ends.append(end)
 
@@ -318,7 +310,3 @@ class ContainerHunts:
     def _shims(self) -> bool:
         """True if some container lives: each has a containerd-shim, also without its engine."""
         return any(self.proc.comm(pid).startswith("containerd-shim") for pid in self.proc.pids())
-
-
-def _label_of(container: Container, client: Client | None) -> Label | None:
-    return container.label if client is None else client.process.label

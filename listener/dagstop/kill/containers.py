@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dagstop.evidence.containers import Container
+from dagstop.evidence.verdicts import start_of_init
 from dagstop.kill.quarry import NOT_SIGNALLED, now
 from dagstop.model import Verdict
 from dagstop.outside.engine import ContainerRefused, Engine, EngineUnreachable
@@ -96,28 +97,11 @@ def end_container(
     return end
 
 
-SLOW_START = 60.0
-"""The most seconds from the fork of a container's init until its engine says that the container runs."""
-
-
 class Init(NamedTuple):
     """The proven init of a container."""
 
     pidfd: int
     start: int
-
-
-def start_of_init(proc: ProcFS, container: Container) -> int | None:
-    """The start time of the container's init, if a process that we see is proven to be that; else None.
-
-    The engine's pids count in the engine's pid namespace: to a listener in a container they are other
-    processes. So its cgroup has to name the container, and it has to have started when that did.
-    """
-    stat = proc.stat(container.pid) if container.pid else None
-    if stat is None or container.started_at is None or container.id not in proc.cgroups(container.pid):
-        return None
-    begun = time.time() - proc.age(stat.start)
-    return stat.start if -1.0 <= container.started_at.timestamp() - begun <= SLOW_START else None
 
 
 def _init(proc: ProcFS, container: Container) -> Init | None:

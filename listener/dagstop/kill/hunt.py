@@ -1,6 +1,6 @@
 """One order's processes on this host, from the first look to the last: TERM, grace, KILL, look again.
 
-A hunt never blocks. `consider` is given every round's candidates, `escalate` the passing of time;
+A hunt never blocks. `consider` is given every round's verdicts, `escalate` the passing of time;
 `finished` is true only when a look that came after the last death found nothing left.
 """
 
@@ -10,9 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
-from dagstop.evidence.match import judge
 from dagstop.evidence.surroundings import Surroundings
 from dagstop.kill.quarry import Quarries, Quarry, Sent, now, spared_reason
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
@@ -71,25 +69,19 @@ class Hunt:
 
     def consider(
         self,
-        candidates: Iterable[Process],
-        started_at: Callable[[Process], datetime],
+        judged: Iterable[tuple[Process, Verdict]],
         around: Surroundings,
         pool: Quarries,
         looked: float,
     ) -> None:
-        """Judge every candidate and signal what is to die, the first time it is seen."""
+        """Signal what is to die by its verdict, the first time it is seen."""
         self.waiting_until = None
         self.looked = looked
         self.spared = {}
         left = False
-        ordered = sorted(candidates, key=_order_of_signals)
-        cleaning = self._cleaning_up(ordered)
-        for process in ordered:
-            if process.state in {"X", "x"}:
-                continue
-            verdict = judge(self.order, process, started_at(process), around)
-            if verdict.decision is Decision.FOREIGN:
-                continue
+        ordered = sorted(judged, key=lambda one: _order_of_signals(one[0]))
+        cleaning = self._cleaning_up([process for process, _ in ordered])
+        for process, verdict in ordered:
             self._note_seen(process, verdict, around)
             if verdict.decision is Decision.SPARE:
                 known = self.quarries.get(process.identity)

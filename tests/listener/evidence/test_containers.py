@@ -53,6 +53,8 @@ CASES: list[tuple[str, Decision, Decision]] = [
     ("through a client of the run", verdict({}, process()), Decision.KILL),
     ("through a client of another run", verdict({}, process(Label(dag_id="d", run_id="s"))),
      Decision.FOREIGN),
+    ("the run's tags, a client of another run",
+     verdict(TAGS, process(Label(dag_id="d", run_id="s", task_id="t"))), Decision.SPARE),
     ("through a stranger's client", verdict({}, process(trusted=False)), Decision.SPARE),
     ("through a contradicted client", verdict({}, process(contrary="because")), Decision.SPARE),
     ("a client of the run, another run's tags", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),

@@ -100,8 +100,8 @@ def test_a_container_of_its_docker_client_is(proc: FakeProc, tree: Watch) -> Non
 
 
 @pytest.mark.parametrize("why", ["asks", "user", "namespace", "home"])
-def test_whatever_the_reason(proc: FakeProc, watch: Watch, why: str) -> None:
-    """Each child says of itself what would have it die."""
+def test_whatever_the_reason(proc: FakeProc, watch: Watch, why: str, tmp_path: Path) -> None:
+    """Each child says of itself what would have it die, and the next listener knows better, too."""
     runner = ("python", "airflow", "tasks", "run", "d", "t", "r", "--job-id", "7", "--raw")
     environ = {
         "asks": {**tags(), "DAGSTOP_SPARE": "1"},
@@ -116,6 +116,47 @@ def test_whatever_the_reason(proc: FakeProc, watch: Watch, why: str) -> None:
     assert {pid: verdict.decision for pid, verdict in found.items()} == dict.fromkeys(
         (RUNNER, BASH, SLEEP), Decision.SPARE
     )
+    memory.save(tmp_path / "..", "boot", watch.labelled())
+    proc.end(RUNNER)  # and with it goes whatever speaks for its children
+    later = watch_of(proc)
+    later.restore(memory.load(tmp_path / "..", "boot").everything())
+    later.look()
+    again = verdicts(proc, later)
+    assert {pid: (v.decision, v.reason) for pid, v in again.items()} == {
+        pid: (found[pid].decision, found[pid].reason) for pid in (BASH, SLEEP)
+    }
+
+
+def test_a_contradiction_is_remembered(proc: FakeProc, watch: Watch, tmp_path: Path) -> None:
+    proc.add(RUNNER, argv=["airflow task runner: d t s 7"])
+    proc.add(BASH, ppid=RUNNER, argv=("bash", "-c", "x"), environ=tags())  # which names run r
+    watch.look()
+    assert verdicts(proc, watch)[BASH].decision is Decision.SPARE
+    memory.save(tmp_path / "..", "boot", watch.labelled())
+    proc.end(RUNNER)
+    later = watch_of(proc)
+    later.restore(memory.load(tmp_path / "..", "boot").everything())
+    later.look()
+    found = verdicts(proc, later)[BASH]
+    assert (found.decision, found.reason) == (
+        Decision.SPARE,
+        f"its run_id differs from that of child of {RUNNER}",
+    )
+
+
+def test_a_home_that_only_its_ancestors_showed_is_remembered(
+    proc: FakeProc, watch: Watch, tmp_path: Path
+) -> None:
+    proc.add(490, argv=["airflow scheduler"], environ={"AIRFLOW_HOME": "/srv/b"})
+    proc.add(RUNNER, ppid=490, argv=["airflow task runner: d t r 7"])
+    watch.look()
+    memory.save(tmp_path / "..", "boot", watch.labelled())
+    proc.end(490)
+    later = watch_of(proc)
+    later.restore(memory.load(tmp_path / "..", "boot").everything())
+    later.look()
+    found = verdicts(proc, later)[RUNNER]
+    assert (found.decision, found.reason) == (Decision.SPARE, "its AIRFLOW_HOME is /srv/b")
 
 
 def test_what_its_supervisor_starts_beside_it_is_not(proc: FakeProc, watch: Watch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from dagstop.evidence import memory
 from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.index import Index
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.ties import AWAY, Ties
 from dagstop.model import Identity, Label
@@ -51,7 +52,8 @@ def client(
 
 def tied(ties: Ties, *containers: Container, engine: str = HERE) -> list[str]:
     ties.tie(engine, containers, time.monotonic() + 60)  # well after whatever ended
-    return [one.container[0] for one in ties.tied().of(order())]
+    by_run = Index(ties.clients().items(), lambda item: item[1].process.label)
+    return [ident[0] for ident, _ in by_run.of(order())]
 
 
 def test_a_name_is_the_clients_if_it_came_in_its_lifetime(proc: RealClock) -> None:
@@ -168,6 +170,25 @@ def test_it_comes_back_after_a_restart(proc: RealClock, tmp_path: Path) -> None:
     assert (
         other.until is not None and other.container[0] == "2" and not asks_to_be_spared(other.client.process)
     )
+
+
+def test_what_speaks_against_a_client_comes_back_too(proc: RealClock, tmp_path: Path) -> None:
+    ties = Ties(proc)
+    stranger = client(proc, 704, 40, label=None)  # who may have asked for the same name
+    ties.note([client(proc, 702, 40, of={"trusted": False}, name="y"), stranger, client(proc, 705, 40)])
+    runner = process(OURS, identity=Identity(590, 5), contrary="x")
+    ties.note([client(proc, 703, 40, of={"contrary": "x"}, name="z")])
+    ties.note([client(proc, 706, 40, of={"runner": runner}, name="w")])
+    tied(ties, container(30, 2, name="y"), container(30, 3, name="z"), container(30, 4, name="w"))
+    memory.save(tmp_path, "boot", [], ties.all())
+    proc.end(704)
+    again = Ties(proc)
+    again.restore(memory.load(tmp_path, "boot").all_clients())
+    found = {ident[0]: client.process for ident, client in again.clients().items()}
+    assert found.keys() == {"2", "3", "4"}
+    assert not found["2"].trusted and found["3"].contrary == "x"
+    assert found["4"].runner is not None and found["4"].runner.contrary == "x"
+    assert "1" not in tied(again, container(30, 1)), "either may have started it"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from dagstop.evidence.index import Index
+from dagstop.evidence.verdicts import of_processes
 from dagstop.kill import hunt as hunts
 from dagstop.kill.hunt import Hunt
 from dagstop.kill.quarry import Quarry, now
@@ -60,7 +62,8 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 def look(hunt: Hunt, pool: Pool, *candidates: Process) -> None:
     hunt.escalate(pool)  # type: ignore[arg-type]
     living = [p for p in candidates if p.identity not in pool.known or pool.known[p.identity].alive]
-    hunt.consider(living, lambda _: at(-30), around(), pool, pool.time.seconds)  # type: ignore[arg-type]
+    judged = of_processes(hunt.order, Index(living, lambda p: p.label), lambda _: at(-30), around())
+    hunt.consider(judged, around(), pool, pool.time.seconds)  # type: ignore[arg-type]
 
 
 def die(pool: Pool, process: Process) -> None:

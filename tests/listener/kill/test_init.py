@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from dagstop.evidence.containers import Container
-from dagstop.kill.containers import _init, end_container, start_of_init
+from dagstop.evidence.verdicts import start_of_init
+from dagstop.kill.containers import _init, end_container
 from dagstop.model import Decision, Verdict
 from dagstop.outside.engine import ContainerRefused
 from dagstop.outside.procfs import ProcFS
