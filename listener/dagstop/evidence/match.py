@@ -147,7 +147,7 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     # a title is all that is left of a runner's identity: setproctitle overwrites its environment
     if process.role is Role.RUNNER and not _job_recorded(order, label):
         return "nothing but its title ties it to this Airflow"
-    if around.foreign_homes:
+    if around.foreign_homes or (process.pid < 0 and around.homes_elsewhere):  # a container is of any of them
         return "it does not say which of the Airflows on this host it is of"
     if around.unread:
         return f"it does not say of which Airflow it is, and another one may be here: {around.unread}"

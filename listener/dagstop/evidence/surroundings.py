@@ -26,7 +26,10 @@ class Surroundings:
     homes: frozenset[str]  # AIRFLOW_HOME of our Airflows, as given and as real paths
     databases: frozenset[str]  # `database_key` of each spelling of the metadata database
     untouchable: frozenset[int]  # pids: 1, 2, the listener, its ancestors
-    foreign_homes: frozenset[str] = frozenset()  # other Airflows seen on this host
+    foreign_homes: frozenset[str] = frozenset()  # other Airflows that may be in the listener's pid namespace
+    homes_elsewhere: frozenset[str] = (
+        frozenset()
+    )  # those that are surely in others: they have no process here
     unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
     other_airflows: frozenset[str] = frozenset()  # those of them that are known to use another database
     lives_here: bool = False  # an Airflow of ours runs in the listener's own pid namespace
@@ -49,18 +52,29 @@ def survey(
     """Look around: `homes` and `urls` are ours, the processes show whether others are here too."""
     ours = all_homes(homes)
     processes = list(processes)
-    shown: dict[str, set[str]] = {}  # by home: the databases that its processes name
+    shown: dict[str, list[Process]] = {}
     for process in processes:
         if (home := process.environ.get("AIRFLOW_HOME")) is not None:
-            shown.setdefault(home, set()).update(_databases(process))
+            shown.setdefault(home, []).append(process)
     keys = {key for url in urls if (key := database_key(url)) is not None}
-    foreign = {path: named for path, named in shown.items() if ours.isdisjoint(all_homes([path]))}
+    foreign = {
+        path: {key for process in at_home for key in _databases(process)}
+        for path, at_home in shown.items()
+        if ours.isdisjoint(all_homes([path]))
+    }
+    here, _ = proc.pid_namespace(own)
+    near = {  # a namespace that cannot be read may be this one
+        path
+        for path in foreign
+        if here is None or any(proc.pid_namespace(p.pid)[0] in (here, None) for p in shown[path])
+    }
     others = (path for path, named in foreign.items() if keys and _names_others(path, named, keys))
     return Surroundings(
         homes=ours,
         databases=frozenset(keys),
         untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
-        foreign_homes=frozenset(foreign),
+        foreign_homes=frozenset(near),
+        homes_elsewhere=frozenset(foreign.keys() - near),
         other_airflows=frozenset(others),
         unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
         lives_here=_lives_here(processes, ours, proc, own),

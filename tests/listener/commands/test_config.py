@@ -148,4 +148,4 @@ def test_the_database_refuses_what_the_command_refuses(airflow_db: AirflowDataba
 def test_the_defaults_are_those_of_the_install() -> None:
     seeded = dict(re.findall(r"^    \('(\w+)', '([^']*)', ", sql.read("06_settings"), re.MULTILINE))
     known = {setting.name: setting.default for setting in SETTINGS}
-    assert seeded.items() <= known.items() and len(seeded) == 9
+    assert seeded.items() <= known.items() and len(seeded) == 10

@@ -32,7 +32,8 @@ def client(argv: Sequence[str], **more: Any) -> Client | None:
 def verdict(
     tags: Mapping[str, str], through: Process | None = None, *, foreign: bool = False, **more: Any
 ) -> Decision:
-    surroundings = around(foreign_homes=frozenset({"/srv/b"}) if foreign else frozenset())
+    # in another pid namespace, where it has no process that could be taken for ours, but containers
+    surroundings = around(homes_elsewhere=frozenset({"/srv/b"}) if foreign else frozenset())
     by = Client("name", None, through) if through is not None else None
     return judge_container(order(**more), container(tags), by, at(-10), surroundings).decision
 

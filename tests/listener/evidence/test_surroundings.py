@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence.surroundings import ancestors, database_key, survey, trusted_uids
+from dagstop.model import Identity
 from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, process, watch_of
 
 
@@ -153,6 +154,22 @@ def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> N
     around = survey([str(tmp_path)], [URL], others, proc, LISTENER)
     assert around.other_airflows == {"/srv/b", str(homes["by_config"])}
     assert survey([str(tmp_path)], [], others, proc, LISTENER).other_airflows == frozenset()
+
+
+def test_an_airflow_in_another_pid_namespace_has_no_process_in_this_one(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    proc.add(91, namespace="pid:[2]")
+    proc.add(92, namespace="pid:[2]")
+    proc.add(93)
+    homes = {91: "/srv/away", 92: "/srv/both", 93: "/srv/both", 4711: "/srv/unread"}
+    others = [
+        process(identity=Identity(pid, 1), environ={"AIRFLOW_HOME": home}) for pid, home in homes.items()
+    ]
+    around = survey([HOME], [URL], others, proc, LISTENER)
+    assert around.foreign_homes == {"/srv/both", "/srv/unread"}
+    assert around.homes_elsewhere == {"/srv/away"}
+    blind = survey([HOME], [URL], others, proc, 4712)  # its own cannot be read either
+    assert blind.foreign_homes == set(homes.values())
 
 
 def test_an_airflow_lives_here_if_a_service_of_it_is_in_the_listeners_namespace(tmp_path: Path) -> None:
