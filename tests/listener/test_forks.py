@@ -46,7 +46,9 @@ if os.fork():
     time.sleep(3600)
 setproctitle.setproctitle("airflow worker -- " + sys.argv[1])
 time.sleep(1)
-os.execv(sys.executable, ["sudo", "-c", sys.argv[2], sys.executable, "-c", sys.argv[3], sys.argv[1]])
+# with a folder: of a bare name Python would look up the real sudo to find its own libraries
+sudo = os.path.join(os.path.dirname(sys.executable), "sudo")
+os.execv(sys.executable, [sudo, "-c", sys.argv[2], sys.executable, "-c", sys.argv[3], sys.argv[1]])
 """
 SUDO = """
 import subprocess, sys
