@@ -35,11 +35,20 @@ _templates: dict[tuple[int, str], str] = {}  # an initialised database by server
 class Site:
     """Airflow `version` (`1.10.0-bare`: without the cluster policy) on a database of its own.
 
-    `dag_id` is the one DAG that its tests run, in the folder `dags`. End it with `stop()`.
+    `dag_id` is the one DAG that its tests run, in the folder `dags`; `user` is as whom Airflow runs.
+    End it with `stop()`.
     """
 
     def __init__(
-        self, version: str, server: Server, engine: Engine, dag_id: str, dags: Path = DAGS, **more: str
+        self,
+        version: str,
+        server: Server,
+        engine: Engine,
+        dag_id: str,
+        dags: Path = DAGS,
+        *,
+        user: str | None = None,
+        **more: str,
     ) -> None:
         self.version = version
         self.release, _, bare = version.partition("-")
@@ -48,6 +57,9 @@ class Site:
         self.engine = engine
         self.client = engine.client()
         self.folder = Path(tempfile.mkdtemp(prefix="dagstop-e2e-"))
+        if user is not None:  # others than its maker go there
+            self.folder.chmod(0o755)
+        self.user = user
         self._server = server
         self._listener: subprocess.Popen[bytes] | None = None
         self._uuids: dict[str, set[str]] = {}
@@ -65,6 +77,7 @@ class Site:
             docker_url=self.engine.url,
             policy_text=None if self.bare else policy.text(),
             parallelism=128,
+            user=self.user,
         )
         airflow.environment.update(self._more)
         return airflow
@@ -81,8 +94,7 @@ class Site:
 
     def start(self, *, listener: bool = True) -> None:
         """Bring Airflow up, and the listener; return when the DAG can be run."""
-        for name in ("config", "output", "tmp"):
-            (self.airflow.home / name).mkdir(parents=True, exist_ok=True)
+        self.airflow.make_folders()
         if not self.bare:
             (self.airflow.home / "config" / "airflow_local_settings.py").write_text(policy.text())
         if listener:

@@ -7,6 +7,7 @@ sessions and process groups led by a labelled process are remembered with it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,16 +30,22 @@ def _unsettled(process: Process) -> bool:
     """
     if process.reads < _SETTLED_READS or (process.unread and process.label is not None):
         return True
-    return process.role is not Role.RUNNER and _of_some_airflow(process)
+    return _of_some_airflow(process) if process.role is not Role.RUNNER else _may_be_sudo_soon(process)
 
 
 def _of_some_airflow(process: Process) -> bool:
     words = process.argv[:2]
-    if (
-        words[1:] == ("-c",) and "python" in words[0]
-    ):  # 3.x under run_as_user: python -c 'from airflow.sdk...'
+    # 3.x under run_as_user: python -c 'from airflow.sdk...', and the sudo before it, which becomes that
+    if words[1:] == ("-c",) and "python" in words[0]:
         words = process.argv[:3]
+    elif words and os.path.basename(words[0]) == "sudo":
+        words = process.argv
     return any("airflow" in word or "celery" in word for word in words)
+
+
+def _may_be_sudo_soon(runner: Process) -> bool:
+    """3.x's becomes one under run_as_user, once it has read the DAG."""
+    return runner.title is not None and runner.title.ti_id is not None and len(runner.argv) == 1
 
 
 class _Views(NamedTuple):
@@ -236,7 +243,7 @@ class Watch:
     def _is_fork(self, process: Process) -> bool:
         """True for a child of a runner, which bears the runner's title until it execs."""
         parent = self._labelling.parent(process)
-        return parent is not None and parent.title == process.title
+        return parent is not None and parent.role is Role.RUNNER and parent.title == process.title
 
     def _label(self, fresh: list[Process]) -> None:
         """Parents before children, so that a label travels down a whole new tree at once."""

@@ -38,7 +38,10 @@ def _order_of_signals(process: Process) -> tuple[bool, bool, int]:
 
 
 def _is_sudo(process: Process) -> bool:
-    """True for what stands before the real runner of a task with run_as_user, whose on_kill it is not."""
+    """True for what stands before the real runner of a task with run_as_user, whose on_kill it is not.
+
+    It passes a SIGTERM on to its child, and ends with it.
+    """
     return bool(process.argv) and os.path.basename(process.argv[0]) == "sudo"
 
 
@@ -81,6 +84,7 @@ class Hunt:
         left = False
         ordered = sorted(judged, key=lambda one: _order_of_signals(one[0]))
         cleaning = self._cleaning_up([process for process, _ in ordered])
+        parents = {process.ppid for process, _ in ordered if self._lives(process)}
         for process, verdict in ordered:
             self._note_seen(process, verdict, around)
             if verdict.decision is Decision.SPARE:
@@ -100,14 +104,15 @@ class Hunt:
             if not quarry.alive:
                 continue
             left = True
-            if self._may_wait(process, verdict, cleaning.get(process.pid)):
+            passes_on = _is_sudo(process) and process.pid in parents
+            if self._may_wait(process, verdict, cleaning.get(process.pid), passes_on=passes_on):
                 continue
             if process.identity not in self.quarries:
                 pool.hold(quarry)
                 self._first(process, quarry, verdict, pool)
             self.quarries[process.identity] = quarry
             self.verdicts[process.identity] = verdict
-            self._signal(quarry, pool, at_once=verdict.at_once)
+            self._signal(quarry, pool, at_once=verdict.at_once or (passes_on and not quarry.signals))
         self.clean = not left
 
     def _note_seen(self, process: Process, verdict: Verdict, around: Surroundings) -> None:
@@ -133,6 +138,10 @@ class Hunt:
 
     def alive(self) -> list[Quarry]:
         return [quarry for quarry in self.quarries.values() if quarry.alive]
+
+    def _lives(self, process: Process) -> bool:
+        known = self.quarries.get(process.identity)
+        return process.state != "Z" and (known is None or known.alive)
 
     def given_up(self) -> list[Quarry]:
         """What lives on although all that could be done was done."""
@@ -184,12 +193,15 @@ class Hunt:
             before = quarry.identity in self.earlier
             self.first_signal = quarry.first_signal if before else max(quarry.first_signal, self.started)
 
-    def _may_wait(self, process: Process, verdict: Verdict, cleaning_until: float | None) -> bool:
+    def _may_wait(
+        self, process: Process, verdict: Verdict, cleaning_until: float | None, *, passes_on: bool
+    ) -> bool:
         """True for what is given time before its first signal.
 
         The runner of a task that may have failed by itself gets the settling time; what a runner or
         anyone else starts while it cleans up (on_kill, failure callbacks, a trap of bash) gets the grace
-        of the one that started it.
+        of the one that started it. What passes a signal on waits for its child, which would get two, and
+        the second would cut its clean-up off, or end it though it is spared.
         """
         if process.identity in self.quarries:
             return False
@@ -197,6 +209,8 @@ class Hunt:
         until: float | None = None
         if verdict.decision is Decision.SETTLE:
             until = self.settled
+        elif passes_on:
+            until = (self.first_signal or self.started) + self.grace
         elif self.first_signal is not None and self._its_runner_lives(process):
             until = self.first_signal + self.grace
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -34,8 +35,8 @@ class Airflow(Records):
 
     Keep `home` short: sockets lie in it. `dags` is its DAG folder, `database_url` an empty Postgres
     database of its own, `port` that of its web server on 127.0.0.1. `docker_url` reaches DAGs as
-    DAGSTOP_LAB_DOCKER_URL; `policy_text`, if given, is written as the site's cluster policy.
-    Use as a context manager, or call `stop()`.
+    DAGSTOP_LAB_DOCKER_URL; `policy_text`, if given, is written as the site's cluster policy. `user` is the
+    one as whom it runs, of this process if none is given. Use as a context manager, or call `stop()`.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Airflow(Records):
         docker_url: str | None = None,
         policy_text: str | None = None,
         parallelism: int = 32,
+        user: str | None = None,
     ) -> None:
         super().__init__(environment.generation(version), database_url)
+        self.user = user
         self.version = version
         self.home = home
         self.port = port or free_port()
@@ -92,11 +95,18 @@ class Airflow(Records):
 
     def migrate(self) -> None:
         """Make the folders, the policy file and the database, or bring an older database here."""
-        for name in ("config", "output", "tmp"):
-            (self.home / name).mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         if self._policy_text is not None:
             (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
         self._run(["airflow", "initdb"] if self.generation == 1 else ["airflow", "db", "migrate"])
+
+    def make_folders(self) -> None:
+        """Make those that it needs, of its user; others' tasks may write into the temporary one."""
+        for folder in (self.home, *(self.home / name for name in ("config", "output", "tmp"))):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.user is not None:
+                shutil.chown(folder, self.user)
+        (self.home / "tmp").chmod(0o1777)
 
     def start(self) -> None:
         """Start what a site runs: scheduler, web server, and (3.x) the DAG processor."""
@@ -248,6 +258,7 @@ class Airflow(Records):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=self.user,
             )
         self._former.append(process)
         self._family.adopt(process.pid)
@@ -275,6 +286,7 @@ class Airflow(Records):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                user=self.user,
             )
         if done.returncode != 0:
             end = path.read_text(errors="replace")[-3000:]
@@ -292,6 +304,7 @@ class Airflow(Records):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=self.user,
             )
         self._family.adopt(self._started[name].pid)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -101,18 +101,45 @@ def test_there_is_one_grace_from_the_first_signal_on(time: Time) -> None:
     assert pool.sent[2:] == [(601, "SIGKILL", 10.0)]
 
 
-def test_the_runner_behind_a_sudo_is_asked_at_once(time: Time) -> None:
-    """3.x starts it again through sudo under run_as_user; its title comes later."""
+SUDO = ("/usr/bin/sudo", "-E", "-H", "-u", "dataeng", "python", "-c", "from airflow.sdk import x")
+
+
+def test_the_runner_behind_a_sudo_is_asked_at_once_and_once(time: Time) -> None:
+    """3.x starts it again through sudo under run_as_user; its title comes later. Sudo would pass on another."""
     pool, stopped = Pool(time), Hunt(order(), GRACE, started=time.seconds)
-    sudo = runner(
-        600, "/usr/bin/sudo", "-E", "-H", "-u", "dataeng", "python", "-c", "from airflow.sdk import x"
-    )
+    sudo = runner(600, *SUDO)
+    monitor = runner(601, *SUDO, ppid=600)  # with a terminal of its own there are two of them
+    real = child(602, monitor)
+    look(stopped, pool, sudo, monitor, real)
+    assert pool.sent == [(602, "SIGTERM", 0.0)]
+    time.seconds = 1010.0
+    look(stopped, pool, sudo, monitor, real)
+    assert sorted(pool.sent[1:]) == [(pid, "SIGKILL", 10.0) for pid in (600, 601, 602)]
+
+
+def test_a_sudo_with_no_child_is_asked_itself(time: Time) -> None:
+    pool, stopped = Pool(time), Hunt(order(), GRACE, started=time.seconds)
+    sudo = runner(600, *SUDO)
+    look(stopped, pool, sudo)
+    assert pool.sent == [(600, "SIGTERM", 0.0)]
+    time.seconds = 1001.0  # it was about to fork
     real = child(601, sudo)
     look(stopped, pool, sudo, real)
-    assert pool.sent == [(600, "SIGTERM", 0.0), (601, "SIGTERM", 0.0)]
+    assert pool.sent[1:] == [(601, "SIGTERM", 1.0)]
     time.seconds = 1010.0
     look(stopped, pool, sudo, real)
     assert pool.sent[2:] == [(600, "SIGKILL", 10.0), (601, "SIGKILL", 10.0)]
+
+
+def test_a_sudo_passes_nothing_on_to_a_child_that_is_spared(time: Time) -> None:
+    pool, stopped = Pool(time), Hunt(order(), GRACE, started=time.seconds)
+    sudo = runner(600, *SUDO)
+    spared = replace(child(601, sudo), environ={"DAGSTOP_SPARE": "1"})
+    look(stopped, pool, sudo, spared)
+    assert pool.sent == [] and not stopped.finished
+    time.seconds = 1010.0
+    look(stopped, pool, sudo, spared)
+    assert pool.sent == [(600, "SIGKILL", 10.0)]
 
 
 def test_an_order_that_shares_a_process_has_a_grace_of_its_own(time: Time) -> None:
