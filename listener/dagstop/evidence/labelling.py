@@ -87,12 +87,16 @@ class Labelling:
         self._remember(process, by_folder=source is not None and not descends)
 
     def _remember(self, process: Process, *, by_folder: bool) -> None:
-        """A runner by what its forks share with it, a session leader by its task's folder."""
+        """A leader by its session and group, a runner by what its forks share with it, and a session leader
+        by its task's folder: whoever was seen in the same moment is to be judged with it.
+        """
+        now = self._proc.now_ticks()
+        self._stand_in_circles(process, now)
         if process.role is Role.RUNNER:
             self._forks.note(process)
         sure = process.trusted and process.contrary is None and process.unread.keys() <= {"environ"}
         if sure and not by_folder and process.role is Role.OTHER and process.sid == process.pid:
-            self.new_folder |= self.folders.note(process, self._proc.now_ticks())
+            self.new_folder |= self.folders.note(process, now)
 
     def _stand(self, process: Process, source: Process | None, *, by_itself: bool, descends: bool) -> None:
         """Where a labelled process stands: near a runner or not, trusted or not."""
@@ -213,12 +217,15 @@ class Labelling:
         """Keep the sessions and groups that labelled processes lead, as long as a member lives."""
         now = self._proc.now_ticks()
         for process in labelled:
-            if (process.role is Role.OTHER or process.role is Role.RUNNER) and process.state not in "ZX":
-                self._sessions.seen(process, process.sid, now)
-                self._groups.seen(process, process.pgid, now)
+            self._stand_in_circles(process, now)
         self._sessions.forget_the_old(now)
         self._groups.forget_the_old(now)
         self.folders.forget_the_old(now)
+
+    def _stand_in_circles(self, process: Process, now: int) -> None:
+        if (process.role is Role.OTHER or process.role is Role.RUNNER) and process.state not in "ZX":
+            self._sessions.seen(process, process.sid, now)
+            self._groups.seen(process, process.pgid, now)
 
 
 def _one_try(title: Label, label: Label) -> bool:

@@ -127,6 +127,15 @@ def test_whatever_the_reason(proc: FakeProc, watch: Watch, why: str, tmp_path: P
     }
 
 
+def test_an_orphan_that_is_seen_in_the_same_moment_is(proc: FakeProc, watch: Watch) -> None:
+    """Its session alone says whose it is: at the first look, not only at the next one."""
+    proc.add(RUNNER, argv=("python", "airflow", "tasks", "run", "d", "t", "r", "--job-id", "7", "--raw"),
+             environ={**tags(), "DAGSTOP_SPARE": "1"})  # fmt: skip
+    proc.add(DAEMON, pgid=RUNNER, sid=RUNNER, argv=("daemon",), environ=tags())
+    watch.tick()
+    assert verdicts(proc, watch)[DAEMON].decision is Decision.SPARE
+
+
 def test_a_contradiction_is_remembered(proc: FakeProc, watch: Watch, tmp_path: Path) -> None:
     proc.add(RUNNER, argv=["airflow task runner: d t s 7"])
     proc.add(BASH, ppid=RUNNER, argv=("bash", "-c", "x"), environ=tags())  # which names run r
