@@ -51,7 +51,7 @@ def schema_is_whole(url: str) -> bool:
          "the right of all roles on sequence dagstop.fault_id_seq"),
         ("grant execute on function dagstop.ring() to public",
          "the right of all roles on function dagstop.ring()"),
-        ("drop index dagstop.stop_order_open", "dagstop.stop_order_open"),
+        ("drop index dagstop.stop_order_unclosed", "dagstop.stop_order_unclosed"),
         ("drop trigger dagstop_setting on dagstop.setting", "trigger dagstop_setting of dagstop.setting"),
     ],
 )  # fmt: skip
