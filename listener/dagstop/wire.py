@@ -75,6 +75,8 @@ class Wire:
 
     def well(self) -> None:
         """The connection does what it is for: the next failure is a first one."""
+        if self._attempt:
+            log.info(event("connected again", connection=self.name, attempts=self._attempt))
         self.up, self._attempt = True, 0
 
     @contextmanager
