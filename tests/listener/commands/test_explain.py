@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from dagstop.lab.docker_engine import IMAGE, Engine
-from tests.listener.commands.test_commands import on_one
+from tests.listener.commands.test_commands import NO_DOCKER, on_one
 from tests.listener.test_containers import TWIN, Run, run, running
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
@@ -65,6 +67,22 @@ def test_all_that_it_says_will_die_dies_and_nothing_else(
         assert running(container) == (f"container {ident}" not in doomed)
     assert find("sleep 7392") and find("sleep 7393")
     assert not find("sleep 7391") and not find("sleep 7394")
+
+
+@on_one
+def test_what_runs_it_is_judged_as_the_listener_judges_it(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    """A task may look at itself: the listener knows no reason to spare it."""
+    airflow_db.add_running("run")
+    where = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path), *NO_DOCKER, "--json"]
+    words = shlex.join([sys.executable, "-m", "dagstop", "explain", "dag", "run", *where])
+    with Listener(airflow_db.url, tmp_path):
+        airflow_db.wait_until("select detail ? 'pid' from dagstop.listener")
+        command = f"{words} > {tmp_path}/said.new; mv {tmp_path}/said.new {tmp_path}/said; sleep 7398"
+        bash = tasks.bash(command, tasks.environment("dag", "run"))
+        tasks.wait_for_file(tmp_path / "said")
+    assert f"pid {bash.pid}" in of(json.loads((tmp_path / "said").read_text()), "kill")
 
 
 def of(said: Any, verdict: str) -> set[str]:
