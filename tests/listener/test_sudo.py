@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from tests.conftest import require_packages
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fake_proc import UUID
-from tests.support.listener import Listener, show
+from tests.support.listener import Listener, dagstop, show
 from tests.support.tasks import Tasks
 from tests.support.users import Users
 from tests.support.watch import wait_until
@@ -33,7 +34,7 @@ words = ["sudo", "-E", "-H", "-u", sys.argv[2], *sys.argv[4:], sys.executable, "
 os.execvp("sudo", words)
 """
 AGAIN = """#from airflow.sdk.execution_time.task_runner import main
-import os, signal, sys, time, setproctitle
+import os, signal, subprocess, sys, time, setproctitle
 def mark(what):
     with open(os.environ["MARK"], "a") as file:
         print(what, file=file)
@@ -45,6 +46,8 @@ def on_kill(number, frame):
 signal.signal(signal.SIGTERM, on_kill)
 if "DAGSTOP_SPARE" not in os.environ:  # a title would overwrite that
     setproctitle.setproctitle("airflow worker -- " + sys.argv[1])
+if "AIRFLOW_CTX_DAG_ID" in os.environ:
+    subprocess.Popen(["sleep", "7391"])
 time.sleep(1)  # a listener looks at it four times meanwhile
 mark("begun")
 time.sleep(3600)
@@ -103,3 +106,23 @@ def test_what_is_spared_behind_a_sudo_lives_on(
     assert mark.read_text().splitlines() == ["begun"], show(report)
     spared = [process["pid"] for process in report["detail"]["spared"]]
     assert report["outcome"] == "spared" and spared == [p.pid for p in left] != [], show(report)
+
+
+def test_ps_shows_one_line(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, users: Users) -> None:
+    tags = {"DAG_ID": "dag", "DAG_RUN_ID": "run", "TASK_ID": "a", "TRY_NUMBER": "1"}
+    begin(
+        airflow_db, tmp_path, tasks, users, *(f"AIRFLOW_CTX_{name}={value}" for name, value in tags.items())
+    )
+    where = (
+        "--database-url",
+        airflow_db.url,
+        "--airflow-home",
+        str(tmp_path),
+        "--docker-url",
+        "unix:///nowhere",
+    )
+    rows = json.loads(dagstop("ps", "--json", *where).stdout)["tasks"]
+    assert [(row["task_id"], row["try_number"], row["state"]) for row in rows] == [("a", 1, "running")], show(
+        rows
+    )
+    assert len(rows[0]["processes"]) == 4, show(rows)  # supervisor, sudo, runner, sleep

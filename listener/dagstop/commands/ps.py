@@ -102,7 +102,10 @@ Family = tuple[Label, int | None]
 
 
 def _families(labelled: Sequence[Process]) -> dict[int, Family]:
-    """By pid; a runner, its supervisor and all that it started have one and the same."""
+    """By pid; a runner, its supervisor and all that it started have one and the same.
+
+    With run_as_user there is a sudo between those two: what 3.x's uuid names is of one try, too.
+    """
     found: dict[int, Family] = {p.pid: (p.label, None) for p in labelled if p.label is not None}
     for runner in labelled:
         if runner.role is not Role.RUNNER or runner.state == "Z":
@@ -116,7 +119,11 @@ def _families(labelled: Sequence[Process]) -> dict[int, Family]:
         for pid in around:  # some of them say what others do not
             label = label.filled_from(found[pid][0])
         found |= dict.fromkeys(around, (label, runner.pid))
-    return found
+    tries: dict[str | None, Label] = {}
+    for label, _ in found.values():
+        if label.ti_id is not None:
+            tries[label.ti_id] = tries.get(label.ti_id, label).filled_from(label)
+    return {pid: (tries.get(label.ti_id, label), runner_pid) for pid, (label, runner_pid) in found.items()}
 
 
 class Tasks:
