@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from dagstop.stopping import Stopping
 
 SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
+FAILED_PAUSE = 0.1
+"""Seconds of rest after an unexpected error, which may come again at once."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
 
@@ -46,6 +49,7 @@ class Daemon:
         self._ending = False
         self._rung = False  # the doorbell rang: orders are being read
         self._swept = False  # all that was open here at some moment since the start is known
+        self._said: str | None = None  # the last unexpected error that is in the log
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
         self._unseen: list[str] = []  # likewise
@@ -109,18 +113,18 @@ class Daemon:
             self._drain()
             if self._rung:
                 self._rung = False
-                self._containers.warm_up()
-                self._stopping.prepare()
+                self._guarded(self._containers.warm_up)
+                self._guarded(self._stopping.prepare)
             while self.link.news:
                 news = self.link.news.popleft()
                 self._swept = self._swept or news.sweep
-                self._stopping.take(news)
-            self._stopping.step()
+                self._guarded(self._stopping.take, news)
+            self._guarded(self._stopping.step)
             if time.monotonic() >= next_tick:
-                self._tick()
+                self._guarded(self._tick)
                 next_tick = time.monotonic() + self.config.tick
             if time.monotonic() >= next_learning:
-                self._containers.warm_up()
+                self._guarded(self._containers.warm_up)
                 next_learning = time.monotonic() + LEARN_CONTAINERS
             if self.config.once and self._swept and self._idle:
                 break
@@ -130,6 +134,20 @@ class Daemon:
             complete=self._swept
         )  # or a listener under another name would report on it, too
         self._save()
+
+    def _guarded(self, act: Callable[..., None], *arguments: Any) -> None:
+        """An error that nobody expects must not end what the other orders need; it is tried again.
+
+        Where no look succeeds any more, systemd hears nothing (WatchdogSec) and starts this listener again.
+        """
+        try:
+            act(*arguments)
+        except Exception as exc:
+            said = f"{type(exc).__name__}: {exc}"
+            if said != self._said:
+                log.exception(event("listener failed", at=act.__name__.lstrip("_"), do="it goes on"))
+            self._said = said
+            time.sleep(FAILED_PAUSE)
 
     @property
     def _idle(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 import psycopg2.extras
 
@@ -37,6 +39,8 @@ GLANCE = 0.002
 """Seconds from the first signals to the search for what is new, likewise; 0 if none was sent."""
 RECENT = 1.0
 """Seconds that a listing of the engine's containers may be old for the first pass, never for the last."""
+AGAIN = 1.0
+"""Seconds until an order that failed is tried again."""
 ENGINE_RETRY = 2.0
 """Seconds between two tries of an engine that does not answer."""
 
@@ -84,9 +88,20 @@ class Stopping:
         """Begin the orders that are new; bring those under way up to date."""
         if news.orders:
             self._clock.bound(*news.clock_ahead)
-        if fresh := [order for order in news.orders if self._take_order(order)]:
-            self._begin([self._works[order.id or 0] for order in fresh])
-        self._link.expect(len(self._works))
+        fresh = [order for order in news.orders if self._taken(order)]
+        try:
+            if fresh:
+                self._begin([self._works[order.id or 0] for order in fresh])
+        finally:
+            self._link.expect(len(self._works))
+
+    def _taken(self, order: StopOrder) -> bool:
+        try:
+            return self._take_order(order)
+        except Exception:
+            # it comes back with the next sweep
+            log.exception(event("order failed", order=order.id, at="its beginning"))
+            return False
 
     def tick(self, *, complete: bool) -> None:
         """Take up again whose run started something since, forget the notes on what is reported on.
@@ -108,7 +123,7 @@ class Stopping:
             found = self._containers.results.popleft()
             work = self._works.get(found.order_id)
             if work is not None:
-                self._take_found(work, found)
+                self._guarded(work, self._take_found, work, found)
         self._reap()
         self._round()
 
@@ -122,7 +137,11 @@ class Stopping:
             return False  # its report is still on the way
         grace = order.grace(self._config.grace)
         work = Work(Hunt(order, grace, note=partial(self._notes.process, order)))
-        work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
+        try:
+            work.earlier = resumed(order, self._begun.of(order.id), self._host_names)
+        except Exception:
+            # a report that this release cannot read must not keep the order from being carried out
+            log.exception(event("report unreadable", order=order.id))
         if work.earlier is not None:
             for identity, sent in work.earlier.sent().items():
                 work.hunt.earlier[identity] = [(name, self._clock.from_db(at)) for name, at in sent]
@@ -141,13 +160,16 @@ class Stopping:
         self._judge(works, around, 0.0)
         self._ask_engines(works, around, since=time.monotonic() - RECENT)
         for work in works:
-            for process, _ in work.hunt.spared.values():
-                if is_supervisor_of(process, work.hunt.order):
-                    self._task_logs.keep(work.hunt.order, process)
+            self._guarded(work, self._keep_logs, work)
         moment = time.monotonic()
         for work in works:
             work.next_glance = moment + GLANCE if work.hunt.quarries else 0.0
             work.next_look = moment + SOON
+
+    def _keep_logs(self, work: Work) -> None:
+        for process, _ in work.hunt.spared.values():
+            if is_supervisor_of(process, work.hunt.order):
+                self._task_logs.keep(work.hunt.order, process)
 
     def _look(self, works: list[Work], *, closely: bool) -> None:
         """`closely`: at every process; otherwise at new ones only, which no order can end with."""
@@ -173,14 +195,7 @@ class Stopping:
         for number, work in enumerate(works, 1):
             if number % 64 == 0:
                 self._reap()  # of thousands, the first are long dead when the last are signalled
-            try:
-                self._judge_one(work, index, around, looked)
-            except Exception as exc:
-                # one order's trouble must not hold up the others; it is tried again with each look
-                if work.problem is None:
-                    log.exception(event("order failed", order=work.hunt.order.id))
-                work.problem = f"{type(exc).__name__}: {exc}"
-                work.hunt.clean = False
+            self._guarded(work, self._judge_one, work, index, around, looked)
 
     def _judge_one(self, work: Work, index: Index[Process], around: Surroundings, looked: float) -> None:
         judged = list(of_processes(work.hunt.order, index, self._clock.started_at, around))
@@ -202,21 +217,44 @@ class Stopping:
         due = [w for w in self._works.values() if min(w.next_look, w.next_glance) <= moment]
         if not due:
             return
+        closely = any(work.next_look <= moment for work in due)
         for work in due:
-            work.hunt.escalate(self._pool)
-            self._end_watchers(work)
+            # whatever fails below, it is not due again without a pause
+            work.next_look = work.next_look if work.next_look > moment else moment + AGAIN
+            work.next_glance = float("inf")
+            work.trouble = None
+            self._guarded(work, self._escalate, work)
         self._reap()
-        self._look(due, closely=any(work.next_look <= moment for work in due))
+        self._look(due, closely=closely)
         stale = {work.hunt.order.id or 0 for work in due if moment - work.refreshed > 1.0}
         for identity in stale:
             self._works[identity].refreshed = moment
         if stale:
             self._link.refresh(stale)
         for work in due:
-            self._finish_if_done(work)
-            if work.hunt.first_signal is not None and not work.told and work.hunt.order.id in self._works:
-                work.told = True
-                self._send(work, None)  # so that it is known if this listener is cut off
+            self._guarded(work, self._report, work)
+
+    def _guarded(self, work: Work, act: Callable[..., None], *arguments: Any) -> None:
+        """One order's trouble must not hold up the others; it is tried again with each look."""
+        try:
+            act(*arguments)
+        except Exception as exc:
+            work.trouble = f"{type(exc).__name__}: {exc}"
+            if work.said != work.trouble:
+                log.exception(event("order failed", order=work.hunt.order.id))
+            work.said = work.trouble
+            work.hunt.clean = work.containers_clean = False
+            work.next_look = min(work.next_look, time.monotonic() + AGAIN)
+
+    def _escalate(self, work: Work) -> None:
+        work.hunt.escalate(self._pool)
+        self._end_watchers(work)
+
+    def _report(self, work: Work) -> None:
+        self._finish_if_done(work)
+        if work.hunt.first_signal is not None and not work.told and work.hunt.order.id in self._works:
+            work.told = True
+            self._send(work, None)  # so that it is known if this listener is cut off
 
     def _ask_engines(self, works: list[Work], around: Surroundings, since: float = float("inf")) -> None:
         if not self._containers.any_engine and not any(work.known() for work in works):
@@ -259,13 +297,13 @@ class Stopping:
                 self._pool.stop(quarry, hard=True)
 
     def _finish_if_done(self, work: Work) -> None:
-        if not work.hunt.finished or work.asked_engine or not work.containers_clean:
+        if work.trouble or not work.hunt.finished or work.asked_engine or not work.containers_clean:
             return
         order = work.hunt.order
         assert order.id is not None
-        del self._works[order.id]
         result = self._findings(work, final=True)
         self._send(work, result)
+        del self._works[order.id]
         said = last_line(order, result, result.outcome(is_superseded(work.hunt)), self._config.host_name)
         self._task_logs.tell(order, None if self._config.dry_run else said)
         for quarry in work.hunt.quarries.values():
@@ -293,7 +331,7 @@ class Stopping:
             work.hunt,
             work.ends.values(),
             work.spared.values(),
-            work.problem,
+            work.trouble or work.problem,
             self._pool,
             self._clock.to_db,
             self._clock.started_at,

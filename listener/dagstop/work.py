@@ -51,6 +51,8 @@ class Work:
     let_live: dict[str, list[Sent]] = field(default_factory=dict)  # what those got that were let live then
     around: Surroundings | None = None  # as they were at the last look
     problem: str | None = None
+    trouble: str | None = None  # an unexpected error since the last look: that look cannot be the last
+    said: str | None = None  # the one that is in the log already
     refreshed: float = field(default_factory=time.monotonic)
     next_look: float = 0.0
     next_glance: float = float("inf")  # its last process died: did it leave something behind?
