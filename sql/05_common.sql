@@ -183,6 +183,38 @@ end
 $$;
 comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
 
+create or replace function dagstop.reach_own(mode text, variadic tables text[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    reached constant text := coalesce(current_setting('dagstop.reached', true), '');
+    asked constant text := format('%s: %s %s;', txid_current(), mode, tables);
+    statement text;
+begin
+    -- for each row of a statement: a rollback that lets the locks go takes this note back, too
+    if position(asked in reached) > 0 then
+        return;
+    end if;
+    statement := format(
+        'lock table %s in %s mode nowait', (select string_agg(format('dagstop.%I', t), ', ') from unnest(tables) as t), mode
+    );
+    loop
+        begin
+            execute statement;
+            exit;
+        exception
+            when lock_not_available then
+                if not dagstop.may_wait() then
+                    raise;
+                end if;
+        end;
+    end loop;
+    perform set_config('dagstop.reached', reached || asked, true);
+end
+$$;
+comment on function dagstop.reach_own(text, text[]) is 'As reach, for dagstop''s own tables: a DBA may have locked one, to build an index or to vacuum it in full. Each trigger function asks for those that it is about to use, or its statement would wait.';
+
 create or replace function dagstop.references_of(schema_name text)
 returns table (referenced regclass, ours text[], theirs text[])
 language plpgsql stable
@@ -295,11 +327,11 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
-    if code in ('55P03', 'DS002') then
+    if code = '55P03' then
         -- what it waited is forgotten with what was undone: for this transaction it was the last time
         perform set_config('dagstop.waits_since', '0', true);
     end if;
-    perform dagstop.reach('dagstop', 'fault', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'fault');
     if exists (
         select from dagstop.fault f
         where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at

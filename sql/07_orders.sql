@@ -53,6 +53,8 @@ create or replace function dagstop.order_run() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    item jsonb;
 begin
     perform dagstop.note('runs', jsonb_build_object(
         'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
@@ -68,7 +70,13 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
+            item := dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                'kind', 'run', 'dag_id', new.dag_id, 'run_id', new.run_id, 'logical_date', to_jsonb(new) -> 'execution_date',
+                'state_before', old.state, 'state_after', 'failed'
+            );
+            perform dagstop.leave_unwritten(
+                'order_run', sqlstate, sqlerrm, tg_relid, array[item], dagstop.running_now(array[item], tg_table_schema)
+            );
         exception
             when others then
                 raise warning 'dagstop: order_run failed: %', sqlerrm;
@@ -131,15 +139,20 @@ declare
     run_date timestamptz;
     index integer;
     hands_off text;
+    -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
+    by_itself constant boolean := new.end_date is distinct from old.end_date
+        and current_setting('application_name') <> 'dagstop stop';
     new_order bigint;
 begin
     if old.state = new.state then
         return null;
     end if;
     -- who turns to another state while nothing of it runs has nothing to stop
-    if new.state <> 'failed'
-        and (coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') or not dagstop.stops_on(new.state))
-    then
+    if new.state <> 'failed' and coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') then
+        return null;
+    end if;
+    perform dagstop.reach_own('access share', 'setting');
+    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
         return null;
     end if;
     before := to_jsonb(old);
@@ -156,16 +169,13 @@ begin
                 'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
     end;
-    -- dagstop's own tables may be locked, too: by the build of an index, say
-    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
          state_after, hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
-         -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
-         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state', new.state, hands_off)
+         by_itself, true, before ->> 'state', new.state, hands_off)
     returning id into new_order;
     if hands_off is not null then
         perform dagstop.ring();
@@ -195,10 +205,11 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_task', case when sqlstate = '55P03' then 'DS002' else sqlstate end,  -- no heartbeat makes that good
-                format('no stop order was written, and nothing stops the task: %s', sqlerrm),
-                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            before := to_jsonb(old);
+            perform dagstop.leave_unwritten(
+                'order_task', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.task_draft(tg_table_schema, before, new.state, by_itself)],
+                array[jsonb_build_array(dagstop.identity_of(before, null))]
             );
         exception
             when others then

@@ -14,7 +14,9 @@ declare
     before jsonb;
     run_date timestamptz;
     unfinished boolean;
+    draft jsonb;
 begin
+    perform dagstop.reach_own('access share', 'setting');
     if not dagstop.stops_on('deleted') then
         return null;
     end if;
@@ -46,8 +48,15 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_deleted_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text)
+            before := to_jsonb(old);
+            draft := dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                'kind', 'run', 'dag_id', old.dag_id, 'run_id', before -> 'run_id',
+                'logical_date', coalesce(before -> 'logical_date', before -> 'execution_date'),
+                'state_before', old.state, 'state_after', 'deleted'
+            );
+            perform dagstop.leave_unwritten(
+                'order_deleted_run', sqlstate, sqlerrm, tg_relid, array[draft],
+                dagstop.running_now(array[draft], tg_table_schema)
             );
         exception
             when others then
@@ -115,9 +124,11 @@ declare
     of_run boolean := false;
     of_order bigint;
 begin
+    perform dagstop.reach_own('access share', 'setting');
     if not dagstop.stops_on('deleted') then
         return null;
     end if;
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
     before := to_jsonb(old);
     run := before ->> 'run_id';
     run_date := before ->> 'execution_date';
@@ -158,9 +169,11 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_deleted_task', sqlstate, sqlerrm,
-                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            before := to_jsonb(old);
+            perform dagstop.leave_unwritten(
+                'order_deleted_task', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.task_draft(tg_table_schema, before, 'deleted', false)],
+                array[jsonb_build_array(dagstop.identity_of(before, null))]
             );
         exception
             when others then

@@ -221,14 +221,16 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    observing boolean := dagstop.observes();
-    patterns text[] := dagstop.protected_dags();
+    observing boolean;
+    patterns text[];
     written dagstop.stop_order[];
     date_column text := dagstop.date_column_of(schema_name);
     checks text := '';
 begin
-    -- dagstop's own tables may be locked, too: by the build of an index, say
-    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
+    perform dagstop.reach_own('access share', 'setting');
+    observing := dagstop.observes();
+    patterns := dagstop.protected_dags();
     -- whoever may write dag_run at all could have noted what is not so. Where its owner may not read it any more, an
     -- order is better than none
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
@@ -328,8 +330,13 @@ begin
             code := sqlstate;
             problem := sqlerrm;
     end;
+    if code = '55P03' then
+        perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
+    end if;
     begin
         perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        -- already to read what is asked for below locks the table whose rows it names
+        perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
         held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
         perform dagstop.record_fault(
             'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
@@ -338,10 +345,16 @@ begin
         when others or assert_failure then
             code := sqlerrm;
             begin
-                -- a lock on dagstop's own table, say. DS002: no heartbeat makes that good
-                perform dagstop.record_fault(
-                    'cascade_statement', 'DS002', format('no stop order was written, and nothing stops these runs: %s', code),
-                    jsonb_build_object('table', tg_relid::regclass::text, 'runs', runs[:100], 'do', 'dagstop stop DAG RUN')
+                perform dagstop.leave_unwritten(
+                    'cascade_statement', sqlstate, sqlerrm, tg_relid,
+                    array(
+                        select dagstop.draft_of(tg_table_schema)
+                            || jsonb_build_object('kind', 'run', 'state_after', coalesce(i.item ->> 'state_after', 'failed'))
+                            || (i.item - 'state_after')
+                        from unnest(runs) with ordinality as i (item, number)
+                        order by i.number
+                    ),
+                    dagstop.running_now(runs, tg_table_schema)
                 );
             exception
                 when others or assert_failure then

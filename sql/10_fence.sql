@@ -11,6 +11,7 @@ drop function if exists dagstop.put_back(text, jsonb);  -- of an earlier install
 drop function if exists dagstop.put_back_pending();  -- of an earlier release
 
 drop function if exists dagstop.orders_of_task(text, jsonb);  -- of an earlier install
+drop function if exists dagstop.release(bigint[], jsonb);  -- of an earlier release
 
 create or replace function dagstop.run_id_of(schema_name text, task_instance jsonb) returns text
 language plpgsql
@@ -212,7 +213,7 @@ end
 $$;
 comment on function dagstop.fencing_order(bigint[], jsonb, jsonb) is 'The latest of these orders that keeps a row of task_instance from being revived.';
 
-create or replace function dagstop.release(order_ids bigint[], task_instance jsonb) returns void
+create or replace function dagstop.release(order_ids bigint[], task_instance jsonb, at timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off  -- a plan made while the tables were small must not read all of them later
@@ -222,11 +223,23 @@ declare
     index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
 begin
     update dagstop.stop_target t
-    set released_at = clock_timestamp()
+    set released_at = release.at
     where t.order_id = any (order_ids) and t.task_id = task and t.map_index = index and t.released_at is null;
 end
 $$;
-comment on function dagstop.release(bigint[], jsonb) is 'Notes that a row of task_instance was taken out of the state that stopped it.';
+comment on function dagstop.release(bigint[], jsonb, timestamptz) is 'Notes that a row of task_instance was taken out of the state that stopped it.';
+
+create or replace function dagstop.is_revival(before jsonb, after jsonb) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when after ->> 'state' is null then dagstop.is_late_without_slot(before, after)
+        when after ->> 'state' = 'success' then dagstop.is_late_success(before, after)
+        else after ->> 'state' in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+    end
+$$;
+comment on function dagstop.is_revival(jsonb, jsonb) is 'Whether an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears it or marks it.';
 
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer
@@ -246,23 +259,18 @@ begin
     end if;
     ti := to_jsonb(old);
     index := coalesce((ti ->> 'map_index')::integer, -1);
+    perform dagstop.reach_own('access share', 'setting', 'stop_order', 'stop_target');
     -- one that ordered a stop by another state says nothing of this one
     run := dagstop.run_id_of(tg_table_schema, ti);
     orders := dagstop.orders_of_task(tg_table_schema, ti, run, old.state);
     if orders = '{}' then
         return null;
     end if;
-    if (
-            new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
-            or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
-            or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
-        )
-        and not dagstop.asked_for('bypass')
-        and not dagstop.observes()
-    then
+    if dagstop.is_revival(ti, to_jsonb(new)) and not dagstop.asked_for('bypass') and not dagstop.observes() then
         fencing := dagstop.fencing_order(orders, ti, to_jsonb(new));
     end if;
     if fencing is not null then
+        perform dagstop.reach_own('row exclusive', 'refused_write');
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
         values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
@@ -271,16 +279,20 @@ begin
         end if;
         return null;
     end if;
-    perform dagstop.release(orders, ti);
+    perform dagstop.reach_own('row exclusive', 'stop_target');
+    perform dagstop.release(orders, ti, clock_timestamp());
     return null;
 exception
     when serialization_failure then
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'fence', sqlstate, sqlerrm,
-                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', new.state)
+            perform dagstop.leave_unwritten(
+                'fence', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                    'kind', 'fence', 'before', to_jsonb(old), 'after', to_jsonb(new), 'bypass', dagstop.asked_for('bypass')
+                )],
+                array[null::jsonb]
             );
         exception
             when others then

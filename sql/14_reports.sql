@@ -273,10 +273,12 @@ begin
     ) + (
         select count(*) from dagstop.refused_write w
         where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+    ) + (
+        select count(*) from (select from dagstop.unwritten_order u limit 1000) as p
     );
 end
 $$;
-comment on function dagstop.pending() is 'How many orders wait for their cascade, and refused writes to be put back: the chores do both.';
+comment on function dagstop.pending() is 'How many orders wait to be written or for their cascade, and refused writes to be put back: the chores do all of it.';
 
 create or replace function dagstop.close_left_behind() returns void
 language plpgsql
@@ -385,6 +387,7 @@ begin
             using errcode = 'invalid_transaction_state', hint = 'Outside a transaction: call dagstop.do_chores()';
     end if;
     case named
+        when 'write' then perform dagstop.write_unwritten();
         when 'complete' then perform dagstop.complete_left();
         when 'put back' then perform dagstop.put_back_left();
         when 'close' then
@@ -412,6 +415,8 @@ as $$
 begin
     commit;  -- refused in a transaction that the session has begun: its locks would stay
     if reported is null then
+        perform dagstop.chore('write');
+        commit;
         perform dagstop.chore('complete');
         commit;
         perform dagstop.chore('put back');

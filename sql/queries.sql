@@ -152,6 +152,8 @@ select * from dagstop.running_in_failed_runs();
 select * from dagstop.fault
 where at > (select clock_timestamp() - interval '1 day')
     and (sqlstate <> '55P03' or exists (select from dagstop.stop_order where kind = 'run' and not cascaded))
+    -- nor is an order that the chores have written since
+    and (sqlstate <> 'DS002' or exists (select from dagstop.unwritten_order))
 order by at desc, id desc
 limit 100;
 

@@ -777,8 +777,13 @@ begin
             code := sqlstate;
             problem := sqlerrm;
     end;
+    if code = '55P03' then
+        perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
+    end if;
     begin
         perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        -- already to read what is asked for below locks the table whose rows it names
+        perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
         held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
         perform dagstop.record_fault(
             'cascade_statement', code, problem, jsonb_build_object('table', tg_relid::regclass::text, 'orders', held[:100])
@@ -787,10 +792,16 @@ begin
         when others or assert_failure then
             code := sqlerrm;
             begin
-                -- a lock on dagstop's own table, say. DS002: no heartbeat makes that good
-                perform dagstop.record_fault(
-                    'cascade_statement', 'DS002', format('no stop order was written, and nothing stops these runs: %s', code),
-                    jsonb_build_object('table', tg_relid::regclass::text, 'runs', runs[:100], 'do', 'dagstop stop DAG RUN')
+                perform dagstop.leave_unwritten(
+                    'cascade_statement', sqlstate, sqlerrm, tg_relid,
+                    array(
+                        select dagstop.draft_of(tg_table_schema)
+                            || jsonb_build_object('kind', 'run', 'state_after', coalesce(i.item ->> 'state_after', 'failed'))
+                            || (i.item - 'state_after')
+                        from unnest(runs) with ordinality as i (item, number)
+                        order by i.number
+                    ),
+                    dagstop.running_now(runs, tg_table_schema)
                 );
             exception
                 when others or assert_failure then
@@ -885,6 +896,7 @@ begin
             using errcode = 'invalid_transaction_state', hint = 'Outside a transaction: call dagstop.do_chores()';
     end if;
     case named
+        when 'write' then perform dagstop.write_unwritten();
         when 'complete' then perform dagstop.complete_left();
         when 'put back' then perform dagstop.put_back_left();
         when 'close' then
@@ -1223,6 +1235,8 @@ CREATE PROCEDURE dagstop.do_chores(IN reported bigint[] DEFAULT NULL::bigint[])
 begin
     commit;  -- refused in a transaction that the session has begun: its locks would stay
     if reported is null then
+        perform dagstop.chore('write');
+        commit;
         perform dagstop.chore('complete');
         commit;
         perform dagstop.chore('put back');
@@ -1248,6 +1262,80 @@ COMMENT ON PROCEDURE dagstop.do_chores(IN reported bigint[]) IS 'What reports le
 
 
 --
+-- Name: draft_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.draft_of(schema_name text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return jsonb_build_object(
+        'airflow_schema', schema_name, 'txid', txid_current_if_assigned(), 'session_user_name', session_user,
+        'application_name', current_setting('application_name'), 'client_addr', inet_client_addr(),
+        'backend_pid', pg_backend_pid()
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION draft_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.draft_of(schema_name text) IS 'What all orders of this moment would say of their writer.';
+
+
+--
+-- Name: fail_kept(dagstop.stop_order, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    columns constant text[] := dagstop.columns_of(draft.airflow_schema, 'task_instance');
+    present jsonb;
+    version text;
+begin
+    execute format(
+        $sql$
+        select to_jsonb(t), t.xmin::text from %I.task_instance t
+        where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
+        for no key update of t nowait
+        $sql$,
+        draft.airflow_schema,
+        case when 'run_id' = any (columns) then 't.run_id = $2' else 't.execution_date = $3' end
+    ) into present, version using
+        draft.dag_id, draft.run_id, draft.logical_date, kept ->> 'task_id', coalesce((kept ->> 'map_index')::integer, -1);
+    if present is null or not dagstop.same_try(kept, present, version) then
+        return draft.created_at;  -- what began later is another try
+    end if;
+    if coalesce(present ->> 'state', '') in ('success', 'failed', 'skipped', 'upstream_failed', 'removed') then
+        return null;
+    end if;
+    if not dagstop.set_again(
+        draft.airflow_schema, present,
+        'state = ''failed'', end_date = pg_catalog.clock_timestamp(), duration = coalesce('
+            'extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) t.start_date), t.duration)'
+            || case when 'updated_at' = any (columns) then ', updated_at = pg_catalog.clock_timestamp()' else '' end
+    ) then
+        raise lock_not_available using message = 'another session has what a task instance refers to';
+    end if;
+    return null;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION fail_kept(draft dagstop.stop_order, kept jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) IS 'Fails the task instance that a draft has kept, if it is still that try; gives back since when it is not. Raises lock_not_available where another session has it.';
+
+
+--
 -- Name: fence(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1269,23 +1357,18 @@ begin
     end if;
     ti := to_jsonb(old);
     index := coalesce((ti ->> 'map_index')::integer, -1);
+    perform dagstop.reach_own('access share', 'setting', 'stop_order', 'stop_target');
     -- one that ordered a stop by another state says nothing of this one
     run := dagstop.run_id_of(tg_table_schema, ti);
     orders := dagstop.orders_of_task(tg_table_schema, ti, run, old.state);
     if orders = '{}' then
         return null;
     end if;
-    if (
-            new.state in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
-            or (new.state = 'success' and dagstop.is_late_success(ti, to_jsonb(new)))
-            or (new.state is null and dagstop.is_late_without_slot(ti, to_jsonb(new)))
-        )
-        and not dagstop.asked_for('bypass')
-        and not dagstop.observes()
-    then
+    if dagstop.is_revival(ti, to_jsonb(new)) and not dagstop.asked_for('bypass') and not dagstop.observes() then
         fencing := dagstop.fencing_order(orders, ti, to_jsonb(new));
     end if;
     if fencing is not null then
+        perform dagstop.reach_own('row exclusive', 'refused_write');
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
         values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
@@ -1294,16 +1377,20 @@ begin
         end if;
         return null;
     end if;
-    perform dagstop.release(orders, ti);
+    perform dagstop.reach_own('row exclusive', 'stop_target');
+    perform dagstop.release(orders, ti, clock_timestamp());
     return null;
 exception
     when serialization_failure then
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'fence', sqlstate, sqlerrm,
-                jsonb_build_object('dag_id', ti ->> 'dag_id', 'task_id', ti ->> 'task_id', 'wanted', new.state)
+            perform dagstop.leave_unwritten(
+                'fence', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                    'kind', 'fence', 'before', to_jsonb(old), 'after', to_jsonb(new), 'bypass', dagstop.asked_for('bypass')
+                )],
+                array[null::jsonb]
             );
         exception
             when others then
@@ -1319,6 +1406,111 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.fence() IS 'Trigger function: keeps a stopped task instance in the state that stopped it (failed) while its order is open, and notes when it was taken out of that.';
+
+
+--
+-- Name: unwritten_order; Type: TABLE; Schema: dagstop; Owner: -
+--
+
+CREATE TABLE dagstop.unwritten_order (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    draft jsonb NOT NULL,
+    targets jsonb,
+    tried_at timestamp with time zone
+);
+
+
+--
+-- Name: TABLE unwritten_order; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON TABLE dagstop.unwritten_order IS 'Orders that could not be written when they were due; the chores write them. Empty unless something is wrong.';
+
+
+--
+-- Name: COLUMN unwritten_order.id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.unwritten_order.id IS 'Identity.';
+
+
+--
+-- Name: COLUMN unwritten_order.at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.unwritten_order.at IS 'When the order was due.';
+
+
+--
+-- Name: COLUMN unwritten_order.draft; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.unwritten_order.draft IS 'The row of stop_order, without its number; of kind fence: a row of task_instance before and after an update that the fence could not judge.';
+
+
+--
+-- Name: COLUMN unwritten_order.targets; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.unwritten_order.targets IS 'The task instances that ran then, as they were; null where they could not be read.';
+
+
+--
+-- Name: COLUMN unwritten_order.tried_at; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.unwritten_order.tried_at IS 'When it could not be made good last; it is tried again after the others.';
+
+
+--
+-- Name: fence_late(dagstop.unwritten_order); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fence_late(kept dagstop.unwritten_order) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    schema_name constant text := kept.draft ->> 'airflow_schema';
+    before constant jsonb := kept.draft -> 'before';
+    after constant jsonb := kept.draft -> 'after';
+    run constant text := dagstop.run_id_of(schema_name, before);
+    orders bigint[] := dagstop.orders_of_task(schema_name, before, run, before ->> 'state');
+    fencing bigint;
+begin
+    orders := array(select o.id from dagstop.stop_order o where o.id = any (orders) and o.created_at <= kept.at);
+    if orders = '{}' then
+        return;
+    end if;
+    if dagstop.is_revival(before, after) and not (kept.draft ->> 'bypass')::boolean and not dagstop.observes() then
+        fencing := dagstop.fencing_order(orders, before, after);
+    end if;
+    if fencing is null then
+        perform dagstop.release(orders, before, kept.at);
+        return;
+    end if;
+    if dagstop.lock_untouched(schema_name, after)
+        and not dagstop.set_again(schema_name, after, format('state = %L', before ->> 'state'))
+    then
+        raise lock_not_available using message = 'another session has what a task instance refers to';
+    end if;
+    insert into dagstop.refused_write
+        (order_id, dag_id, run_id, task_id, map_index, wanted_state, session_user_name, application_name, client_addr)
+    values (
+        fencing, before ->> 'dag_id', run, before ->> 'task_id', coalesce((before ->> 'map_index')::integer, -1),
+        after ->> 'state', kept.draft ->> 'session_user_name', kept.draft ->> 'application_name',
+        (kept.draft ->> 'client_addr')::inet
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION fence_late(kept dagstop.unwritten_order); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fence_late(kept dagstop.unwritten_order) IS 'Judges a row that left failed while the orders could not be read, as the fence would have done.';
 
 
 --
@@ -1573,6 +1765,29 @@ COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text,
 
 
 --
+-- Name: identity_of(jsonb, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.identity_of(task_instance jsonb, version text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select jsonb_object_agg(e.key, e.value) || jsonb_build_object('version', version)
+    from jsonb_each(task_instance) as e
+    where e.key = any (array[
+        'task_id', 'map_index', 'try_number', 'job_id', 'id', 'hostname', 'pid', 'operator', 'state', 'start_date', 'queued_dttm'
+    ])
+$$;
+
+
+--
+-- Name: FUNCTION identity_of(task_instance jsonb, version text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.identity_of(task_instance jsonb, version text) IS 'What a draft keeps of a row of task_instance: which try it is, and which version of the row (its xmin).';
+
+
+--
 -- Name: is_late_success(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1626,6 +1841,77 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
+
+
+--
+-- Name: is_revival(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.is_revival(before jsonb, after jsonb) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select case
+        when after ->> 'state' is null then dagstop.is_late_without_slot(before, after)
+        when after ->> 'state' = 'success' then dagstop.is_late_success(before, after)
+        else after ->> 'state' in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
+    end
+$$;
+
+
+--
+-- Name: FUNCTION is_revival(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.is_revival(before jsonb, after jsonb) IS 'Whether an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears it or marks it.';
+
+
+--
+-- Name: is_still_so(dagstop.stop_order); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.is_still_so(draft dagstop.stop_order) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    present text;
+    date_column text := dagstop.date_column_of(draft.airflow_schema);
+begin
+    if not dagstop.stops_on(draft.state_after) then
+        return false;
+    end if;
+    if draft.kind = 'run' then
+        execute format(
+            $sql$
+            select coalesce(r.state, '') from %I.dag_run r
+            where r.dag_id = $1 and (r.run_id = $2 or ($2 is null and r.%I = $3))
+            for no key update of r nowait
+            $sql$,
+            draft.airflow_schema, date_column
+        ) into present using draft.dag_id, draft.run_id, draft.logical_date;
+    else
+        execute format(
+            $sql$
+            select coalesce(t.state, '') from %I.task_instance t
+            where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
+            for no key update of t nowait
+            $sql$,
+            draft.airflow_schema,
+            case when 'run_id' = any (dagstop.columns_of(draft.airflow_schema, 'task_instance')) then 't.run_id = $2'
+                else 't.execution_date = $3' end
+        ) into present using draft.dag_id, draft.run_id, draft.logical_date, draft.task_id, draft.map_index;
+    end if;
+    return coalesce(present, 'deleted') = draft.state_after;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION is_still_so(draft dagstop.stop_order); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) IS 'Whether the run or task instance of a draft is still in the state that ordered the stop, and that state still does.';
 
 
 --
@@ -1686,6 +1972,54 @@ COMMENT ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) IS 'Marks ord
 
 
 --
+-- Name: leave_unwritten(text, text, text, oid, jsonb[], jsonb[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    about constant jsonb := jsonb_build_object('table', on_table::regclass::text, 'because', code, 'what', array(
+        select concat_ws(' ', w.item ->> 'dag_id', w.item ->> 'run_id', w.item ->> 'task_id')
+        from (select coalesce(d -> 'before', d) as item from unnest(drafts[:100]) as d) as w
+    ));
+    said constant text := case place when 'fence' then 'an update was not held against the orders'
+        else 'no stop order was written' end;
+begin
+    -- what it waited is forgotten with what was undone: for this transaction it was the last time
+    perform set_config('dagstop.waits_since', '0', true);
+    perform dagstop.reach_own('row exclusive', 'unwritten_order');
+    insert into dagstop.unwritten_order (draft, targets)
+    select d.draft, d.targets
+    from unnest(drafts, targets) with ordinality as d (draft, targets, number)
+    order by d.number;
+    -- DS002: the chores make it good
+    perform dagstop.record_fault(
+        place, 'DS002', format('%s; the next heartbeat makes it good: %s', said, problem), about
+    );
+exception
+    when serialization_failure then
+        raise;
+    when others or assert_failure then
+        -- DS003: nobody does
+        perform set_config('dagstop.waits_since', '0', true);
+        perform dagstop.record_fault(
+            place, 'DS003', format('%s, and nobody makes it good: %s (%s)', said, problem, sqlerrm),
+            about || '{"do": "dagstop stop DAG RUN"}'
+        );
+end
+$$;
+
+
+--
+-- Name: FUNCTION leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]) IS 'Keeps drafts of orders that could not be written, for the chores, and records a fault. Where not even that can be done, nobody stops what was failed: another fault says so, or a warning.';
+
+
+--
 -- Name: left_alive(jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1730,6 +2064,41 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.left_to_put_back() IS 'The refused writes that stand still, the oldest first.';
+
+
+--
+-- Name: lock_untouched(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    beats constant text[] := array['last_heartbeat_at', 'updated_at'];
+    present jsonb;
+begin
+    perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
+    execute format(
+        $sql$
+        select to_jsonb(t) from %I.task_instance t
+        where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
+        for no key update of t nowait
+        $sql$,
+        schema_name, case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end
+    ) into present using
+        task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
+        task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
+    return coalesce(present - beats = task_instance - beats, false);
+end
+$_$;
+
+
+--
+-- Name: FUNCTION lock_untouched(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) IS 'Locks a row of task_instance; whether it is as it was, but for heartbeats. Raises lock_not_available.';
 
 
 --
@@ -1983,7 +2352,9 @@ declare
     before jsonb;
     run_date timestamptz;
     unfinished boolean;
+    draft jsonb;
 begin
+    perform dagstop.reach_own('access share', 'setting');
     if not dagstop.stops_on('deleted') then
         return null;
     end if;
@@ -2015,8 +2386,15 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_deleted_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text)
+            before := to_jsonb(old);
+            draft := dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                'kind', 'run', 'dag_id', old.dag_id, 'run_id', before -> 'run_id',
+                'logical_date', coalesce(before -> 'logical_date', before -> 'execution_date'),
+                'state_before', old.state, 'state_after', 'deleted'
+            );
+            perform dagstop.leave_unwritten(
+                'order_deleted_run', sqlstate, sqlerrm, tg_relid, array[draft],
+                dagstop.running_now(array[draft], tg_table_schema)
             );
         exception
             when others then
@@ -2051,9 +2429,11 @@ declare
     of_run boolean := false;
     of_order bigint;
 begin
+    perform dagstop.reach_own('access share', 'setting');
     if not dagstop.stops_on('deleted') then
         return null;
     end if;
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
     before := to_jsonb(old);
     run := before ->> 'run_id';
     run_date := before ->> 'execution_date';
@@ -2094,9 +2474,11 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_deleted_task', sqlstate, sqlerrm,
-                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            before := to_jsonb(old);
+            perform dagstop.leave_unwritten(
+                'order_deleted_task', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.task_draft(tg_table_schema, before, 'deleted', false)],
+                array[jsonb_build_array(dagstop.identity_of(before, null))]
             );
         exception
             when others then
@@ -2159,6 +2541,8 @@ CREATE FUNCTION dagstop.order_run() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    item jsonb;
 begin
     perform dagstop.note('runs', jsonb_build_object(
         'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
@@ -2174,7 +2558,13 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault('order_run', sqlstate, sqlerrm, jsonb_build_object('table', tg_relid::regclass::text));
+            item := dagstop.draft_of(tg_table_schema) || jsonb_build_object(
+                'kind', 'run', 'dag_id', new.dag_id, 'run_id', new.run_id, 'logical_date', to_jsonb(new) -> 'execution_date',
+                'state_before', old.state, 'state_after', 'failed'
+            );
+            perform dagstop.leave_unwritten(
+                'order_run', sqlstate, sqlerrm, tg_relid, array[item], dagstop.running_now(array[item], tg_table_schema)
+            );
         exception
             when others then
                 raise warning 'dagstop: order_run failed: %', sqlerrm;
@@ -2205,15 +2595,20 @@ declare
     run_date timestamptz;
     index integer;
     hands_off text;
+    -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
+    by_itself constant boolean := new.end_date is distinct from old.end_date
+        and current_setting('application_name') <> 'dagstop stop';
     new_order bigint;
 begin
     if old.state = new.state then
         return null;
     end if;
     -- who turns to another state while nothing of it runs has nothing to stop
-    if new.state <> 'failed'
-        and (coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') or not dagstop.stops_on(new.state))
-    then
+    if new.state <> 'failed' and coalesce(old.state, '') not in ('running', 'restarting', 'shutdown') then
+        return null;
+    end if;
+    perform dagstop.reach_own('access share', 'setting');
+    if new.state <> 'failed' and not dagstop.stops_on(new.state) then
         return null;
     end if;
     before := to_jsonb(old);
@@ -2230,16 +2625,13 @@ begin
                 'order_task', sqlstate, sqlerrm, jsonb_build_object('dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
             );
     end;
-    -- dagstop's own tables may be locked, too: by the build of an index, say
-    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
     insert into dagstop.stop_order
         (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, cascaded, state_before,
          state_after, hands_off)
     values
         ('task', tg_table_schema, before ->> 'dag_id', run, run_date, before ->> 'task_id', index,
-         -- `dagstop stop` sets the end as Airflow does, and is surely not the task's own process
-         new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop',
-         true, before ->> 'state', new.state, hands_off)
+         by_itself, true, before ->> 'state', new.state, hands_off)
     returning id into new_order;
     if hands_off is not null then
         perform dagstop.ring();
@@ -2269,10 +2661,11 @@ exception
         raise;  -- the client is meant to try again, and a transaction that goes on is doomed
     when others or assert_failure then
         begin
-            perform dagstop.record_fault(
-                'order_task', case when sqlstate = '55P03' then 'DS002' else sqlstate end,  -- no heartbeat makes that good
-                format('no stop order was written, and nothing stops the task: %s', sqlerrm),
-                jsonb_build_object('table', tg_relid::regclass::text, 'dag_id', before ->> 'dag_id', 'task_id', before ->> 'task_id')
+            before := to_jsonb(old);
+            perform dagstop.leave_unwritten(
+                'order_task', sqlstate, sqlerrm, tg_relid,
+                array[dagstop.task_draft(tg_table_schema, before, new.state, by_itself)],
+                array[jsonb_build_array(dagstop.identity_of(before, null))]
             );
         exception
             when others then
@@ -2386,6 +2779,8 @@ begin
     ) + (
         select count(*) from dagstop.refused_write w
         where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
+    ) + (
+        select count(*) from (select from dagstop.unwritten_order u limit 1000) as p
     );
 end
 $$;
@@ -2395,7 +2790,7 @@ $$;
 -- Name: FUNCTION pending(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.pending() IS 'How many orders wait for their cascade, and refused writes to be put back: the chores do both.';
+COMMENT ON FUNCTION dagstop.pending() IS 'How many orders wait to be written or for their cascade, and refused writes to be put back: the chores do all of it.';
 
 
 --
@@ -2631,6 +3026,49 @@ COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) 
 
 
 --
+-- Name: reach_own(text, text[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    reached constant text := coalesce(current_setting('dagstop.reached', true), '');
+    asked constant text := format('%s: %s %s;', txid_current(), mode, tables);
+    statement text;
+begin
+    -- for each row of a statement: a rollback that lets the locks go takes this note back, too
+    if position(asked in reached) > 0 then
+        return;
+    end if;
+    statement := format(
+        'lock table %s in %s mode nowait', (select string_agg(format('dagstop.%I', t), ', ') from unnest(tables) as t), mode
+    );
+    loop
+        begin
+            execute statement;
+            exit;
+        exception
+            when lock_not_available then
+                if not dagstop.may_wait() then
+                    raise;
+                end if;
+        end;
+    end loop;
+    perform set_config('dagstop.reached', reached || asked, true);
+end
+$$;
+
+
+--
+-- Name: FUNCTION reach_own(mode text, VARIADIC tables text[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) IS 'As reach, for dagstop''s own tables: a DBA may have locked one, to build an index or to vacuum it in full. Each trigger function asks for those that it is about to use, or its statement would wait.';
+
+
+--
 -- Name: reach_references(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2681,11 +3119,11 @@ declare
     same_at timestamptz := clock_timestamp() - interval '10 minutes';
     full_context jsonb := coalesce(context, '{}') || jsonb_build_object('txid', txid_current());
 begin
-    if code in ('55P03', 'DS002') then
+    if code = '55P03' then
         -- what it waited is forgotten with what was undone: for this transaction it was the last time
         perform set_config('dagstop.waits_since', '0', true);
     end if;
-    perform dagstop.reach('dagstop', 'fault', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'fault');
     if exists (
         select from dagstop.fault f
         where f.context ->> 'txid' = full_context ->> 'txid' and f.at > same_at
@@ -2745,10 +3183,10 @@ COMMENT ON FUNCTION dagstop.references_of(schema_name text) IS 'The foreign keys
 
 
 --
--- Name: release(bigint[], jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: release(bigint[], jsonb, timestamp with time zone); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) RETURNS void
+CREATE FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb, at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2758,17 +3196,17 @@ declare
     index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
 begin
     update dagstop.stop_target t
-    set released_at = clock_timestamp()
+    set released_at = release.at
     where t.order_id = any (order_ids) and t.task_id = task and t.map_index = index and t.released_at is null;
 end
 $$;
 
 
 --
--- Name: FUNCTION release(order_ids bigint[], task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION release(order_ids bigint[], task_instance jsonb, at timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) IS 'Notes that a row of task_instance was taken out of the state that stopped it.';
+COMMENT ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb, at timestamp with time zone) IS 'Notes that a row of task_instance was taken out of the state that stopped it.';
 
 
 --
@@ -2926,6 +3364,32 @@ COMMENT ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) I
 
 
 --
+-- Name: run_named(text, text, text, timestamp with time zone); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.run_named(schema_name text, dag text, run text, date timestamp with time zone, OUT run_id text, OUT run_date timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    date_column constant text := dagstop.date_column_of(schema_name);
+begin
+    execute format(
+        'select r.run_id, r.%1$I from %2$I.dag_run r where r.dag_id = $1 and %3$s', date_column, schema_name,
+        case when run is null then format('r.%I = $3', date_column) else 'r.run_id = $2' end
+    ) into run_id, run_date using dag, run, date;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION run_named(schema_name text, dag text, run text, date timestamp with time zone, OUT run_id text, OUT run_date timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.run_named(schema_name text, dag text, run text, date timestamp with time zone, OUT run_id text, OUT run_date timestamp with time zone) IS 'The run_id and the date of a run of which a draft knows only one.';
+
+
+--
 -- Name: run_of(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -3033,6 +3497,87 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.running_in_failed_runs() IS 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+
+
+--
+-- Name: running_now(jsonb[], text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.running_now(runs jsonb[], schema_name text) RETURNS jsonb[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    targets jsonb[];
+begin
+    perform dagstop.reach(schema_name, 'task_instance', 'access share');
+    execute format(
+        $sql$
+        select array_agg(found.targets order by i.number)
+        from unnest($1) with ordinality as i (item, number)
+        left join %1$I.dag_run r on r.dag_id = i.item ->> 'dag_id' and r.run_id = i.item ->> 'run_id'
+        cross join lateral (
+            select coalesce(jsonb_agg(dagstop.identity_of(to_jsonb(t), t.xmin::text)), '[]') as targets
+            from %1$I.task_instance t
+            where t.dag_id = i.item ->> 'dag_id' and %2$s
+                and (
+                    t.state is null or t.state <> all (array['success', 'failed', 'skipped', 'upstream_failed', 'removed'])
+                    or (t.pid is not null and t.end_date > $2)
+                )
+        ) as found
+        $sql$,
+        schema_name,
+        case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then $sql$t.run_id = i.item ->> 'run_id'$sql$
+            else $sql$t.execution_date = coalesce((i.item ->> 'logical_date')::timestamptz, r.execution_date)$sql$ end
+    ) into targets using runs, clock_timestamp() - interval '10 minutes';
+    return targets;
+exception
+    when others then
+        return array_fill(null::jsonb, array[cardinality(runs)]);  -- a draft that lacks them is better than none
+end
+$_$;
+
+
+--
+-- Name: FUNCTION running_now(runs jsonb[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.running_now(runs jsonb[], schema_name text) IS 'For each of these runs its task instances that are unfinished, or ended a moment ago, for a draft.';
+
+
+--
+-- Name: same_try(jsonb, jsonb, text); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(
+        -- nobody has touched the row
+        kept ->> 'version' = version
+        or case
+            -- to be begun again, or about to be
+            when coalesce(present ->> 'state', '') in ('', 'scheduled', 'restarting') then false
+            when present ? 'id' then
+                kept -> 'id' = present -> 'id'
+                and kept ->> 'state' in ('running', 'queued', 'deferred', 'up_for_reschedule', 'awaiting_input')
+            when present ->> 'state' = 'queued' then
+                kept ->> 'state' = 'queued' and kept ->> 'queued_dttm' = present ->> 'queued_dttm'
+            -- what was cleared keeps its start until it begins again
+            else kept ->> 'start_date' = present ->> 'start_date' and kept -> 'job_id' = present -> 'job_id'
+                and kept ->> 'state' not in ('scheduled', 'queued')
+        end,
+        false
+    )
+$$;
+
+
+--
+-- Name: FUNCTION same_try(kept jsonb, present jsonb, version text); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) IS 'Whether a row of task_instance is surely of the try that a draft has kept; false in doubt.';
 
 
 --
@@ -3330,6 +3875,31 @@ COMMENT ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) IS 'Marks those o
 
 
 --
+-- Name: task_draft(text, jsonb, text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.task_draft(schema_name text, before jsonb, state_after text, self_reported boolean) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return dagstop.draft_of(schema_name) || jsonb_build_object(
+        'kind', 'task', 'dag_id', before -> 'dag_id', 'run_id', before -> 'run_id', 'logical_date', before -> 'execution_date',
+        'task_id', before -> 'task_id', 'map_index', coalesce((before ->> 'map_index')::integer, -1),
+        'state_before', before -> 'state', 'state_after', state_after, 'self_reported', self_reported
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION task_draft(schema_name text, before jsonb, state_after text, self_reported boolean); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.task_draft(schema_name text, before jsonb, state_after text, self_reported boolean) IS 'The draft of an order about one task instance, from its row as it was.';
+
+
+--
 -- Name: task_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -3585,6 +4155,62 @@ COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task tex
 
 
 --
+-- Name: write_late(dagstop.unwritten_order); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.write_late(kept dagstop.unwritten_order) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    draft dagstop.stop_order := jsonb_populate_record(
+        null::dagstop.stop_order, kept.draft || jsonb_build_object('created_at', kept.at)
+    );
+    new_order bigint;
+    target jsonb;
+begin
+    perform dagstop.reach(draft.airflow_schema, 'dag_run', 'row share');
+    perform dagstop.reach(draft.airflow_schema, 'task_instance', 'row exclusive');
+    if draft.run_id is null or draft.logical_date is null then
+        select coalesce(draft.run_id, r.run_id), coalesce(draft.logical_date, r.run_date)
+        into draft.run_id, draft.logical_date
+        from dagstop.run_named(draft.airflow_schema, draft.dag_id, draft.run_id, draft.logical_date) as r;
+    end if;
+    if not dagstop.is_still_so(draft) then
+        return;
+    end if;
+    draft.hands_off := dagstop.hands_off_of(draft.dag_id);
+    insert into dagstop.stop_order
+        (kind, airflow_schema, dag_id, run_id, logical_date, task_id, map_index, self_reported, created_at, txid, cascaded,
+         session_user_name, application_name, client_addr, backend_pid, state_before, state_after, hands_off)
+    values
+        (draft.kind, draft.airflow_schema, draft.dag_id, draft.run_id, draft.logical_date, draft.task_id, draft.map_index,
+         coalesce(draft.self_reported, false), draft.created_at, coalesce(draft.txid, 0), true, draft.session_user_name,
+         draft.application_name, draft.client_addr, draft.backend_pid, draft.state_before, draft.state_after, draft.hands_off)
+    returning id into new_order;
+    perform dagstop.ring();
+    if draft.hands_off is not null then
+        return;
+    end if;
+    for target in select e.value from jsonb_array_elements(coalesce(kept.targets, '[]')) as e loop
+        perform dagstop.add_target(
+            new_order, target,
+            case when draft.kind = 'run' then dagstop.fail_kept(draft, target)
+                when draft.state_after = 'deleted' then draft.created_at end
+        );
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_late(kept dagstop.unwritten_order); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.write_late(kept dagstop.unwritten_order) IS 'Writes the order that a draft describes, as of the moment when it was due, if its run or task instance is still in that state.';
+
+
+--
 -- Name: write_orders(jsonb[], text, boolean); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -3593,14 +4219,16 @@ CREATE FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    observing boolean := dagstop.observes();
-    patterns text[] := dagstop.protected_dags();
+    observing boolean;
+    patterns text[];
     written dagstop.stop_order[];
     date_column text := dagstop.date_column_of(schema_name);
     checks text := '';
 begin
-    -- dagstop's own tables may be locked, too: by the build of an index, say
-    perform dagstop.reach('dagstop', 'stop_order', 'row exclusive'), dagstop.reach('dagstop', 'stop_target', 'row exclusive');
+    perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
+    perform dagstop.reach_own('access share', 'setting');
+    observing := dagstop.observes();
+    patterns := dagstop.protected_dags();
     -- whoever may write dag_run at all could have noted what is not so. Where its owner may not read it any more, an
     -- order is better than none
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
@@ -3708,6 +4336,58 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if it was the last one.';
+
+
+--
+-- Name: write_unwritten(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.write_unwritten() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
+    kept dagstop.unwritten_order;
+begin
+    for kept in
+        select * from dagstop.unwritten_order u
+        order by u.tried_at nulls first, u.id
+        limit 1000
+        for update skip locked
+    loop
+        exit when clock_timestamp() > give_way_at;
+        begin
+            if kept.at > young then
+                perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target', 'refused_write');
+                if kept.draft ->> 'kind' = 'fence' then
+                    perform dagstop.fence_late(kept);
+                else
+                    perform dagstop.write_late(kept);
+                end if;
+            end if;
+            delete from dagstop.unwritten_order u where u.id = kept.id;
+        exception
+            when others then
+                if sqlstate <> '55P03' then
+                    perform dagstop.record_fault(
+                        'write_unwritten', sqlstate, sqlerrm, jsonb_build_object('unwritten_order', kept.id, 'repeats', true)
+                    );
+                end if;
+                -- one that fails holds up no other
+                update dagstop.unwritten_order u set tried_at = clock_timestamp() where u.id = kept.id;
+        end;
+    end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_unwritten(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.write_unwritten() IS 'Writes the orders that could not be written when they were due. One that cannot be written still holds up no other.';
 
 
 --
@@ -4362,6 +5042,20 @@ ALTER TABLE dagstop.stop_order ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENT
 
 
 --
+-- Name: unwritten_order_id_seq; Type: SEQUENCE; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE dagstop.unwritten_order ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME dagstop.unwritten_order_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
 -- Name: alembic_version alembic_version_pkc; Type: CONSTRAINT; Schema: dagstop; Owner: -
 --
 
@@ -4431,6 +5125,14 @@ ALTER TABLE ONLY dagstop.stop_order
 
 ALTER TABLE ONLY dagstop.stop_target
     ADD CONSTRAINT stop_target_pkey PRIMARY KEY (order_id, task_id, map_index);
+
+
+--
+-- Name: unwritten_order unwritten_order_pkey; Type: CONSTRAINT; Schema: dagstop; Owner: -
+--
+
+ALTER TABLE ONLY dagstop.unwritten_order
+    ADD CONSTRAINT unwritten_order_pkey PRIMARY KEY (id);
 
 
 --
@@ -4787,10 +5489,38 @@ GRANT ALL ON PROCEDURE dagstop.do_chores(IN reported bigint[]) TO dagstop_listen
 
 
 --
+-- Name: FUNCTION draft_of(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.draft_of(schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION fail_kept(draft dagstop.stop_order, kept jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION fence(); Type: ACL; Schema: dagstop; Owner: -
 --
 
 REVOKE ALL ON FUNCTION dagstop.fence() FROM PUBLIC;
+
+
+--
+-- Name: TABLE unwritten_order; Type: ACL; Schema: dagstop; Owner: -
+--
+
+GRANT SELECT ON TABLE dagstop.unwritten_order TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION fence_late(kept dagstop.unwritten_order); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fence_late(kept dagstop.unwritten_order) FROM PUBLIC;
 
 
 --
@@ -4846,6 +5576,13 @@ GRANT ALL ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version tex
 
 
 --
+-- Name: FUNCTION identity_of(task_instance jsonb, version text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.identity_of(task_instance jsonb, version text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION is_late_success(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4857,6 +5594,20 @@ REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM P
 --
 
 REVOKE ALL ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION is_revival(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.is_revival(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION is_still_so(draft dagstop.stop_order); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) FROM PUBLIC;
 
 
 --
@@ -4874,6 +5625,13 @@ REVOKE ALL ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) FROM PUBLI
 
 
 --
+-- Name: FUNCTION leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION left_alive(detail jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -4885,6 +5643,13 @@ REVOKE ALL ON FUNCTION dagstop.left_alive(detail jsonb) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.left_to_put_back() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION lock_untouched(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) FROM PUBLIC;
 
 
 --
@@ -5029,6 +5794,13 @@ REVOKE ALL ON FUNCTION dagstop.reach(schema_name text, table_name text, mode tex
 
 
 --
+-- Name: FUNCTION reach_own(mode text, VARIADIC tables text[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5050,10 +5822,10 @@ REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION release(order_ids bigint[], task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION release(order_ids bigint[], task_instance jsonb, at timestamp with time zone); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.release(order_ids bigint[], task_instance jsonb, at timestamp with time zone) FROM PUBLIC;
 
 
 --
@@ -5100,6 +5872,13 @@ REVOKE ALL ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb
 
 
 --
+-- Name: FUNCTION run_named(schema_name text, dag text, run text, date timestamp with time zone, OUT run_id text, OUT run_date timestamp with time zone); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.run_named(schema_name text, dag text, run text, date timestamp with time zone, OUT run_id text, OUT run_date timestamp with time zone) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5120,6 +5899,20 @@ GRANT ALL ON FUNCTION dagstop.rung_for(host text, max_orders integer) TO dagstop
 
 REVOKE ALL ON FUNCTION dagstop.running_in_failed_runs() FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.running_in_failed_runs() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION running_now(runs jsonb[], schema_name text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.running_now(runs jsonb[], schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION same_try(kept jsonb, present jsonb, version text); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) FROM PUBLIC;
 
 
 --
@@ -5181,6 +5974,13 @@ REVOKE ALL ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION task_draft(schema_name text, before jsonb, state_after text, self_reported boolean); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.task_draft(schema_name text, before jsonb, state_after text, self_reported boolean) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION task_hosts(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5221,6 +6021,13 @@ GRANT ALL ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task t
 
 
 --
+-- Name: FUNCTION write_late(kept dagstop.unwritten_order); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.write_late(kept dagstop.unwritten_order) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION write_orders(runs jsonb[], schema_name text, carried_out boolean); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5233,6 +6040,13 @@ REVOKE ALL ON FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carr
 
 REVOKE ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION write_unwritten(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.write_unwritten() FROM PUBLIC;
 
 
 --

@@ -363,27 +363,3 @@ def test_what_was_written_before_and_refers_to_what_nobody_has_fails_at_once(
         person.execute("update dag_run set state = 'failed'")
     assert parent_db.faults() == []
     assert set(parent_db.states().values()) == {"failed"}
-
-
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
-@pytest.mark.parametrize("table", ["stop_order", "stop_target", "fault"])
-@pytest.mark.parametrize("what", ["dag_run", "task_instance"])
-def test_a_lock_on_dagstops_own_tables_holds_up_no_statement(
-    airflow_db: AirflowDatabase, table: str, what: str
-) -> None:
-    """The order that cannot be written is a fault that `check` shows; a second stop makes it good."""
-    airflow_db.add_running()
-    with airflow_db.transaction() as dba:
-        dba.execute(f"lock table dagstop.{table} in share mode")  # as CREATE INDEX takes it
-        with airflow_db.connect() as connection, connection.cursor() as client:
-            client.execute("set statement_timeout = '15s'")
-            client.execute(f"update {what} set state = 'failed'")  # raises if it waits for the DBA
-    assert airflow_db.one(f"select state from {what}") == "failed"
-    lost = airflow_db.one("select count(*) from dagstop.stop_order") == 0
-    assert lost == (table != "fault")
-    if lost:
-        ((code, message),) = airflow_db.rows("select sqlstate, message from dagstop.fault")
-        assert code == "DS002" and "no stop order was written" in message
-        if what == "dag_run":
-            airflow_db.rows("select dagstop.stop_again('dag', 'run')")
-            assert airflow_db.states() == {"a": "failed"}

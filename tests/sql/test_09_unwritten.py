@@ -1,0 +1,246 @@
+"""An order that could not be written is kept, and made good; what was cleared or begun since lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from dagstop.lab.postgres import binaries
+from dagstop.outside.database import query
+from tests.support.airflow_tables import AirflowDatabase
+
+pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
+OURS = (
+    "select relname from pg_class where relnamespace = 'dagstop'::regnamespace and relkind = 'r' order by 1"
+)
+ORDERS = "select kind, run_id, task_id, state_after, cascaded, hands_off from dagstop.stop_order order by id"
+KEPT = "select count(*) from dagstop.unwritten_order"
+
+
+def client(db: AirflowDatabase, statement: str) -> None:
+    """What Airflow does; it raises if it fails, or waits for a DBA."""
+    with db.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("set statement_timeout = '15s'")
+        cursor.execute(statement)
+
+
+@contextmanager
+def locked(db: AirflowDatabase, table: str, mode: str = "share") -> Iterator[None]:
+    """As CREATE INDEX takes it, or with `access exclusive` VACUUM FULL."""
+    with db.transaction() as dba:
+        dba.execute(f"lock table dagstop.{table} in {mode} mode")
+        yield
+
+
+def lose(db: AirflowDatabase, statement: str = "update dag_run set state = 'failed'") -> None:
+    with locked(db, "stop_order"):
+        client(db, statement)
+    assert db.rows(ORDERS) == [] and db.one(KEPT) > 0
+    assert {row for (row,) in db.rows("select sqlstate from dagstop.fault")} == {"DS002"}
+
+
+def shown(db: AirflowDatabase) -> list[str]:
+    """The faults for which `check` is red."""
+    with db.connect() as connection:
+        return [row["message"] for row in query(connection, "recent_faults")]
+
+
+def fill(db: AirflowDatabase, prefix: str, number: int) -> None:
+    for place, what in enumerate(("fail", "gone", "task", "clear", "late")):
+        db.add_running(f"{prefix}-{what}", tasks=(f"{prefix}-{what}",), number=10 * number + place)
+    for what in ("clear", "late"):
+        db.set_run("failed", f"{prefix}-{what}")
+
+
+STATEMENTS = (
+    "update dag_run set state = 'failed' where run_id = '{0}-fail'",
+    "update task_instance set state = 'failed' where task_id = '{0}-task'",
+    "update task_instance set state = null where task_id = '{0}-clear'",
+    "update task_instance set state = 'up_for_retry' where task_id = '{0}-late'",
+    "update task_instance set pid = 17 where task_id = '{0}-task'",
+    "delete from task_instance where task_id = '{0}-gone'",
+)
+AFTER = """
+select
+    (select count(*) from dagstop.stop_order where run_id = '{0}-fail' and kind = 'run'),
+    (select state from task_instance where task_id = '{0}-fail'),
+    (select count(*) from dagstop.stop_order where run_id = '{0}-task' and kind = 'task'),
+    (select count(*) from dagstop.stop_order where run_id = '{0}-gone' and state_after = 'deleted'),
+    (select count(*) from dagstop.stop_target where task_id = '{0}-clear' and released_at is not null),
+    (select state from task_instance where task_id = '{0}-clear'),
+    (select state from task_instance where task_id = '{0}-late'),
+    (select count(*) from dagstop.refused_write where task_id = '{0}-late')
+"""
+
+
+def test_no_lock_on_a_table_of_ours_holds_up_airflow(airflow_db: AirflowDatabase) -> None:
+    """Every table that the catalogue names, so that a new one is tried too; all is made good afterwards."""
+    airflow_db.rows("update dagstop.setting set value = 'deleted' where name = 'also_stop_on'")
+    tables = [name for (name,) in airflow_db.rows(OURS)]
+    assert {"setting", "stop_order", "unwritten_order", "alembic_version"} < set(tables)
+    for number, table in enumerate(tables):
+        fill(airflow_db, table, number)
+        with locked(airflow_db, table, "access exclusive"):
+            for statement in STATEMENTS:
+                client(airflow_db, statement.format(table))
+        airflow_db.beat()
+        after = airflow_db.one(AFTER.format(table))
+        assert after == (1, "failed", 1, 1, 1, None, "failed", 1), table
+        assert airflow_db.one(KEPT) == 0 and shown(airflow_db) == [], table
+
+
+def test_an_order_that_could_not_be_written_is_made_good_once(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running(tasks=("a", "b"))
+    lose(airflow_db)
+    assert "no stop order was written" in shown(airflow_db)[0]
+    assert airflow_db.states() == {"a": "running", "b": "running"}
+    at, user = airflow_db.one("select at, draft ->> 'session_user_name' from dagstop.unwritten_order")
+    airflow_db.beat("host")
+    airflow_db.beat("other")
+    assert airflow_db.rows(ORDERS) == [("run", "run", None, "failed", True, None)]
+    order = "select created_at, session_user_name, state_before, logical_date is null from dagstop.stop_order"
+    assert airflow_db.one(order) == (at, user, "running", False)
+    assert airflow_db.states() == {"a": "failed", "b": "failed"}
+    targets = "select task_id, state_before, released_at from dagstop.stop_target order by 1"
+    assert airflow_db.rows(targets) == [("a", "running", None), ("b", "running", None)]
+    assert airflow_db.one(KEPT) == 0 and shown(airflow_db) == []
+    with airflow_db.connect() as connection:
+        assert [
+            row["run_id"] for row in query(connection, "open_orders", host="h", ids=None, max_orders=9)
+        ] == ["run"]
+
+
+def test_two_listeners_make_it_good_once(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    lose(airflow_db)
+    with airflow_db.transaction() as first:
+        first.execute("select from dagstop.unwritten_order for update")  # as the other's chore does
+        airflow_db.beat("other")
+        assert airflow_db.rows(ORDERS) == []
+    airflow_db.beat("host")
+    airflow_db.beat("other")
+    assert len(airflow_db.rows(ORDERS)) == 1
+
+
+def cleared(db: AirflowDatabase, task: str) -> None:
+    """Somebody clears a task and leaves the run failed; it runs once more, as another try."""
+    db.rows("update task_instance set state = null where task_id = %s", (task,))
+    again = "start_date = now(), queued_dttm = now()" + (
+        ", id = gen_random_uuid()" if db.has_uuid else ", job_id = 8"
+    )
+    db.rows(f"update task_instance set state = 'queued', {again} where task_id = %s", (task,))
+    db.rows("update task_instance set state = 'running', pid = 99 where task_id = %s", (task,))
+
+
+def test_what_was_cleared_in_the_failed_run_lives(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.add_task("c", state=None)
+    lose(airflow_db)
+    cleared(airflow_db, "b")
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed", "b": "running", "c": "failed"}
+    released = (
+        "select t.task_id, t.released_at = o.created_at"
+        " from dagstop.stop_target t join dagstop.stop_order o on o.id = t.order_id"
+    )
+    assert dict(airflow_db.rows(released)) == {"a": None, "b": True, "c": None}
+
+
+def test_what_was_queued_and_began_since(airflow_db: AirflowDatabase) -> None:
+    """Airflow 3's uuid says that it is the same try; before, it may be one that somebody cleared."""
+    airflow_db.add_running()
+    airflow_db.rows("update task_instance set state = 'queued', start_date = null, queued_dttm = now()")
+    lose(airflow_db)
+    airflow_db.rows("update task_instance set state = 'running', start_date = now()")
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed" if airflow_db.has_uuid else "running"}
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "restarting"])
+def test_what_is_to_begin_again_is_left_alone(airflow_db: AirflowDatabase, state: str | None) -> None:
+    airflow_db.add_running()
+    lose(airflow_db)
+    airflow_db.set_task("a", state)
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": state}
+
+
+def test_a_heartbeat_of_the_very_try_makes_it_no_other(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    lose(airflow_db)
+    airflow_db.rows("update task_instance set pid = 4322")
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed"}
+
+
+WITHDRAWN: dict[str, Callable[[AirflowDatabase], Any]] = {
+    "cleared": lambda db: db.set_run("queued"),
+    "deleted": lambda db: db.rows("delete from task_instance; delete from dag_run"),
+    "too old": lambda db: db.rows("update dagstop.unwritten_order set at = now() - interval '2 days'"),
+}
+
+
+@pytest.mark.parametrize("what", WITHDRAWN)
+def test_a_run_that_is_not_failed_any_more_is_not_stopped(airflow_db: AirflowDatabase, what: str) -> None:
+    airflow_db.add_running()
+    lose(airflow_db)
+    WITHDRAWN[what](airflow_db)
+    airflow_db.beat()
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.one(KEPT) == 0
+    assert set(airflow_db.states().values()) <= {"running"}
+
+
+def test_a_failed_run_of_which_nothing_was_lost_is_left_alone(airflow_db: AirflowDatabase) -> None:
+    """It failed before dagstop came, or its statement was undone."""
+    airflow_db.add_run(state="failed")
+    airflow_db.add_task("a")
+    with locked(airflow_db, "stop_order"), airflow_db.connect() as connection:
+        connection.autocommit = False
+        with connection.cursor() as cursor:
+            cursor.execute("update dag_run set state = 'running'; update dag_run set state = 'failed'")
+        connection.rollback()
+    airflow_db.beat()
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.states() == {"a": "running"}
+
+
+@pytest.mark.parametrize(("setting", "value"), [("observe_only", "on"), ("protected", "d*")])
+def test_what_is_not_to_be_stopped_is_not(airflow_db: AirflowDatabase, setting: str, value: str) -> None:
+    """The settings could not be read either: nothing is killed at once, the chores read them."""
+    airflow_db.rows("update dagstop.setting set value = %s where name = %s", (value, setting))
+    airflow_db.add_running()
+    with locked(airflow_db, "setting", "access exclusive"):
+        client(airflow_db, "update dag_run set state = 'failed'")
+    assert airflow_db.rows(ORDERS) == []
+    airflow_db.beat()
+    (order,) = airflow_db.rows(ORDERS)
+    assert order[-1] is not None and airflow_db.states() == {"a": "running"}
+    assert airflow_db.rows("select * from dagstop.stop_target") == []
+
+
+def test_one_that_cannot_be_made_good_holds_up_no_other(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running("run", tasks=("a",))
+    airflow_db.add_running("run2", tasks=("b",), number=1)
+    airflow_db.add_running("run3", tasks=("c",), number=2)
+    lose(airflow_db)
+    airflow_db.rows(
+        "update dagstop.unwritten_order set draft = draft || '{\"state_after\": null}' where id = 2"
+    )
+    with airflow_db.transaction() as other:
+        other.execute("select from task_instance where task_id = 'a' for update")
+        airflow_db.beat()
+        assert airflow_db.states() == {"a": "running", "b": "running", "c": "failed"}
+    airflow_db.beat()
+    assert airflow_db.states()["a"] == "failed"
+
+
+def test_what_nobody_can_make_good_is_said(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    with locked(airflow_db, "stop_order"), locked(airflow_db, "unwritten_order"):
+        client(airflow_db, "update dag_run set state = 'failed'")
+    airflow_db.beat()
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.states() == {"a": "running"}
+    ((code, message),) = airflow_db.rows("select sqlstate, message from dagstop.fault")
+    assert code == "DS003" and "nobody makes it good" in message and shown(airflow_db) == [message]
