@@ -31,7 +31,6 @@ from dagstop.evidence.twins import Airflow
 from dagstop.kill import hunt
 from dagstop.model import StopOrder, Target
 from dagstop.notices import News
-from dagstop.outside.engine import EngineUnreachable
 from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.report import Findings
 from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
@@ -66,11 +65,8 @@ class FakeEngine:
     def __init__(self, url: str) -> None:
         self.url = url
         self.has: list[Container] = []
-        self.answers = True
 
     def running(self, since: float = 0.0) -> list[Container]:
-        if not self.answers:
-            raise EngineUnreachable("no answer")
         return list(self.has)
 
     def listed(self) -> list[Container]:
