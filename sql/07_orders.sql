@@ -7,63 +7,84 @@
 -- set it; on a fault the statement goes on.
 -- Both are security definer: whoever may update Airflow's table needs no right on schema dagstop.
 
-create or replace function dagstop.note(list text, item jsonb) returns void
+-- of earlier installs
+drop function if exists dagstop.note(text, jsonb), dagstop.noted(text);
+
+create or replace function dagstop.put_notes_aside() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    noted text := current_setting('dagstop.' || list, true);
+    aside text := current_setting('dagstop.runs_aside', true);
     filled integer;
 begin
-    -- in parts, or each note would copy all that were made before
-    if length(noted) > 4000 then
-        filled := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0')::integer + 1;
-        perform set_config('dagstop.' || list || '_' || filled, noted, true);
-        perform set_config('dagstop.' || list || '_parts', filled::text, true);
-        noted := null;
+    -- before Postgres 16 each setting more makes the end of each function slower
+    if octet_length(aside) > 60000 then
+        filled := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0')::integer + 1;
+        perform set_config('dagstop.runs_' || filled, aside, true);
+        perform set_config('dagstop.runs_parts', filled::text, true);
+        aside := null;
     end if;
-    perform set_config('dagstop.' || list, concat(nullif(noted, '') || E'\n', item), true);
+    perform set_config('dagstop.runs_aside', concat(nullif(aside, '') || E'\n', current_setting('dagstop.runs')), true);
+    perform set_config('dagstop.runs', '', true);
 end
 $$;
-comment on function dagstop.note(text, jsonb) is 'Notes something of a row for the end of the statement, in settings of the transaction: a row written for each row would need a subtransaction for each, lest a fault fails Airflow''s statement. A rollback takes the note back.';
+comment on function dagstop.put_notes_aside() is 'Keeps the list of noted runs short, since each note copies it: what is noted moves to a longer list, and that one to numbered parts.';
 
-create or replace function dagstop.noted(list text) returns jsonb[]
+create or replace function dagstop.noted_runs() returns jsonb[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    items text := current_setting('dagstop.' || list, true);
-    filled integer := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0');
+    items text;
+    filled integer := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0');
 begin
-    perform set_config('dagstop.' || list, '', true);
-    if filled > 0 then
-        items := concat_ws(E'\n', (
-            select string_agg(current_setting('dagstop.' || list || '_' || n), E'\n' order by n)
-            from generate_series(1, filled) as n
-        ), items);
-        perform set_config('dagstop.' || list || '_' || n, '', true) from generate_series(1, filled) as n;
-        perform set_config('dagstop.' || list || '_parts', '', true);
-    end if;
+    items := concat_ws(E'\n',
+        (select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n),
+        nullif(current_setting('dagstop.runs_aside', true), ''),
+        nullif(current_setting('dagstop.runs', true), '')
+    );
+    perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
+    perform dagstop.forget_notes();
     return string_to_array(items, E'\n')::jsonb[];
 end
 $$;
-comment on function dagstop.noted(text) is 'What the rows of the statement have noted; the list is empty afterwards.';
+comment on function dagstop.noted_runs() is 'The runs that the rows of the statement have noted; the list is empty afterwards.';
 
+create or replace function dagstop.forget_notes() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_aside', '', true),
+        set_config('dagstop.runs_parts', '', true);
+end
+$$;
+comment on function dagstop.forget_notes() is 'Empties the list of noted runs.';
+
+-- A run is noted in settings of the transaction: a row written for each row would need a subtransaction for each, lest a
+-- fault fails Airflow's statement. A rollback takes the note back. A note is one line of json.
 create or replace function dagstop.order_run() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    noted text := nullif(current_setting('dagstop.runs', true), '');
     item jsonb;
 begin
-    perform dagstop.note('runs', jsonb_build_object(
-        'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
+    -- no function but in the rare case: this runs once per row
+    if octet_length(noted) > 4000 then
+        perform dagstop.put_notes_aside();
+        noted := null;
+    end if;
+    perform set_config('dagstop.runs', concat(noted || E'\n', json_build_object(
+        'place', new.ctid, 'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
         -- a run of Airflow 1.10 may have no run_id: then it is found by its date only. Of all others the cascade has
-        -- the date: its column has two names, and this runs once per row
+        -- the date: its column has two names
         'logical_date', case when new.run_id is null then to_jsonb(new) ->> 'execution_date' end,
         -- `dagstop stop` sets the end as Airflow does
         'self_reported', new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop'
-    ));
+    )), true);
     return null;
 exception
     when serialization_failure then

@@ -37,10 +37,16 @@ begin
             then 't.run_id = $2' else 't.execution_date = $3' end
     ) into unfinished using before ->> 'dag_id', before ->> 'run_id', run_date;
     if unfinished then
-        perform dagstop.note('runs', jsonb_build_object(
-            'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
-            'state_before', old.state, 'state_after', 'deleted'
-        ));
+        if octet_length(current_setting('dagstop.runs', true)) > 4000 then
+            perform dagstop.put_notes_aside();
+        end if;
+        perform set_config('dagstop.runs', concat(
+            nullif(current_setting('dagstop.runs', true), '') || E'\n',
+            json_build_object(
+                'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
+                'state_before', old.state, 'state_after', 'deleted'
+            )
+        ), true);
     end if;
     return null;
 exception

@@ -102,9 +102,12 @@ begin
             from dagstop.references_of(schema_name) as f
         loop
             execute format('lock table %s in row share mode nowait', reference.referenced);
+            -- these few first: in one join with what they refer to, the index may be the one on dag_id alone
             execute format(
-                'select from %s join %s r on %s
-                 where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0 for key share of r nowait',
+                'with mine as materialized (
+                    select t.* from %s where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0
+                 )
+                 select from mine t join %s r on %s for key share of r nowait',
                 matching, reference.referenced, reference.matching
             ) using ids, dags, runs, dates, final;
         end loop;
@@ -236,9 +239,18 @@ begin
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
         checks := format(
             $sql$
-            left join %1$I.dag_run r on r.dag_id = n.dag_id and r.run_id = n.run_id
+            left join %1$I.dag_run at on at.ctid = n.place
+            left join lateral (
+                select true as is_there, at.state, at.%2$I as run_date
+                where at.dag_id = n.dag_id and at.run_id is not distinct from n.run_id
+                union all
+                -- another trigger has written it again since. Not by a join: while statistics are old, an index on
+                -- dag_id alone looks as good
+                select true, d.state, d.%2$I from %1$I.dag_run d where d.dag_id = n.dag_id and d.run_id = n.run_id
+                limit 1
+            ) r on true
             where case
-                when r.dag_id is not null then r.state = 'failed' and coalesce(n.state_after, 'failed') = r.state
+                when r.is_there then r.state = 'failed' and coalesce(n.state_after, 'failed') = r.state
                 -- a run of Airflow 1.10 may have no run_id
                 when n.run_id is null and n.state_after is distinct from 'deleted' then exists (
                     select from %1$I.dag_run d
@@ -262,7 +274,8 @@ begin
                 case when not $3 then null when $4 then 'observe only' when n.dag_id like any ($5) then 'protected DAG' end
             from unnest($1) with ordinality as i (item, number)
             cross join lateral jsonb_to_record(i.item) as n (
-                dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text, state_after text
+                place tid, dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text,
+                state_after text
             )
             %2$s
             order by i.number
@@ -270,8 +283,8 @@ begin
         )
         select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
-        case when carried_out then format('coalesce(r.%I, n.logical_date)', date_column)
-            when checks = '' then 'n.logical_date' else 'case when r.dag_id is null then n.logical_date end' end,
+        case when carried_out then 'coalesce(r.run_date, n.logical_date)'
+            when checks = '' then 'n.logical_date' else 'case when r.is_there is null then n.logical_date end' end,
         checks
     ) into written using
         runs, schema_name, carried_out, observing, patterns,
@@ -310,7 +323,7 @@ begin
     end if;
     -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
     begin
-        runs := dagstop.noted('runs');
+        runs := dagstop.noted_runs();
         -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
         perform set_config('dagstop.cascading', 'on', true);
         held := dagstop.cascade(dagstop.write_orders(runs, tg_table_schema, true), tg_table_schema);
@@ -334,7 +347,7 @@ begin
         perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
     end if;
     begin
-        perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        perform dagstop.forget_notes();
         -- already to read what is asked for below locks the table whose rows it names
         perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
         held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
@@ -350,7 +363,7 @@ begin
                     array(
                         select dagstop.draft_of(tg_table_schema)
                             || jsonb_build_object('kind', 'run', 'state_after', coalesce(i.item ->> 'state_after', 'failed'))
-                            || (i.item - 'state_after')
+                            || (i.item - '{place,state_after}'::text[])
                         from unnest(runs) with ordinality as i (item, number)
                         order by i.number
                     ),

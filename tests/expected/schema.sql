@@ -682,9 +682,12 @@ begin
             from dagstop.references_of(schema_name) as f
         loop
             execute format('lock table %s in row share mode nowait', reference.referenced);
+            -- these few first: in one join with what they refer to, the index may be the one on dag_id alone
             execute format(
-                'select from %s join %s r on %s
-                 where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0 for key share of r nowait',
+                'with mine as materialized (
+                    select t.* from %s where (t.state is null or t.state <> all ($5)) and age(t.xmin) <= 0
+                 )
+                 select from mine t join %s r on %s for key share of r nowait',
                 matching, reference.referenced, reference.matching
             ) using ids, dags, runs, dates, final;
         end loop;
@@ -757,7 +760,7 @@ begin
     end if;
     -- one block for all rows of the statement: each costs a subtransaction, which all other sessions have to look up
     begin
-        runs := dagstop.noted('runs');
+        runs := dagstop.noted_runs();
         -- keeps dagstop_order on task_instance silent; an error inside puts the old value back
         perform set_config('dagstop.cascading', 'on', true);
         held := dagstop.cascade(dagstop.write_orders(runs, tg_table_schema, true), tg_table_schema);
@@ -781,7 +784,7 @@ begin
         perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
     end if;
     begin
-        perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_parts', '', true);
+        perform dagstop.forget_notes();
         -- already to read what is asked for below locks the table whose rows it names
         perform dagstop.reach_own('row exclusive', 'stop_order', 'stop_target');
         held := array(select o.id from unnest(dagstop.write_orders(runs, tg_table_schema, false)) as o);
@@ -797,7 +800,7 @@ begin
                     array(
                         select dagstop.draft_of(tg_table_schema)
                             || jsonb_build_object('kind', 'run', 'state_after', coalesce(i.item ->> 'state_after', 'failed'))
-                            || (i.item - 'state_after')
+                            || (i.item - '{place,state_after}'::text[])
                         from unnest(runs) with ordinality as i (item, number)
                         order by i.number
                     ),
@@ -1620,6 +1623,28 @@ COMMENT ON FUNCTION dagstop.forget_host(host text) IS 'Takes a host that is gone
 
 
 --
+-- Name: forget_notes(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.forget_notes() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform set_config('dagstop.runs', '', true), set_config('dagstop.runs_aside', '', true),
+        set_config('dagstop.runs_parts', '', true);
+end
+$$;
+
+
+--
+-- Name: FUNCTION forget_notes(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.forget_notes() IS 'Empties the list of noted runs.';
+
+
+--
 -- Name: gone_hosts(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2186,67 +2211,34 @@ COMMENT ON FUNCTION dagstop.may_wait() IS 'For whoever tries for a lock: waits f
 
 
 --
--- Name: note(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: noted_runs(); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.note(list text, item jsonb) RETURNS void
+CREATE FUNCTION dagstop.noted_runs() RETURNS jsonb[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    noted text := current_setting('dagstop.' || list, true);
-    filled integer;
+    items text;
+    filled integer := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0');
 begin
-    -- in parts, or each note would copy all that were made before
-    if length(noted) > 4000 then
-        filled := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0')::integer + 1;
-        perform set_config('dagstop.' || list || '_' || filled, noted, true);
-        perform set_config('dagstop.' || list || '_parts', filled::text, true);
-        noted := null;
-    end if;
-    perform set_config('dagstop.' || list, concat(nullif(noted, '') || E'\n', item), true);
-end
-$$;
-
-
---
--- Name: FUNCTION note(list text, item jsonb); Type: COMMENT; Schema: dagstop; Owner: -
---
-
-COMMENT ON FUNCTION dagstop.note(list text, item jsonb) IS 'Notes something of a row for the end of the statement, in settings of the transaction: a row written for each row would need a subtransaction for each, lest a fault fails Airflow''s statement. A rollback takes the note back.';
-
-
---
--- Name: noted(text); Type: FUNCTION; Schema: dagstop; Owner: -
---
-
-CREATE FUNCTION dagstop.noted(list text) RETURNS jsonb[]
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-    items text := current_setting('dagstop.' || list, true);
-    filled integer := coalesce(nullif(current_setting('dagstop.' || list || '_parts', true), ''), '0');
-begin
-    perform set_config('dagstop.' || list, '', true);
-    if filled > 0 then
-        items := concat_ws(E'\n', (
-            select string_agg(current_setting('dagstop.' || list || '_' || n), E'\n' order by n)
-            from generate_series(1, filled) as n
-        ), items);
-        perform set_config('dagstop.' || list || '_' || n, '', true) from generate_series(1, filled) as n;
-        perform set_config('dagstop.' || list || '_parts', '', true);
-    end if;
+    items := concat_ws(E'\n',
+        (select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n),
+        nullif(current_setting('dagstop.runs_aside', true), ''),
+        nullif(current_setting('dagstop.runs', true), '')
+    );
+    perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
+    perform dagstop.forget_notes();
     return string_to_array(items, E'\n')::jsonb[];
 end
 $$;
 
 
 --
--- Name: FUNCTION noted(list text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION noted_runs(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.noted(list text) IS 'What the rows of the statement have noted; the list is empty afterwards.';
+COMMENT ON FUNCTION dagstop.noted_runs() IS 'The runs that the rows of the statement have noted; the list is empty afterwards.';
 
 
 --
@@ -2375,10 +2367,16 @@ begin
             then 't.run_id = $2' else 't.execution_date = $3' end
     ) into unfinished using before ->> 'dag_id', before ->> 'run_id', run_date;
     if unfinished then
-        perform dagstop.note('runs', jsonb_build_object(
-            'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
-            'state_before', old.state, 'state_after', 'deleted'
-        ));
+        if octet_length(current_setting('dagstop.runs', true)) > 4000 then
+            perform dagstop.put_notes_aside();
+        end if;
+        perform set_config('dagstop.runs', concat(
+            nullif(current_setting('dagstop.runs', true), '') || E'\n',
+            json_build_object(
+                'dag_id', before ->> 'dag_id', 'run_id', before ->> 'run_id', 'logical_date', run_date,
+                'state_before', old.state, 'state_after', 'deleted'
+            )
+        ), true);
     end if;
     return null;
 exception
@@ -2542,16 +2540,22 @@ CREATE FUNCTION dagstop.order_run() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+    noted text := nullif(current_setting('dagstop.runs', true), '');
     item jsonb;
 begin
-    perform dagstop.note('runs', jsonb_build_object(
-        'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
+    -- no function but in the rare case: this runs once per row
+    if octet_length(noted) > 4000 then
+        perform dagstop.put_notes_aside();
+        noted := null;
+    end if;
+    perform set_config('dagstop.runs', concat(noted || E'\n', json_build_object(
+        'place', new.ctid, 'dag_id', new.dag_id, 'run_id', new.run_id, 'state_before', old.state,
         -- a run of Airflow 1.10 may have no run_id: then it is found by its date only. Of all others the cascade has
-        -- the date: its column has two names, and this runs once per row
+        -- the date: its column has two names
         'logical_date', case when new.run_id is null then to_jsonb(new) ->> 'execution_date' end,
         -- `dagstop stop` sets the end as Airflow does
         'self_reported', new.end_date is distinct from old.end_date and current_setting('application_name') <> 'dagstop stop'
-    ));
+    )), true);
     return null;
 exception
     when serialization_failure then
@@ -2992,6 +2996,38 @@ $_$;
 --
 
 COMMENT ON FUNCTION dagstop.put_back_left() IS 'Puts back what the fence had to let stand, since another session had the run.';
+
+
+--
+-- Name: put_notes_aside(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.put_notes_aside() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    aside text := current_setting('dagstop.runs_aside', true);
+    filled integer;
+begin
+    -- before Postgres 16 each setting more makes the end of each function slower
+    if octet_length(aside) > 60000 then
+        filled := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0')::integer + 1;
+        perform set_config('dagstop.runs_' || filled, aside, true);
+        perform set_config('dagstop.runs_parts', filled::text, true);
+        aside := null;
+    end if;
+    perform set_config('dagstop.runs_aside', concat(nullif(aside, '') || E'\n', current_setting('dagstop.runs')), true);
+    perform set_config('dagstop.runs', '', true);
+end
+$$;
+
+
+--
+-- Name: FUNCTION put_notes_aside(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.put_notes_aside() IS 'Keeps the list of noted runs short, since each note copies it: what is noted moves to a longer list, and that one to numbered parts.';
 
 
 --
@@ -4234,9 +4270,18 @@ begin
     if carried_out or has_table_privilege(format('%I.dag_run', schema_name), 'select') then
         checks := format(
             $sql$
-            left join %1$I.dag_run r on r.dag_id = n.dag_id and r.run_id = n.run_id
+            left join %1$I.dag_run at on at.ctid = n.place
+            left join lateral (
+                select true as is_there, at.state, at.%2$I as run_date
+                where at.dag_id = n.dag_id and at.run_id is not distinct from n.run_id
+                union all
+                -- another trigger has written it again since. Not by a join: while statistics are old, an index on
+                -- dag_id alone looks as good
+                select true, d.state, d.%2$I from %1$I.dag_run d where d.dag_id = n.dag_id and d.run_id = n.run_id
+                limit 1
+            ) r on true
             where case
-                when r.dag_id is not null then r.state = 'failed' and coalesce(n.state_after, 'failed') = r.state
+                when r.is_there then r.state = 'failed' and coalesce(n.state_after, 'failed') = r.state
                 -- a run of Airflow 1.10 may have no run_id
                 when n.run_id is null and n.state_after is distinct from 'deleted' then exists (
                     select from %1$I.dag_run d
@@ -4260,7 +4305,8 @@ begin
                 case when not $3 then null when $4 then 'observe only' when n.dag_id like any ($5) then 'protected DAG' end
             from unnest($1) with ordinality as i (item, number)
             cross join lateral jsonb_to_record(i.item) as n (
-                dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text, state_after text
+                place tid, dag_id text, run_id text, logical_date timestamptz, self_reported boolean, state_before text,
+                state_after text
             )
             %2$s
             order by i.number
@@ -4268,8 +4314,8 @@ begin
         )
         select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
-        case when carried_out then format('coalesce(r.%I, n.logical_date)', date_column)
-            when checks = '' then 'n.logical_date' else 'case when r.dag_id is null then n.logical_date end' end,
+        case when carried_out then 'coalesce(r.run_date, n.logical_date)'
+            when checks = '' then 'n.logical_date' else 'case when r.is_there is null then n.logical_date end' end,
         checks
     ) into written using
         runs, schema_name, carried_out, observing, patterns,
@@ -5546,6 +5592,13 @@ GRANT ALL ON FUNCTION dagstop.forget_host(host text) TO dagstop_listener;
 
 
 --
+-- Name: FUNCTION forget_notes(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.forget_notes() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION gone_hosts(); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5674,17 +5727,10 @@ REVOKE ALL ON FUNCTION dagstop.may_wait() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION note(list text, item jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION noted_runs(); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.note(list text, item jsonb) FROM PUBLIC;
-
-
---
--- Name: FUNCTION noted(list text); Type: ACL; Schema: dagstop; Owner: -
---
-
-REVOKE ALL ON FUNCTION dagstop.noted(list text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.noted_runs() FROM PUBLIC;
 
 
 --
@@ -5784,6 +5830,13 @@ REVOKE ALL ON FUNCTION dagstop.prune() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.put_back_left() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_notes_aside(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.put_notes_aside() FROM PUBLIC;
 
 
 --
