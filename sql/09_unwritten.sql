@@ -12,7 +12,11 @@ create table if not exists dagstop.unwritten_order (
     targets jsonb,
     tried_at timestamptz
 );
-comment on table dagstop.unwritten_order is 'Orders that could not be written when they were due; the chores write them. Empty unless something is wrong.';
+-- Room for the first drafts where the disk is full: a page is there as long as this row is, and no draft goes to another
+-- file as long as it fits.
+alter table dagstop.unwritten_order alter column draft set storage main, alter column targets set storage main;
+insert into dagstop.unwritten_order (id, draft) values (0, '{"kind": "room"}') on conflict (id) do nothing;
+comment on table dagstop.unwritten_order is 'Orders that could not be written when they were due; the chores write them. Nothing but its row 0, which keeps a page for them, unless something is wrong.';
 comment on column dagstop.unwritten_order.id is 'Identity.';
 comment on column dagstop.unwritten_order.at is 'When the order was due.';
 comment on column dagstop.unwritten_order.draft is 'The row of stop_order, without its number; of kind fence: a row of task_instance before and after an update that the fence could not judge.';
@@ -120,6 +124,20 @@ end
 $$;
 comment on function dagstop.running_now(jsonb[], text) is 'For each of these runs its task instances that are unfinished, or ended a moment ago, for a draft.';
 
+create or replace function dagstop.keep_draft(draft jsonb, targets jsonb) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into dagstop.unwritten_order (draft, targets) values (keep_draft.draft, keep_draft.targets);
+    return true;
+exception
+    when disk_full then
+        return false;
+end
+$$;
+comment on function dagstop.keep_draft(jsonb, jsonb) is 'Keeps one draft where the disk is full; false if there is no room. Without its targets it is smaller: what ran before is stopped, but stays as it is in Airflow''s tables.';
+
 create or replace function dagstop.leave_unwritten(
     place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]
 ) returns void
@@ -137,10 +155,23 @@ begin
     -- what it waited is forgotten with what was undone: for this transaction it was the last time
     perform set_config('dagstop.waits_since', '0', true);
     perform dagstop.reach_own('row exclusive', 'unwritten_order');
-    insert into dagstop.unwritten_order (draft, targets)
-    select d.draft, d.targets
-    from unnest(drafts, targets) with ordinality as d (draft, targets, number)
-    order by d.number;
+    if code like '53%' then
+        -- the disk is full: singly, since what an insert of many wrote before it failed takes its room until a vacuum
+        for number in 1 .. cardinality(drafts) loop
+            if not dagstop.keep_draft(drafts[number], targets[number]) and not dagstop.keep_draft(drafts[number], null) then
+                perform dagstop.record_fault(
+                    place, 'DS003', format('%s, and nobody makes it good, from the %s. on: %s', said, number, problem),
+                    about || '{"do": "dagstop stop DAG RUN"}'
+                );
+                exit;
+            end if;
+        end loop;
+    else
+        insert into dagstop.unwritten_order (draft, targets)
+        select d.draft, d.targets
+        from unnest(drafts, targets) with ordinality as d (draft, targets, number)
+        order by d.number;
+    end if;
     -- DS002: the chores make it good
     perform dagstop.record_fault(
         place, 'DS002', format('%s; the next heartbeat makes it good: %s', said, problem), about
@@ -370,6 +401,7 @@ declare
 begin
     for kept in
         select * from dagstop.unwritten_order u
+        where u.id > 0
         order by u.tried_at nulls first, u.id
         limit 1000
         for update skip locked
@@ -387,7 +419,9 @@ begin
             delete from dagstop.unwritten_order u where u.id = kept.id;
         exception
             when others then
-                if sqlstate <> '55P03' then
+                if sqlstate = '55P03' then
+                    perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
+                else
                     perform dagstop.record_fault(
                         'write_unwritten', sqlstate, sqlerrm, jsonb_build_object('unwritten_order', kept.id, 'repeats', true)
                     );

@@ -274,7 +274,12 @@ begin
         select count(*) from dagstop.refused_write w
         where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
     ) + (
-        select count(*) from (select from dagstop.unwritten_order u limit 1000) as p
+        select count(*) from (
+            select from dagstop.unwritten_order u
+            -- what could not be made good a moment ago hurries nobody
+            where u.id > 0 and coalesce(u.tried_at < clock_timestamp() - interval '10 seconds', true)
+            limit 1000
+        ) as p
     );
 end
 $$;

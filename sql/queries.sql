@@ -153,7 +153,7 @@ select * from dagstop.fault
 where at > (select clock_timestamp() - interval '1 day')
     and (sqlstate <> '55P03' or exists (select from dagstop.stop_order where kind = 'run' and not cascaded))
     -- nor is an order that the chores have written since
-    and (sqlstate <> 'DS002' or exists (select from dagstop.unwritten_order))
+    and (sqlstate <> 'DS002' or exists (select from dagstop.unwritten_order where id > 0))
 order by at desc, id desc
 limit 100;
 

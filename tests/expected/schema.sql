@@ -1422,13 +1422,15 @@ CREATE TABLE dagstop.unwritten_order (
     targets jsonb,
     tried_at timestamp with time zone
 );
+ALTER TABLE ONLY dagstop.unwritten_order ALTER COLUMN draft SET STORAGE MAIN;
+ALTER TABLE ONLY dagstop.unwritten_order ALTER COLUMN targets SET STORAGE MAIN;
 
 
 --
 -- Name: TABLE unwritten_order; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.unwritten_order IS 'Orders that could not be written when they were due; the chores write them. Empty unless something is wrong.';
+COMMENT ON TABLE dagstop.unwritten_order IS 'Orders that could not be written when they were due; the chores write them. Nothing but its row 0, which keeps a page for them, unless something is wrong.';
 
 
 --
@@ -1940,6 +1942,31 @@ COMMENT ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) IS 'Whether th
 
 
 --
+-- Name: keep_draft(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into dagstop.unwritten_order (draft, targets) values (keep_draft.draft, keep_draft.targets);
+    return true;
+exception
+    when disk_full then
+        return false;
+end
+$$;
+
+
+--
+-- Name: FUNCTION keep_draft(draft jsonb, targets jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) IS 'Keeps one draft where the disk is full; false if there is no room. Without its targets it is smaller: what ran before is stopped, but stays as it is in Airflow''s tables.';
+
+
+--
 -- Name: keys_set_anew(text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2015,10 +2042,23 @@ begin
     -- what it waited is forgotten with what was undone: for this transaction it was the last time
     perform set_config('dagstop.waits_since', '0', true);
     perform dagstop.reach_own('row exclusive', 'unwritten_order');
-    insert into dagstop.unwritten_order (draft, targets)
-    select d.draft, d.targets
-    from unnest(drafts, targets) with ordinality as d (draft, targets, number)
-    order by d.number;
+    if code like '53%' then
+        -- the disk is full: singly, since what an insert of many wrote before it failed takes its room until a vacuum
+        for number in 1 .. cardinality(drafts) loop
+            if not dagstop.keep_draft(drafts[number], targets[number]) and not dagstop.keep_draft(drafts[number], null) then
+                perform dagstop.record_fault(
+                    place, 'DS003', format('%s, and nobody makes it good, from the %s. on: %s', said, number, problem),
+                    about || '{"do": "dagstop stop DAG RUN"}'
+                );
+                exit;
+            end if;
+        end loop;
+    else
+        insert into dagstop.unwritten_order (draft, targets)
+        select d.draft, d.targets
+        from unnest(drafts, targets) with ordinality as d (draft, targets, number)
+        order by d.number;
+    end if;
     -- DS002: the chores make it good
     perform dagstop.record_fault(
         place, 'DS002', format('%s; the next heartbeat makes it good: %s', said, problem), about
@@ -2784,7 +2824,12 @@ begin
         select count(*) from dagstop.refused_write w
         where w.pending and w.at > (select clock_timestamp() - interval '1 minute')
     ) + (
-        select count(*) from (select from dagstop.unwritten_order u limit 1000) as p
+        select count(*) from (
+            select from dagstop.unwritten_order u
+            -- what could not be made good a moment ago hurries nobody
+            where u.id > 0 and coalesce(u.tried_at < clock_timestamp() - interval '10 seconds', true)
+            limit 1000
+        ) as p
     );
 end
 $$;
@@ -4399,6 +4444,7 @@ declare
 begin
     for kept in
         select * from dagstop.unwritten_order u
+        where u.id > 0
         order by u.tried_at nulls first, u.id
         limit 1000
         for update skip locked
@@ -4416,7 +4462,9 @@ begin
             delete from dagstop.unwritten_order u where u.id = kept.id;
         exception
             when others then
-                if sqlstate <> '55P03' then
+                if sqlstate = '55P03' then
+                    perform set_config('dagstop.waits_since', '0', true);  -- it has waited; the note of it was undone
+                else
                     perform dagstop.record_fault(
                         'write_unwritten', sqlstate, sqlerrm, jsonb_build_object('unwritten_order', kept.id, 'repeats', true)
                     );
@@ -5661,6 +5709,13 @@ REVOKE ALL ON FUNCTION dagstop.is_revival(before jsonb, after jsonb) FROM PUBLIC
 --
 
 REVOKE ALL ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION keep_draft(draft jsonb, targets jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) FROM PUBLIC;
 
 
 --

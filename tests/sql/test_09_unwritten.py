@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dagstop.lab.postgres import binaries
+from dagstop.lab.postgres import Server, binaries
 from dagstop.outside.database import query
+from tests.conftest import missing
 from tests.support.airflow_tables import AirflowDatabase
 
 pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
@@ -17,7 +22,7 @@ OURS = (
     "select relname from pg_class where relnamespace = 'dagstop'::regnamespace and relkind = 'r' order by 1"
 )
 ORDERS = "select kind, run_id, task_id, state_after, cascaded, hands_off from dagstop.stop_order order by id"
-KEPT = "select count(*) from dagstop.unwritten_order"
+KEPT = "select count(*) from dagstop.unwritten_order where id > 0"
 
 
 def client(db: AirflowDatabase, statement: str) -> None:
@@ -97,7 +102,9 @@ def test_an_order_that_could_not_be_written_is_made_good_once(airflow_db: Airflo
     lose(airflow_db)
     assert "no stop order was written" in shown(airflow_db)[0]
     assert airflow_db.states() == {"a": "running", "b": "running"}
-    at, user = airflow_db.one("select at, draft ->> 'session_user_name' from dagstop.unwritten_order")
+    at, user = airflow_db.one(
+        "select at, draft ->> 'session_user_name' from dagstop.unwritten_order where id > 0"
+    )
     airflow_db.beat("host")
     airflow_db.beat("other")
     assert airflow_db.rows(ORDERS) == [("run", "run", None, "failed", True, None)]
@@ -244,3 +251,84 @@ def test_what_nobody_can_make_good_is_said(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.rows(ORDERS) == [] and airflow_db.states() == {"a": "running"}
     ((code, message),) = airflow_db.rows("select sqlstate, message from dagstop.fault")
     assert code == "DS003" and "nobody makes it good" in message and shown(airflow_db) == [message]
+
+
+@contextmanager
+def small_disk(server: Server, db: AirflowDatabase) -> Iterator[Path]:
+    """A file system of its own for dagstop's tables: the folder in which to fill it."""
+    if os.geteuid() != 0:
+        missing(RuntimeError("only root can mount"))
+    folder = Path(tempfile.mkdtemp(prefix="dagstop-full-"))
+    owner = server.data.stat()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", str(folder)], check=True)
+    except subprocess.CalledProcessError as exc:
+        folder.rmdir()
+        missing(exc)
+    try:
+        inside = folder / "postgres"
+        inside.mkdir()
+        os.chown(inside, owner.st_uid, owner.st_gid)
+        db.rows(f"create tablespace small location '{inside}'")
+        move(db, "small")
+        yield folder
+        move(db, "pg_default")
+        db.rows("drop tablespace small")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+
+def move(db: AirflowDatabase, tablespace: str) -> None:
+    for kind, named in db.rows(
+        "select case relkind when 'r' then 'table' else 'index' end, oid::regclass::text from pg_class"
+        " where relnamespace = 'dagstop'::regnamespace and relkind in ('r', 'i')"
+    ):
+        db.rows(f"alter {kind} {named} set tablespace {tablespace}")
+
+
+def fill_up(file: Path) -> None:
+    with file.open("wb", buffering=0) as full:
+        try:
+            while True:
+                full.write(bytes(4096))
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize("runs", [1, 5])
+def test_a_full_disk_fails_nothing_and_loses_nothing(
+    server: Server, airflow_db: AirflowDatabase, runs: int
+) -> None:
+    tasks = [f"t{number}" for number in range(runs)]
+    for number, task in enumerate(tasks):
+        airflow_db.add_running(f"run{number}", tasks=(task,), number=number)
+    with small_disk(server, airflow_db) as folder:
+        fill_up(folder / "full")
+        client(airflow_db, "update dag_run set state = 'failed'")
+        assert airflow_db.rows(ORDERS) == [] and airflow_db.one(KEPT) == runs
+        assert {row for (row,) in airflow_db.rows("select state from dag_run")} == {"failed"}
+        airflow_db.rows("call dagstop.do_chores()")
+        assert airflow_db.rows(ORDERS) == [] and airflow_db.one(KEPT) == runs
+        (folder / "full").unlink()
+        airflow_db.beat()
+        assert len(airflow_db.rows(ORDERS)) == runs and airflow_db.one(KEPT) == 0
+        assert airflow_db.states() == dict.fromkeys(tasks, "failed")
+
+
+@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+def test_more_than_there_is_room_for(server: Server, airflow_db: AirflowDatabase) -> None:
+    """Of one run with 500 task instances the run alone is kept, of 200 runs at once the first few."""
+    airflow_db.add_running("large", tasks=[f"t{number}" for number in range(500)], number=-1)
+    airflow_db.add_runs(200)
+    with small_disk(server, airflow_db) as folder:
+        fill_up(folder / "full")
+        client(airflow_db, "update dag_run set state = 'failed' where run_id = 'large'")
+        kept = "select draft ->> 'run_id', targets is null from dagstop.unwritten_order where id > 0"
+        assert airflow_db.rows(kept) == [("large", True)]
+        client(airflow_db, "update dag_run set state = 'failed' where run_id <> 'large'")
+        assert 1 < (few := airflow_db.one(KEPT)) < 200
+        (folder / "full").unlink()
+        airflow_db.beat()
+        assert airflow_db.rows(ORDERS)[0] == ("run", "large", None, "failed", True, None)
+        assert len(airflow_db.rows(ORDERS)) == few and airflow_db.one(KEPT) == 0
