@@ -12,10 +12,8 @@ create table if not exists dagstop.unwritten_order (
     targets jsonb,
     tried_at timestamptz
 );
--- Room for the first drafts where the disk is full: a page is there as long as this row is, and no draft goes to another
--- file as long as it fits.
+-- a draft goes to no other file as long as it fits
 alter table dagstop.unwritten_order alter column draft set storage main, alter column targets set storage main;
-insert into dagstop.unwritten_order (id, draft) values (0, '{"kind": "room"}') on conflict (id) do nothing;
 comment on table dagstop.unwritten_order is 'Orders that could not be written when they were due; the chores write them. Nothing but its row 0, which keeps a page for them, unless something is wrong.';
 comment on column dagstop.unwritten_order.id is 'Identity.';
 comment on column dagstop.unwritten_order.at is 'When the order was due.';
@@ -399,6 +397,11 @@ declare
     give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
     kept dagstop.unwritten_order;
 begin
+    -- Room for the first drafts where the disk is full: a page is there as long as this row is. Not at an install, which
+    -- fires no code that others may have put on this table.
+    if not exists (select from dagstop.unwritten_order u where u.id = 0) then
+        insert into dagstop.unwritten_order (id, draft) values (0, '{"kind": "room"}') on conflict do nothing;
+    end if;
     for kept in
         select * from dagstop.unwritten_order u
         where u.id > 0

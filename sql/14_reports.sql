@@ -5,6 +5,7 @@
 -- Leaves alone: orders and targets themselves, until they are older than keep_seconds.
 -- Security definer: role dagstop_listener may write only what these functions write, and each login
 -- role only in the names of its own hosts.
+
 -- A session may leave its transaction open after any of these calls. So what a listener calls as a function writes
 -- rows of its own host only, and everything else is a chore of the procedure do_chores, which commits each and
 -- which Postgres refuses inside a transaction. Nothing here waits for a lock that such a session holds.

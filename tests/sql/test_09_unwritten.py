@@ -303,6 +303,7 @@ def test_a_full_disk_fails_nothing_and_loses_nothing(
     tasks = [f"t{number}" for number in range(runs)]
     for number, task in enumerate(tasks):
         airflow_db.add_running(f"run{number}", tasks=(task,), number=number)
+    airflow_db.beat()  # the first one makes room
     with small_disk(server, airflow_db) as folder:
         fill_up(folder / "full")
         client(airflow_db, "update dag_run set state = 'failed'")
@@ -321,6 +322,7 @@ def test_more_than_there_is_room_for(server: Server, airflow_db: AirflowDatabase
     """Of one run with 500 task instances the run alone is kept, of 200 runs at once the first few."""
     airflow_db.add_running("large", tasks=[f"t{number}" for number in range(500)], number=-1)
     airflow_db.add_runs(200)
+    airflow_db.beat()  # the first one makes room
     with small_disk(server, airflow_db) as folder:
         fill_up(folder / "full")
         client(airflow_db, "update dag_run set state = 'failed' where run_id = 'large'")
