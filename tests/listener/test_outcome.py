@@ -95,6 +95,8 @@ def test_one_line_says_what_is_left() -> None:
     assert left({"spared": [LATER, ANOTHER]}) == "" == left({})
     assert left({"could_not_look": ["x"], "problem": "y"}) == "could not look: x; trouble: y"
     assert ended(detail | {"ended_by_itself": ["c"]}) == "2 processes, ended by itself: c"
+    first = {"processes": [DEAD, {**DEAD, "noticed": "ended before it was signalled"}], "containers": [DEAD]}
+    assert ended(first) == "2 processes, 1 container, 1 of them ended before it was signalled"
 
 
 def test_a_tasks_log_is_not_told_of_more_than_is_so() -> None:

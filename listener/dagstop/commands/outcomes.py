@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from dagstop.commands.common import counted, span
+from dagstop.kill.quarry import NOT_SIGNALLED
 
 _MOST = 3
 """Different reasons in one line; all of them are in the report."""
@@ -32,9 +33,11 @@ def left(detail: Mapping[str, Any], alive: Sequence[str | None] | None = None) -
 
 
 def ended(detail: Mapping[str, Any]) -> str:
-    """How many processes and containers ended, and which tasks did so without dagstop."""
+    """How many processes and containers ended, how many of them and which tasks did so without dagstop."""
     kinds = (("process", detail.get("processes")), ("container", detail.get("containers")))
     parts = [counted(len(found), kind) for kind, found in kinds if found]
+    if first := sum(item.get("noticed") == NOT_SIGNALLED for _, found in kinds for item in found or ()):
+        parts.append(f"{first} of them {NOT_SIGNALLED}")
     if alone := detail.get("ended_by_itself"):
         parts.append(f"ended by itself: {', '.join(alone)}")
     return ", ".join(parts)
