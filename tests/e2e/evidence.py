@@ -111,7 +111,10 @@ def _wrong_report(site: Site, order: dict[str, Any], act: Act) -> Wrong:
     gone = gone or (act.mode == "late" and site.bare and site.release == "1.10.0")
     # a late listener cannot know that what Airflow calls running was SIGKILLed with it
     missed = act.mode == "late" and order["outcomes"][0] == "not_found"
-    if order["outcomes"][0] != "stopped" and not gone and not missed:
+    # without the policy nothing on Airflow 3 says which index its sibling is of: it lives, and is in doubt
+    doubts = {item["why"] for item in order["details"][0]["spared"] if "whose" not in item}
+    doubted = site.bare and about == "mapped" and doubts == {"it does not say which map index it is"}
+    if order["outcomes"][0] != "stopped" and not gone and not missed and not doubted:
         yield "run", f"the report on {about} is {order['outcomes'][0]}"
     for item in (*order["details"][0]["processes"], *order["details"][0]["containers"]):
         done = item["signals"] or item.get("noticed")
