@@ -40,6 +40,8 @@ def fate(site: Site, mode: str, kind: Kind) -> str:
         return "either"  # Airflow itself may have ended the task by then, and removed the file
     if site.bare and kind.operator and mode == "web_only":
         return "lives"
+    if site.bare and kind.operator and site.release == "3.3.2":
+        return "either"  # only Airflow's own on_kill stops it, which 3.3.2 was seen not to finish (docs/limits.md)
     if site.bare and site.release == "1.10.0":  # no AIRFLOW_CTX_* in what its tasks start
         # before a late listener comes Airflow's supervisors may have ended the runners that would tell whose they are
         late = mode == "late" and kind.name in {"children", "ignores_term", "nohup", "retries_left", "named"}
