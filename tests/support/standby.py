@@ -22,7 +22,8 @@ class Standby(Server):
 
     def catch_up(self) -> None:
         """Return once it has what the primary has by now."""
-        (where,) = rows(self._primary.url("postgres"), "select pg_current_wal_lsn()")[0]
+        # writes out what commits without synchronous_commit have left in memory, and says where that ends
+        (where,) = rows(self._primary.url("postgres"), "select pg_switch_wal()")[0]
         until = time.monotonic() + 30
         while not rows(self.url("postgres"), "select pg_last_wal_replay_lsn() >= %s", (where,))[0][0]:
             assert time.monotonic() < until, self.log()
