@@ -17,6 +17,7 @@ import pytest
 from dagstop.lab import airflows, proc
 from dagstop.lab.docker_engine import Engine
 from dagstop.lab.postgres import Server
+from dagstop.reporting import HEARTBEAT
 from tests.conftest import require_packages
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.site import Site, marked
@@ -133,9 +134,7 @@ def play(site: Site, users: Users) -> None:
     """Fail a run with everything alive, and another one when all of Airflow was killed."""
     first, second = (started(site, users, run) for run in (ALIVE, ORPHANED))
     assert len(first) == len(second) >= len(BEGUN)
-    told = json.loads(site.dagstop("check", "--json"))
-    advice = [f["do"] for f in told["findings"] if f["name"].startswith("users on ")]
-    assert advice == [f"give it --task-user {TASKS}"], told
+    wait_until(lambda: advice(site) == [f"give it --task-user {TASKS}"], 2 * HEARTBEAT, site.listener_log)
 
     stopped(site, ALIVE, first)
     assert set(marks(site, ALIVE)) == {*BEGUN, "asked", "cleaned"}, site.listener_log()
@@ -144,6 +143,12 @@ def play(site: Site, users: Users) -> None:
     left = kill_airflow(site, users, second)
     assert len(left) >= 3 + 2 + 1, left  # the bash task's, the pool's workers, the daemon
     stopped(site, ORPHANED, left)
+
+
+def advice(site: Site) -> list[str]:
+    """What check says to do about the users of tasks: as of the listener's last heartbeat."""
+    findings = json.loads(site.dagstop("check", "--json"))["findings"]
+    return [f["do"] for f in findings if f["name"].startswith("users on ")]
 
 
 def stopped(site: Site, run: str, processes: list[proc.Process]) -> None:
