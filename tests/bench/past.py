@@ -46,10 +46,10 @@ def run(stage: Stage) -> Found:
         database.rows(f"vacuum analyze {TABLES}")
     pairs: dict[str, list[tuple[float, float]]] = {}
     first = 0
-    for repeat in range(stage.times(40)):
+    for repeat in range(stage.times(60)):
         taken: dict[str, dict[str, float]] = {}
         for name in list(worlds) if repeat % 2 else reversed(list(worlds)):
-            taken[name] = _once(worlds[name], first, 1 if repeat % 5 else MANY)
+            taken[name] = _once(worlds[name], first, 1 if repeat % 3 else MANY)
         first += 2 * MANY
         if repeat >= 1:  # the first fills the caches
             for what, took in taken["past"].items():
