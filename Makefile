@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests and the demo run in a pid namespace of their own: the killer sees only what they started.
-ALONE := $(BIN)/python -m dagstop.lab.namespace
+ALONE := $(BIN)/python -m tests.testbed.namespace
 
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
@@ -20,7 +20,7 @@ setup-demo:
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/setup demo
 
 demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
-	$(ALONE) $(BIN)/dagstop demo
+	$(ALONE) $(BIN)/python -m tests.testbed.demo
 
 test: setup lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
@@ -37,10 +37,11 @@ chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS
 matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py $(ARGS)
 
-lint: $(VENV)/.installed ## Formatting, lint and types
+lint: $(VENV)/.installed ## Formatting, lint, types, and which room imports which
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.installed ## Bring the code into shape
 	$(BIN)/ruff format .

@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 from dagstop.install import install
-from dagstop.lab.docker_engine import Engine, EngineError
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
+from tests.testbed.docker_engine import Engine, EngineError
+from tests.testbed.postgres import Server, binaries, rows
 
 SETUP = Path(__file__).parent / "setup"
 _servers: dict[str, Server] = {}

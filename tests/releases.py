@@ -11,8 +11,8 @@ from pathlib import Path
 import dagstop
 from dagstop import sql
 from dagstop.install import install
-from dagstop.lab.postgres import Server, binaries
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
+from tests.testbed.postgres import Server, binaries
 
 FOLDER = Path(__file__).parent / "expected" / "releases"
 RELEASES = sorted(path.name for path in FOLDER.iterdir())

@@ -13,22 +13,24 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dagstop.begun import Begun
+from dagstop.cases.stopping import Stopping
 from dagstop.config import ListenerConfig
 from dagstop.evidence import memory
-from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.watch import Watch
+from dagstop.feed.notices import OrderFeed
+from dagstop.host.engine import Engine
+from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_hunt import ContainerHunts
-from dagstop.kill.quarry import Quarries
+from dagstop.kill.endings import Endings
+from dagstop.kill.journal import SignalJournal
 from dagstop.logs import event, log
-from dagstop.notices import Link
-from dagstop.outside.engine import Engine
-from dagstop.outside.procfs import ProcFS
-from dagstop.stopping import Stopping
+from dagstop.report.sender import ReportSender
 
 SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
@@ -57,7 +59,7 @@ class Daemon:
         self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
-        self._pool = Quarries(self._proc, dry_run=config.dry_run)
+        self._pool = Endings(self._proc, dry_run=config.dry_run)
         self._watch = Watch(
             self._proc,
             trusted_uids=lambda: trusted_uids(config.airflow_homes, config.task_users),
@@ -70,23 +72,41 @@ class Daemon:
             self._wake,
             dry_run=config.dry_run,
         )
-        self.link = Link(
+        listener_id = str(uuid.uuid4())
+        self.feed = OrderFeed(
             config.database_url,
             config.host_name,
+            listener_id,
             self._wake,
             sweep_every=config.sweep,
-            dry_run=config.dry_run,
-            details=self._details,
+            reported=lambda: self._sender.done,
+            on_served=self._serve,
+            on_left=lambda: self._sender.hurry(),
             on_ring=self._prepare,
         )
-        self._begun = Begun(self._state_dir)
+        self._sender = ReportSender(
+            config.database_url,
+            config.host_name,
+            listener_id,
+            details=lambda: {**self.feed.facts(), **self._details()},
+            reads=self.feed.reads,
+            on_beat=self.feed.sweep_soon,
+        )
+        self._journal = SignalJournal(self._state_dir)
         self._stopping = Stopping(
-            config, self._proc, self._watch, self._pool, self._containers, self.link, self._begun
+            config,
+            self._proc,
+            self._watch,
+            self._pool,
+            self._containers,
+            self.feed,
+            self._sender,
+            self._journal,
         )
 
     def stand_by(self) -> None:
         """Connect and LISTEN ahead of `run`, while another listener of this host still works."""
-        self.link.start()
+        self.feed.start()
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; with `once`, until every open order is dealt with."""
@@ -97,10 +117,10 @@ class Daemon:
             remembered = memory.load(self._state_dir, self._proc.boot_id())
             self._watch.restore(remembered.everything(), remembered.folders)
             self._containers.ties.restore(remembered.all_clients())
-            self._begun.load(self._proc.boot_id())
+            self._journal.load(self._proc.boot_id())
         self._watch.look()
         sys.setswitchinterval(SWITCH)
-        self.link.begin()
+        self.feed.begin()
         self._notify("READY=1")
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
@@ -115,8 +135,8 @@ class Daemon:
                 self._rung = False
                 self._guarded(self._containers.warm_up)
                 self._guarded(self._stopping.prepare)
-            while self.link.news:
-                news = self.link.news.popleft()
+            while self.feed.news:
+                news = self.feed.news.popleft()
                 self._swept = self._swept or news.sweep
                 self._guarded(self._stopping.take, news)
             self._guarded(self._stopping.step)
@@ -129,7 +149,7 @@ class Daemon:
             if self.config.once and self._swept and self._idle:
                 break
         self._notify("STOPPING=1")
-        self.link.stop()
+        self._disconnect()
         self._stopping.settle(
             complete=self._swept
         )  # or a listener under another name would report on it, too
@@ -151,13 +171,25 @@ class Daemon:
 
     @property
     def _idle(self) -> bool:
-        return not self._stopping.under_way and self.link.flushed
+        return not self._stopping.under_way and self._sender.flushed
 
     def _end(self, number: int, frame: object) -> None:
         self._ending = True
 
+    def _serve(self) -> None:
+        """Called by the feed's thread, which has read the orders: a dry run says nothing to the database."""
+        if not self.config.dry_run:
+            self._sender.kept.start()
+
+    def _disconnect(self, timeout: float = 3.0) -> None:
+        """What is still to be reported is reported first, if the database is there."""
+        until = time.monotonic() + timeout
+        self.feed.stop(0.0)
+        self._sender.kept.stop(timeout)
+        self.feed.stop(until - time.monotonic())
+
     def _prepare(self) -> None:
-        """Called by the link's thread, which is to read the orders: the main thread can do much meanwhile."""
+        """Called by the feed's thread, which is to read the orders: the main thread can do much meanwhile."""
         self._rung = True
         self._wake()
 
@@ -182,7 +214,8 @@ class Daemon:
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         self._unseen = self._stopping.unseen()
-        self.link.watch()
+        self.feed.watch()
+        self._sender.kept.watch()
         if new := self._watch.users() - self._users:
             self._users |= new
             self._users_not_told |= new - trusted_uids(self.config.airflow_homes, self.config.task_users)
@@ -211,7 +244,7 @@ class Daemon:
             },
             # the heartbeat is another thread's: it must not hide that this one hangs
             "looked_ago": round(time.monotonic() - self._looked_at, 1),
-            "tally": self._stopping.tally.facts(),
+            "tally": self._stopping.counters.facts(),
         }
 
     def _save(self) -> None:

@@ -1,6 +1,6 @@
 """What the stages hand on to each other: orders, labelled processes, verdicts.
 
-notices -> orders (StopOrder) -> evidence (Process, Label, Verdict) -> kill (Quarry) -> report.
+notices -> orders (StopOrder) -> evidence (Process, Label, Verdict) -> kill (Ending) -> report.
 All of it is data; nothing here reads or changes the world.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [SUBJECT ...]`, inside dagstop.lab.namespace (`make bench`)."""
+"""`python -m tests.bench [--quick] [SUBJECT ...]`, inside tests.testbed.namespace (`make bench`)."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ import time
 
 from docker.models.containers import Container
 
-from dagstop.lab import proc
-from dagstop.lab.docker_engine import IMAGE, Engine, EngineError
 from tests.bench.stage import CROWD, Dagstop, Stage, resident_mib, wait_for_deaths
 from tests.bench.table import Found, Row, median
 from tests.support.watch import DeathWatch
+from tests.testbed import proc
+from tests.testbed.docker_engine import IMAGE, Engine, EngineError
 
 
 def run(stage: Stage) -> Found:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dagstop.lab import proc
+from tests.testbed import proc
 
 # about as large as the environment of a service
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/", **{f"VARIABLE_{n}": "x" * 50 for n in range(25)}}

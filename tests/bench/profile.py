@@ -9,11 +9,11 @@ from tests.bench.table import median
 
 # what is looked for in the trace, and what a reader is told; the first such moment after the commit
 MOMENTS = (
-    ("Link._rung ended", "the doorbell rang (NOTIFY reached the listener)"),
-    ("Link._fetch ended", "the orders were read from the database"),
+    ("OrderFeed._rung ended", "the doorbell rang (NOTIFY reached the listener)"),
+    ("OrderFeed._fetch ended", "the orders were read from the database"),
     ("Stopping.take begun", "the main thread has them"),
     ("Watch.tick ended", "what is known was judged, what is new in /proc was read (tick)"),
-    ("Quarries._send begun", "first signal goes out"),
+    ("Endings._send begun", "first signal goes out"),
     ("Watch.look begun", "the closer look begins"),
     ("Watch.look ended", "all of /proc was read"),
 )
@@ -38,7 +38,7 @@ class Trace:
             at = next((at for at, name in events if name == words and at > before), None)
             if at is not None:
                 self._note(shown, (at - before) * 1000)
-        signals = [at for at, name in events if name == "Quarries._send ended"]
+        signals = [at for at, name in events if name == "Endings._send ended"]
         if signals:
             self._note("last signal sent", (max(signals) - before) * 1000)
         self._note("last death", took)

@@ -15,11 +15,11 @@ from pathlib import Path
 import psycopg2
 
 from dagstop.install import install
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.bench.crowd import Crowd, Group
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.listener import Listener
 from tests.support.watch import DeathWatch
+from tests.testbed.postgres import Server, binaries, rows
 
 SHAPE = "2.11.2"
 CROWD = 400

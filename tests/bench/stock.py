@@ -6,12 +6,12 @@ import time
 from functools import partial
 
 from dagstop.install import install
-from dagstop.lab import airflows, proc
-from dagstop.lab.airflow import Airflow
 from tests.bench.stage import CROWD, SHAPE, Stage, wait_for_deaths
 from tests.bench.table import Found, Row, median
 from tests.support.listener import Listener
 from tests.support.watch import DeathWatch
+from tests.testbed import airflows, proc
+from tests.testbed.airflow import Airflow
 
 TURNS = 3
 SETTLE = 8.0  # the supervisor has beaten and is in its stride

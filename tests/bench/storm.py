@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from dagstop.lab.postgres import binaries, connect
 from tests.bench.stage import Stage
 from tests.bench.table import Found, Row, median
 from tests.bench.updates import _fill
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import binaries, connect
 
 SESSIONS = 64
 RUNS = 2000

@@ -12,20 +12,20 @@ import time
 from typing import Any
 
 from dagstop.__main__ import main
+from dagstop.cases.stopping import Stopping
 from dagstop.evidence.watch import Watch
-from dagstop.kill.quarry import Quarries
-from dagstop.notices import Link
-from dagstop.stopping import Stopping
+from dagstop.feed.notices import OrderFeed
+from dagstop.kill.endings import Endings
 
 WRAPPED: tuple[tuple[Any, str], ...] = (
-    (Link, "_rung"),
-    (Link, "_fetch"),
-    (Link, "_send"),
+    (OrderFeed, "_rung"),
+    (OrderFeed, "_fetch"),
+    (OrderFeed, "_send"),
     (Stopping, "take"),
     (Stopping, "_look"),
     (Watch, "look"),
     (Watch, "tick"),
-    (Quarries, "_send"),
+    (Endings, "_send"),
 )
 
 

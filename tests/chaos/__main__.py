@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [--small] [WORD ...]`, inside dagstop.lab.namespace and `unshare --net` (`make chaos`).
+"""`python -m tests.chaos [--small] [WORD ...]`, inside tests.testbed.namespace and `unshare --net` (`make chaos`).
 
 Plays every fault whose name holds one of the WORDs, prints the table, and exits 1 unless all is zero.
 """
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dagstop.install import install
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.chaos.faults import CLOCKS, FAULTS, MASS
 from tests.chaos.leak import leak
 from tests.chaos.network import loopback_up
 from tests.chaos.scene import FULL, SMALL, House, Scene, Size
 from tests.chaos.verdict import Verdict
 from tests.support.airflow_tables import schema_sql
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server, binaries, rows
 
 OUTPUT = Path("build/chaos")
 LEAK = "leak"

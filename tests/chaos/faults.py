@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psycopg2
 
-from dagstop.lab.postgres import connect
 from tests.chaos.scene import Scene
 from tests.support.listener import Listener
 from tests.support.ringer import ROLE, Ringer
 from tests.support.watch import wait_until
+from tests.testbed.postgres import connect
 
 WORKING = "start host="
 """A log line of a listener that runs, whether or not there is a database to connect to."""

@@ -6,7 +6,7 @@ import os
 import resource
 from pathlib import Path
 
-from dagstop.ended import MOST
+from dagstop.evidence.recent_orders import MOST
 from tests.chaos.people import DAG
 from tests.chaos.scene import FULL, House, Scene
 from tests.support.listener import query

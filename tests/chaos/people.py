@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dagstop.lab import proc
-from dagstop.lab.docker_engine import IMAGE, Engine
+from tests.testbed import proc
+from tests.testbed.docker_engine import IMAGE, Engine
 
 DAG = "chaos"
 # how a task's bash may look: plain, deaf to SIGTERM, with a daemon of its own
@@ -75,7 +75,7 @@ class Group:
 
 
 class Containers:
-    """Docker containers on the lab's engine: those of the runs, and foreign ones."""
+    """Docker containers on the testbed's engine: those of the runs, and foreign ones."""
 
     def __init__(self, engine: Engine) -> None:
         self._client = engine.client()

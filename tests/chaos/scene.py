@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psycopg2
 
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server, connect
 from tests.chaos.people import DAG, Containers, Group, bystanders, tags
 from tests.chaos.proxy import Proxy
 from tests.chaos.verdict import Verdict, judge, wait_for_reports
 from tests.support.listener import Listener
 from tests.support.watch import DeathWatch, wait_until
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server, connect
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from dagstop.lab import proc
 from tests.support.listener import query
+from tests.testbed import proc
 
 if TYPE_CHECKING:
     from tests.chaos.scene import Scene

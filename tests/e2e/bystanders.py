@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from docker.models.containers import Container
 
-from dagstop.lab import proc
-from dagstop.lab.docker_engine import IMAGE
 from tests.e2e.kinds import number_of
 from tests.e2e.site import Site
 from tests.support.watch import wait_until
+from tests.testbed import proc
+from tests.testbed.docker_engine import IMAGE
 
 OTHER_HOME = "/srv/other-airflow"
 # of its own prefix: the site's own `marked` must not count them

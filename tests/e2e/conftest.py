@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from dagstop.lab.airflows import RECIPES
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
 from tests.e2e.kinds import KINDS
 from tests.e2e.play import Cell, Cells, Play
 from tests.e2e.site import Site
+from tests.testbed.airflows import RECIPES
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server, binaries, rows
 
 FULL = os.environ.get("MATRIX") == "full"
 _BARE = ("1.10.0-bare", "3.3.2-bare")  # those that say least of themselves without the policy
@@ -87,7 +87,7 @@ def cells(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server:
 
 def _play(key: tuple[str, str], engine: Engine, server: Server) -> Cells:
     timed = any(act.action == "timeout" for act in PLAYS[key])
-    site = Site(key[0], server, engine, "matrix", **({"DAGSTOP_LAB_SCHEDULED": "1"} if timed else {}))
+    site = Site(key[0], server, engine, "matrix", **({"DAGSTOP_TESTBED_SCHEDULED": "1"} if timed else {}))
     try:
         play = Play(site, PLAYS[key])
         play.run()

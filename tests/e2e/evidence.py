@@ -7,10 +7,10 @@ from typing import Any
 
 from docker.models.containers import Container
 
-from dagstop.lab import proc
 from tests.e2e.actions import Act
 from tests.e2e.kinds import KINDS, SIBLING, Kind, number_of, tasks_of
 from tests.e2e.site import Site, is_runner, marked
+from tests.testbed import proc
 
 CONTAINED = {kind.name for kind in KINDS if kind.container}
 RUNNER_ONLY = {kind.task_id for kind in KINDS if kind.runner_only}

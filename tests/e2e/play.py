@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dagstop.lab import proc
 from tests.e2e import evidence
 from tests.e2e.actions import SCHEDULED, Act, perform
 from tests.e2e.bystanders import Bystanders
 from tests.e2e.kinds import Kind, kinds_of, number_of
 from tests.e2e.site import Site, is_runner, marked
 from tests.support.watch import DeathWatch, hold, wait_until
+from tests.testbed import proc
 
 LEFT_ALONE = "matrix_6099"  # a run of the same DAG that nobody fails
 START_SECONDS = 900.0  # two cores start some two hundred Python interpreters; other work may share them

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dagstop import policy
-from dagstop.lab import airflows, proc
-from dagstop.lab.airflow import Airflow
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server
 from tests.e2e.kinds import number_of
 from tests.support.watch import wait_until
+from tests.testbed import airflows, proc
+from tests.testbed.airflow import Airflow
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server
 
 _ORDERS = """
 SELECT o.*, coalesce(json_agg(r.outcome) FILTER (WHERE r.order_id IS NOT NULL), '[]') AS outcomes,

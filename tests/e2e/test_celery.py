@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from dagstop.install import install
-from dagstop.lab import airflows, environment, proc
-from dagstop.lab.postgres import Server, binaries, free_port, rows
 from tests.conftest import require_packages
 from tests.support.hosts import ADDRESS, HOME, NETWORK, Host, Switch
 from tests.support.listener import query
 from tests.support.watch import hold, wait_until
+from tests.testbed import airflows, environment, proc
+from tests.testbed.postgres import Server, binaries, free_port, rows
 
 pytestmark = pytest.mark.e2e
 VERSION = "2.11.2-celery"

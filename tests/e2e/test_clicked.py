@@ -14,14 +14,14 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.common.by import By
 
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server
 from tests.conftest import missing
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.never_breaks.tasks import DEATH_SECONDS, START_SECONDS, dead, started
 from tests.e2e.site import Site, marked
 from tests.listener.page.browser import Browser, NoBrowser
 from tests.support.watch import hold, wait_until
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server
 
 pytestmark = pytest.mark.e2e
 

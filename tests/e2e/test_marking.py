@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dagstop.install import install
-from dagstop.lab import airflows
-from dagstop.lab.postgres import Server, rows
 from tests.listener.test_stop import one_server
+from tests.testbed import airflows
+from tests.testbed.postgres import Server, rows
 
 PROBE = Path(__file__).with_name("marking_probe.py")
 # the altered task instances of a stock Airflow, and those that it names where the cascade was first

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from dagstop.lab import airflows, proc
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server
-from dagstop.reporting import HEARTBEAT
+from dagstop.report.sender import HEARTBEAT
 from tests.conftest import require_packages
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.site import Site, marked
 from tests.support.users import Users
 from tests.support.watch import wait_until
+from tests.testbed import airflows, proc
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server
 
 pytestmark = pytest.mark.e2e
 PLAYED = [version for version in ("2.11.2", "3.3.2") if version in VERSIONS]
@@ -56,7 +56,7 @@ def site(
     for path in (python, python.resolve(), dags):
         users.let_in(path)
     more = {
-        "DAGSTOP_LAB_TASK_USER": TASKS,
+        "DAGSTOP_TESTBED_TASK_USER": TASKS,
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o666",
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o777",

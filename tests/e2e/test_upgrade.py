@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from dagstop.lab import airflows
-from dagstop.lab.airflow import Airflow
-from dagstop.lab.postgres import Server, connect, rows
 from tests.e2e.site import plain_environment
+from tests.testbed import airflows
+from tests.testbed.airflow import Airflow
+from tests.testbed.postgres import Server, connect, rows
 
 pytestmark = pytest.mark.e2e
 
@@ -69,7 +69,7 @@ class Site:
 
     def migrate(self, version: str) -> None:
         """Airflow's own `initdb` or `db migrate`, of that release; raises LabError if it fails."""
-        dags = Path(str(files("dagstop.lab"))) / "dags"
+        dags = Path(str(files("tests.testbed"))) / "dags"
         home = self._folder / version
         Airflow(version, airflows.build(version), home, self.url, dags=dags).migrate()
 

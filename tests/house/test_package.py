@@ -14,10 +14,10 @@ import pytest
 
 from dagstop import __version__, policy
 from dagstop.install import install_script
-from dagstop.lab.postgres import Server
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import Server
 
 ROOT = Path(__file__).parents[2]
 # the folders at the top, and what they are in the package: sql and migrations are linked into it
@@ -103,5 +103,5 @@ def test_what_is_installed_works(installed: Path, server: Server, bare_db: Airfl
     assert "is installed in" in run(program, "install", "--database-url", bare_db.url)
     assert "no open orders" in run(program, "status", "--database-url", bare_db.url)
     assert "is gone from" in run(program, "uninstall", "--database-url", bare_db.url)
-    for module in ("dagstop.page.server", "dagstop.daemon", "dagstop.outside.engine"):
+    for module in ("dagstop.page.server", "dagstop.daemon", "dagstop.host.engine"):
         run(installed / "python", "-c", f"import {module}")

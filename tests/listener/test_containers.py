@@ -15,7 +15,6 @@ import pytest
 from docker.models.containers import Container
 
 from dagstop import policy
-from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.sql.test_settings import set_setting
@@ -24,6 +23,7 @@ from tests.support.counted import CountedSocket
 from tests.support.listener import CLEAN, Listener, dagstop, show
 from tests.support.tasks import Tasks, wait_for
 from tests.support.watch import wait_until
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 HANDLES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]

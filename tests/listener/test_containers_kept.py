@@ -13,12 +13,12 @@ from subprocess import Popen
 import docker
 import pytest
 
-from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_containers import running
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
 from tests.support.tasks import Tasks, descendants, find, wait_for
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 NAME = "kept-7711"

@@ -12,12 +12,12 @@ import pytest
 
 from dagstop.errors import ReadOnlyError
 from dagstop.install import install
-from dagstop.lab.postgres import Server, binaries, rows
 from dagstop.page.facts import Here, Source
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.listener import Listener, dagstop
 from tests.support.standby import Standby
 from tests.support.tasks import Tasks, find, wait_for
+from tests.testbed.postgres import Server, binaries, rows
 
 SHAPE = "2.11.2"
 PRIMARY = "a standby, which cannot be written to: connect to the primary"

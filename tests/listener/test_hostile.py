@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dagstop.notices import LONGEST_DEAF
+from dagstop.feed.notices import LONGEST_DEAF
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase

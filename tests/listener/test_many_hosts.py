@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from dagstop.install import install
-from dagstop.lab.postgres import Server, binaries
 from tests.conftest import missing
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase, schema_sql
 from tests.support.hosts import ADDRESS, HOME, Host, HostsError, Switch
 from tests.support.listener import dagstop, query
 from tests.support.tasks import RUNNER, find, wait_for
 from tests.support.watch import wait_until
+from tests.testbed.postgres import Server, binaries
 
 SHAPE = "2.11.2"
 NAMES = ("w1", "w2", "w3", "w4")
@@ -79,7 +79,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through dagstop.lab.namespace"
+    assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.testbed.namespace"
     logs = tmp_path_factory.mktemp("hosts")
     server = None
     try:

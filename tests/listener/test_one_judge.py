@@ -21,18 +21,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dagstop import daemon, stopping
+from dagstop import daemon
+from dagstop.cases import stopping
 from dagstop.commands import explain as explaining
 from dagstop.commands import looking
 from dagstop.config import ListenerConfig
 from dagstop.evidence import cidfiles
-from dagstop.evidence.containers import Container
-from dagstop.evidence.twins import Airflow
+from dagstop.feed.notices import News
+from dagstop.host.containers import Airflow, Container
+from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.kill import hunt
 from dagstop.model import StopOrder, Target
-from dagstop.notices import News
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
-from dagstop.report import Findings
+from dagstop.report.findings import Findings
 from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
 
 WORLDS = int(os.environ.get("DAGSTOP_WORLDS", "60"))
@@ -123,17 +123,17 @@ class Past:
         run, job = pick(["r", "r", "r", "s"]), pick([7, 7, 8, 6, 20])
         uid = pick([UID, UID, UID, UID, 1000])
         database = pick([URL, URL, URL.replace("/airflow", "/b"), None])
-        surroundings = {"AIRFLOW_HOME": home}
+        of_airflow = {"AIRFLOW_HOME": home}
         if database is not None:
-            surroundings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
+            of_airflow["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
         names = {
             "AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_TASK_ID": task, "AIRFLOW_CTX_DAG_RUN_ID": run,
-            "AIRFLOW_CTX_TRY_NUMBER": str(pick([1, 1, 2])), **surroundings,
+            "AIRFLOW_CTX_TRY_NUMBER": str(pick([1, 1, 2])), **of_airflow,
         }  # fmt: skip
         if self.chance(0.2):
-            surroundings["DAGSTOP_SPARE"] = "1"
-        shown = pick([surroundings, surroundings, b"", {**surroundings, **names}])
-        scheduler = self.add(1, ["airflow scheduler"], surroundings, age + 5, uid=uid)
+            of_airflow["DAGSTOP_SPARE"] = "1"
+        shown = pick([of_airflow, of_airflow, b"", {**of_airflow, **names}])
+        scheduler = self.add(1, ["airflow scheduler"], of_airflow, age + 5, uid=uid)
         words = f"['airflow', 'tasks', 'run', 'd', '{task}', '{run}', '--local']"
         supervisor, runner = f"airflow task supervisor: {words}", f"airflow task runner: d {task} {run} {job}"
         if self.chance(0.3):
@@ -142,7 +142,7 @@ class Past:
         self.supervisors.add(above)
         above = self.add(above, [runner], shown, age, uid=uid)
         for level in range(self.random.randrange(4)):
-            environ = pick([names, names, {}, surroundings, {**names, "AIRFLOW_CTX_DAG_RUN_ID": "s"},
+            environ = pick([names, names, {}, of_airflow, {**names, "AIRFLOW_CTX_DAG_RUN_ID": "s"},
                             {**names, "DAGSTOP_SPARE": pick(["0", "1"])}])  # fmt: skip
             more: dict[str, Any] = {"uid": pick([uid, uid, uid, 0, 1000])}
             if self.chance(0.1):

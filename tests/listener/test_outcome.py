@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dagstop.commands.outcomes import ended, left
 from dagstop.model import Label, Outcome, Target, is_all_clear
-from dagstop.report import Findings, missing
-from dagstop.task_logs import last_line
+from dagstop.report.findings import Findings, missing
+from dagstop.report.task_logs import last_line
+from dagstop.report.words import ended, left
 from tests.support.fake_proc import UUID, at, order, row
 
 DEAD = {"pid": 1, "start": 1, "died_at": "2026-01-01T00:00:00+00:00", "signals": []}

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from dagstop.evidence.watch import Watch
-from dagstop.kill.quarry import Quarries
-from dagstop.lab import proc
-from dagstop.outside.procfs import ProcFS
+from dagstop.host.procfs import ProcFS
+from dagstop.kill.endings import Endings
 from tests.conftest import missing
 from tests.listener.test_signals import signals_of
 from tests.listener.test_stop import one_server, shape_2
@@ -23,6 +22,7 @@ from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
 from tests.support.tasks import Tasks, find, wait_for
 from tests.support.watch import wait_until
+from tests.testbed import proc
 
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 
@@ -170,18 +170,18 @@ def test_who_got_the_pid_of_a_dead_task_lives(how: str, taken: str, monkeypatch:
     if how == "no pidfd":
         monkeypatch.delattr(os, "pidfd_open")
     known = ProcFS()
-    pool = Quarries(known)
+    pool = Endings(known)
     task = subprocess.Popen(["sleep", "7951"])
     seen = Watch(known, trusted_uids=frozenset, own_pid=os.getpid()).look()[task.pid]
-    quarry = pool.take(seen) if taken == "before its death" else None
+    ending = pool.take(seen) if taken == "before its death" else None
     task.kill()
     task.wait()
     other = reuse(task.pid)
     try:
-        quarry = quarry or pool.take(seen)
-        if quarry is not None:
-            pool.stop(quarry, hard=True)
-            assert not quarry.alive and quarry.signals == []
+        ending = ending or pool.take(seen)
+        if ending is not None:
+            pool.stop(ending, hard=True)
+            assert not ending.alive and ending.signals == []
         assert state_of(other.pid) in "RS"
     finally:
         other.kill()

@@ -97,7 +97,7 @@ def test_a_listener_says_that_an_engine_does_not_answer(airflow_db: AirflowDatab
 @pytest.mark.parametrize("lacks", [True, False], ids=["without CAP_SYS_PTRACE", "with it"])
 def test_a_proc_that_hides_others_is_no_sight(lacks: bool) -> None:
     asks = (
-        "from dagstop.evidence.sight import unseen; from dagstop.outside.procfs import ProcFS;"
+        "from dagstop.evidence.sight import unseen; from dagstop.host.procfs import ProcFS;"
         f"print(unseen([], ProcFS(), {{0, {TASKS}}}))"
     )
     mounts = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh"]

@@ -7,11 +7,11 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
 from tests.support.tasks import Tasks, descendants, find, wait_for
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 JOB_OF_NOBODY = "airflow task runner: dag a run 6"

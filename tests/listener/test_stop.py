@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dagstop.lab.postgres import binaries
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
 from tests.support.tasks import Tasks, find, wait_for
+from tests.testbed.postgres import binaries
 
 one_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 shape_1_10 = pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)

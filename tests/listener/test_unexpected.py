@@ -27,12 +27,12 @@ def failing(self, *arguments, **more):
 owner.{method} = failing
 """
 PLACES = [
-    ("dagstop.stopping", "Stopping", "_take_order"),
-    ("dagstop.stopping", "Stopping", "_judge_one"),
-    ("dagstop.stopping", "Stopping", "_keep_logs"),
-    ("dagstop.stopping", "Stopping", "_findings"),
-    ("dagstop.stopping", "Stopping", "_survey"),
-    ("dagstop.stopping", "Stopping", "tick"),
+    ("dagstop.cases.stopping", "Stopping", "_take_order"),
+    ("dagstop.cases.stopping", "Stopping", "_judge_one"),
+    ("dagstop.cases.stopping", "Stopping", "_keep_logs"),
+    ("dagstop.cases.stopping", "Stopping", "_findings"),
+    ("dagstop.cases.stopping", "Stopping", "_survey"),
+    ("dagstop.cases.stopping", "Stopping", "tick"),
     ("dagstop.kill.hunt", "Hunt", "escalate"),
     ("dagstop.evidence.watch", "Watch", "tick"),
 ]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
 from tests.support.tasks import Tasks, find, wait_for
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 LISTENER, DOCKER_GROUP, TASKS, OTHER = 4701, 4702, 4703, 4704  # nobody's in /etc/passwd

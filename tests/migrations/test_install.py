@@ -10,8 +10,8 @@ import pytest
 
 from dagstop import errors
 from dagstop.install import heal, install, install_script, uninstall, uninstall_script
-from dagstop.lab.postgres import PASSWORD_ROLE, Server, binaries, connect, rows
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
+from tests.testbed.postgres import PASSWORD_ROLE, Server, binaries, connect, rows
 
 GOLDEN = Path(__file__).parents[1] / "expected" / "schema.sql"
 RENEW = "RENEW_GOLDEN=1 make test ARGS='tests/migrations -k golden'"

@@ -12,9 +12,9 @@ import pytest
 from dagstop import sql
 from dagstop.errors import DagstopError, InstallError
 from dagstop.install import heal, install, install_script, uninstall, uninstall_script
-from dagstop.lab.postgres import Server, rows
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.testbed.postgres import Server, rows
 
 pytestmark = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
 

@@ -7,8 +7,8 @@ import pytest
 
 from dagstop import errors
 from dagstop.install import install, install_script, uninstall, uninstall_script
-from dagstop.lab.postgres import Server, rows
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import Server, rows
 
 
 def test_rights(bare_db: AirflowDatabase) -> None:

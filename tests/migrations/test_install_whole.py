@@ -11,9 +11,9 @@ import pytest
 
 from dagstop import errors
 from dagstop.install import install, install_script, uninstall, uninstall_script
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.listener import dagstop
+from tests.testbed.postgres import Server, binaries, rows
 
 pytestmark = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
 newest_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)

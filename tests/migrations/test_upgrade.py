@@ -10,7 +10,6 @@ import pytest
 
 from dagstop import errors, sql
 from dagstop.install import head, heal, install, install_script, uninstall, uninstall_script
-from dagstop.lab.postgres import Server, binaries, rows
 from tests.releases import (
     AUDITOR,
     BEGUN,
@@ -24,6 +23,7 @@ from tests.releases import (
     restore,
 )
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import Server, binaries, rows
 
 newest_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 

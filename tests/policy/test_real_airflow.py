@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dagstop.lab import airflows
 from tests.policy.real_airflow import probe, problems
+from tests.testbed import airflows
 
 
 @pytest.mark.e2e

@@ -7,8 +7,8 @@ import re
 import psycopg2
 import pytest
 
-from dagstop.lab.postgres import rows
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import rows
 
 UNCOMMENTED = """
     select 'relation ' || c.relname from pg_class c

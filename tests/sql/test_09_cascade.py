@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from dagstop.lab.postgres import rows
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.testbed.postgres import rows
 
 UNFINISHED = (
     None, "scheduled", "queued", "running", "restarting", "shutdown", "up_for_retry",

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from dagstop.lab.postgres import Server, binaries
-from dagstop.outside.database import query
+from dagstop.database.connection import query
 from tests.conftest import missing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import Server, binaries
 
 pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
 OURS = (

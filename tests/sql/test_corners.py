@@ -9,9 +9,9 @@ import pytest
 
 from dagstop.errors import InstallError
 from dagstop.install import install
-from dagstop.lab.postgres import Server, binaries, connect
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase, schema_sql
+from tests.testbed.postgres import Server, binaries, connect
 
 ORDERS = "select kind, run_id from dagstop.stop_order order by id"
 FOR_THIS_TRANSACTION = "select set_config('dagstop.{}', txid_current()::text, true)"

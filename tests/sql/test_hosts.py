@@ -7,9 +7,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagstop.lab.postgres import rows
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import rows
 
 BEAT = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', %s::jsonb)"
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import psycopg2
 import pytest
 
-from dagstop.lab.postgres import connect, rows
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.watch import wait_until
+from tests.testbed.postgres import connect, rows
 
 GHOST = "ghost"
 CALLS = {

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from dagstop.install import install, uninstall
-from dagstop.lab.postgres import binaries
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.watch import wait_until
+from tests.testbed.postgres import binaries
 
 pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
 PENDING = "select run_id from dagstop.stop_order where not cascaded order by 1"

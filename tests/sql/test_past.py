@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dagstop.lab.postgres import connect
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.past import TABLES, Reader, airflow, fill, listener, page, present
+from tests.testbed.postgres import connect
 
 PAST = 20000
 ROWS = 30

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from dagstop.lab.postgres import rows
-from dagstop.outside.database import connect, query
+from dagstop.database.connection import connect, query
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.testbed.postgres import rows
 
 ROLES = ("r_airflow", "r_dba", "r_listener", "r_stranger")
 SECRETS = (

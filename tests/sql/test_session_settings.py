@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from psycopg2.extras import Json
 
+from dagstop.database.connection import connect, query
 from dagstop.install import heal, install, install_script, uninstall
-from dagstop.lab.postgres import Server
-from dagstop.outside.database import connect, query
 from tests.listener.test_stop import one_server
 from tests.releases import OPEN_RUN, RELEASES, restore
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.testbed.postgres import Server
 
 SETTINGS = {
     "how text is read": {

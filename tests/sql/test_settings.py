@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from dagstop.lab.postgres import binaries
 from tests.support.airflow_tables import AirflowDatabase
+from tests.testbed.postgres import binaries
 
 newest = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 ORDER = "select hands_off, cascaded, logical_date is not null from dagstop.stop_order order by id"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagstop.lab.postgres import Server, connect
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import SHAPES, AirflowDatabase
+from tests.testbed.postgres import Server, connect
 
 RUNS = ("r0", "r1", "r2")
 FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}

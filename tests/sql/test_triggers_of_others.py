@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from dagstop.install import install
-from dagstop.lab.postgres import Server, connect, rows
 from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.testbed.postgres import Server, connect, rows
 
 AUDIT = """
 create type {0}.kind as enum ('noted');

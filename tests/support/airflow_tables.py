@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from dagstop.lab.postgres import connect, rows
+from tests.testbed.postgres import connect, rows
 
 SHAPES = ("1.10.0", "2.11.2", "3.3.2")
 FIRST_DATE = datetime(2024, 1, 1, tzinfo=timezone.utc)

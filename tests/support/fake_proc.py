@@ -9,10 +9,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from dagstop.evidence.surroundings import Surroundings
+from dagstop.evidence.site import Site
 from dagstop.evidence.watch import Watch
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
-from dagstop.outside.procfs import ProcFS
 
 HOME = "/opt/airflow"
 URL = "postgresql://airflow:secret@db.example:5432/airflow"
@@ -152,10 +152,10 @@ def process(label: Label | None = None, **more: Any) -> Process:
     return Process(**{**facts, **more})
 
 
-def around(**more: Any) -> Surroundings:
+def site(**more: Any) -> Site:
     facts: dict[str, Any] = {
         "homes": frozenset({HOME}),
         "databases": frozenset({KEY}),
         "untouchable": frozenset({0, 1, 2, LISTENER}),
     }
-    return Surroundings(**{**facts, **more})
+    return Site(**{**facts, **more})

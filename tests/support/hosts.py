@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from dagstop.lab import proc
+from tests.testbed import proc
 
 ADDRESS = "198.51.100.1"  # TEST-NET-2 of RFC 5737: nobody's
 NETWORK = f"{ADDRESS}/24"

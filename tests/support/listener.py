@@ -39,7 +39,7 @@ class Listener:
     def __init__(
         self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere", **environment: str
     ) -> None:
-        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through dagstop.lab.namespace"
+        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.testbed.namespace"
         self.url = url
         self.home = home
         self.state_dir = home / "dagstop-state"

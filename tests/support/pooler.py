@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg2
 
-from dagstop.lab.postgres import free_port
+from tests.testbed.postgres import free_port
 
 
 class PoolerError(RuntimeError):

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import psycopg2
 
-from dagstop.lab.postgres import rows
+from tests.testbed.postgres import rows
 
 ROLE = "r_ringer"
 PER_SECOND = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dagstop.lab.postgres import Server, rows
+from tests.testbed.postgres import Server, rows
 
 
 class Standby(Server):

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dagstop.lab import proc
-from dagstop.lab.postgres import free_port, rows
+from tests.testbed import proc
+from tests.testbed.postgres import free_port, rows
 
 HOME = Path("/opt/airflow")
 UNIT = Path("/etc/systemd/system/dagstop.service")

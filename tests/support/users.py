@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from dagstop.lab import proc
 from tests.support.watch import wait_until
+from tests.testbed import proc
 
 
 class Users:
     """Users by name; `allowed` is what sudoers says of them."""
 
     def __init__(self, uids: dict[str, int], allowed: Sequence[str]) -> None:
-        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through dagstop.lab.namespace"
+        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.testbed.namespace"
         self.uids = uids
         self._mounted: list[Path] = []
         self._folder = Path(tempfile.mkdtemp(prefix="dagstop-users-"))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from dagstop.lab import proc
+from tests.testbed import proc
 
 Identity = tuple[int, int]
 

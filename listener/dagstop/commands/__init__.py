@@ -27,7 +27,6 @@ _HOME = {
     "policy": "policy",
     "systemd": "systemd",
     "completion": "completion",
-    "demo": "demo",
 }
 
 

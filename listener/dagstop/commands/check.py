@@ -5,57 +5,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 import click
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
 import dagstop
-from dagstop import policy, sql
+from dagstop import policy
 from dagstop.commands.common import (
-    ago,
     airflow_options,
-    ask,
-    counted,
     database_option,
     json_option,
-    open_database,
     print_json,
     print_table,
     url_of,
 )
 from dagstop.commands.listen import uids
 from dagstop.commands.looking import containers_of
-from dagstop.commands.outcomes import left
 from dagstop.config import DEFAULT_DOCKER
+from dagstop.database.asking import ask, open_database
+from dagstop.database.connection import round_trip
+from dagstop.database.failures import READ_ONLY_LOGIN, one_line, remedy
 from dagstop.evidence.sight import Trial, tried
-from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.ties import Ties
-from dagstop.outside.database import round_trip
-from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line, remedy
-from dagstop.outside.engine import Engine, EngineUnreachable
-from dagstop.outside.procfs import ProcFS
-
-_MOST_RUNS = 20
-_MOST_LACKING = 3
-OBSERVE_ONLY = "observe only"
-"""The name of the finding that says that nothing is stopped anywhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. Not ok makes the exit code 1; ok with something to `do` is a warning."""
-
-    name: str
-    ok: bool
-    said: str
-    do: str = ""
-
-    @property
-    def word(self) -> str:
-        return "failed" if not self.ok else "warning" if self.do else "ok"
+from dagstop.host.engine import Engine, EngineUnreachable
+from dagstop.host.procfs import ProcFS
+from dagstop.install.health import GIVE_RIGHTS, Finding, in_database
+from dagstop.words import counted
 
 
 @click.command()
@@ -94,30 +72,6 @@ def check(
     sys.exit(0 if good else 1)
 
 
-def in_database(connection: Connection, url: str) -> Iterator[Finding]:
-    """What the database alone can tell; the page shows it too."""
-    whole = list(_whole(connection, url))
-    yield from whole
-    if not all(finding.ok for finding in whole):
-        return  # the other questions are put to what may be missing
-    yield from _left_alone(connection, url)
-    yield from _triggers(connection, url)
-    yield from _listeners(connection, url)
-    yield from _users(connection, url)
-    yield from _faults(connection, url)
-    yield from _left_running(connection, url)
-    yield from _not_clear(connection, url)
-
-
-def _left_alone(connection: Connection, url: str) -> Iterator[Finding]:
-    values = {row["name"]: row["value"] for row in ask(connection, url, "settings")}
-    if values.get("observe_only") == "on":
-        said = "on: nothing is stopped in this database, orders are only reported on"
-        yield Finding(OBSERVE_ONLY, False, said, "once you trust it: `dagstop config observe_only off`")
-    if values.get("protected"):
-        yield Finding("protected DAGs", True, f"never stopped: {values['protected']}")
-
-
 def _revision(connection: Connection, url: str) -> Iterator[Finding]:
     from dagstop.install import head
 
@@ -133,34 +87,6 @@ def _revision(connection: Connection, url: str) -> Iterator[Finding]:
 def _writable(connection: Connection, url: str) -> Iterator[Finding]:
     if ask(connection, url, "read_only")[0]["read_only"]:
         yield Finding("writing", False, "this login's transactions are read-only", READ_ONLY_LOGIN)
-
-
-def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
-    for row in ask(connection, url, "trigger_health"):
-        name = f"trigger {row['table_name']}.{row['trigger_name']}"
-        ok = row["status"] == "installed"
-        yield Finding(name, ok, row["status"], "" if ok else "run `dagstop install`")
-
-
-def _whole(connection: Connection, url: str) -> Iterator[Finding]:
-    """Objects, owners, grants and the role: a restore into another server, or a DROP, takes some of them.
-
-    Of owners it says: Airflow's role could borrow the rights of another one by a trigger of its own.
-    """
-    values = {row["name"]: row["value"] for row in ask(connection, url, "settings")}
-    schema = values.get("airflow_schema", "public")
-    rows = ask(connection, url, "lacking", file="catalogue", schema=schema, **sql.whole())
-    if "listener_role" not in values:  # an installer who may not create roles went without it
-        rows = [row for row in rows if row["kind"] != "role"]
-    if not rows:
-        yield Finding("schema dagstop", True, "whole: objects, owners, grants")
-        return
-    do = "run `dagstop install`"
-    if any(row["kind"] == "role" for row in rows):
-        do += ", as a role that may create roles"
-    more = f" and {len(rows) - _MOST_LACKING} more" if len(rows) > _MOST_LACKING else ""
-    said = ", ".join(row["what"] for row in rows[:_MOST_LACKING]) + more
-    yield Finding("schema dagstop", False, f"not as an install leaves it: {said}", do)
 
 
 def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
@@ -182,85 +108,6 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
         )
     else:
         yield Finding("LISTEN", True, f"round trip {took * 1000:.1f} ms")
-
-
-def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
-    listeners = ask(connection, url, "listeners")
-    live = {row["host"] for row in listeners if row["live"]}
-    if not live:
-        yield Finding("listeners", False, "none is alive", "run `dagstop listen` on each host")
-    for row in listeners:
-        seen = f"seen {ago(row['seen_at'], row['db_now'])}, version {row['version']}"
-        do = "" if row["live"] else f"start it; if the host is gone for good: `dagstop forget {row['host']}`"
-        if row["gone"]:
-            seen, do = f"gone: {seen}, and Airflow has run no task there since", ""
-        if row["live"] and row["version"] != dagstop.__version__:
-            do = f"this is {dagstop.__version__}: upgrade it when convenient"
-        yield Finding(f"listener {row['host']}", row["live"] or row["gone"], seen, do)
-        if row["live"] and (blind := row["detail"].get("could_not_look")):
-            yield Finding(f"sight of {row['host']}", False, "; ".join(blind), _GIVE_RIGHTS)
-        if row["live"] and (refused := row["detail"].get("docker_refused")):
-            do = "start the engine, or let the listener's user use its socket"
-            yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
-    for row in ask(connection, url, "superuser_listeners"):
-        said = f"logs in as superuser {row['role_name']}, and Airflow's role could take its rights"
-        do = "give it a login role that is a member of dagstop_listener"
-        yield Finding(f"login of {row['host']}", True, said, do)
-    for host in without_listener(listeners, ask(connection, url, "task_hosts")):
-        count = f"Airflow runs {host['tasks']} of its tasks there"
-        do = (
-            "run `dagstop listen` there (or with --host, if it has another name);"
-            " if that host is gone for good, mark those tasks failed in Airflow"
-        )
-        yield Finding(f"host {host['hostname']}", False, count, do)
-
-
-def _users(connection: Connection, url: str) -> Iterator[Finding]:
-    """What they leave without parents and before a listener saw it, that listener would not believe."""
-    for row in ask(connection, url, "listeners"):
-        users = row["detail"].get("users_not_told", ())
-        if row["live"] and users:
-            said = f"tasks run there as {', '.join(users)}, of whom the listener was not told"
-            do = "give it " + " ".join(f"--task-user {user}" for user in users)
-            yield Finding(f"users on {row['host']}", True, said, do)
-
-
-def without_listener(listeners: list[dict[str, Any]], hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those rows of query task_hosts that no row of query listeners stands for."""
-    known = {name for row in listeners for name in _names(row)}
-    return [host for host in hosts if host["hostname"] not in known]
-
-
-def _names(row: dict[str, Any]) -> set[str]:
-    """The names under which Airflow may know a listener's host; localhost is any."""
-    return {row["host"], *row["detail"].get("host_names", ()), "localhost", ""}
-
-
-def _faults(connection: Connection, url: str) -> Iterator[Finding]:
-    faults = ask(connection, url, "recent_faults")
-    if not faults:
-        yield Finding("faults", True, "none in triggers in the last day")
-        return
-    last = faults[0]
-    said = f"{len(faults)} in the last day, the last {ago(last['at'])} in {last['place']}: "
-    yield Finding("faults", False, said + last["message"], "read dagstop.fault")
-
-
-def _left_running(connection: Connection, url: str) -> Iterator[Finding]:
-    """No fault of ours, but what an operator wants to know; a task cleared alone leaves such a run too."""
-    for row in ask(connection, url, "running_in_failed_runs")[:_MOST_RUNS]:
-        said = f"failed, and {row['tasks']} of its tasks run"
-        do = "unless somebody cleared them alone: `dagstop stop` stops the run again"
-        yield Finding(f"run {row['dag_id']} {row['run_id']}", True, said, do)
-
-
-def _not_clear(connection: Connection, url: str) -> Iterator[Finding]:
-    """No fault of the install either: what the latest orders left alive, or did not see dead."""
-    for row in ask(connection, url, "not_clear", limit=_MOST_RUNS):
-        what = " ".join(str(row[name]) for name in ("dag_id", "run_id", "task_id") if row[name])
-        said = f"{what} on {row['host']}: {row['outcome']}: {left(row['detail'])}"
-        do = "see `dagstop history` and, on that host, `dagstop explain`; `dagstop stop` stops it again"
-        yield Finding(f"order {row['id']}", True, said, do)
 
 
 def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
@@ -325,11 +172,5 @@ def _right(name: str, trial: Trial, ok: bool) -> Finding:
         f" place {trial.placed}, signal {trial.signalled}"
     )
     return Finding(
-        name, ok, said if trial.tried else "no process is here to try them on", "" if ok else _GIVE_RIGHTS
+        name, ok, said if trial.tried else "no process is here to try them on", "" if ok else GIVE_RIGHTS
     )
-
-
-_GIVE_RIGHTS = (
-    "run it as root, or with CAP_SYS_PTRACE and CAP_KILL (`docker run --cap-add SYS_PTRACE`), "
-    "or as the user of the tasks"
-)

@@ -7,18 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
-import psycopg2
-from psycopg2.extensions import connection as Connection
 
-from dagstop.errors import DagstopError, InstallError, ReadOnlyError
+from dagstop.database.url import find_database_url
+from dagstop.errors import DagstopError
 from dagstop.logs import shown
-from dagstop.outside.database import connect, query
-from dagstop.outside.database_errors import READ_ONLY_LOGIN, connect_error, one_line
-from dagstop.outside.database_url import find_database_url
+from dagstop.words import ago
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -103,49 +100,6 @@ def spellings(homes: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def open_database(url: str, name: str) -> Connection:
-    """Connect for one command, with schema dagstop in place. Raises ConnectError, InstallError, DagstopError.
-
-    Not as a superuser where Airflow's role is none: each command calls functions that this role may
-    replace, and fires its triggers; no SET ROLE can keep such code from a superuser's rights.
-    """
-    try:
-        connection = connect(url, f"dagstop {name}")
-    except psycopg2.Error as exc:
-        raise connect_error(exc, url) from exc
-    if owners := ask(connection, url, "lesser_owners"):
-        connection.close()
-        names = ", ".join(repr(row["owner"]) for row in owners)
-        raise DagstopError(
-            f"Role {owners[0]['superuser']!r} is a superuser, and code of role {names} would run with its "
-            f"rights: connect as {names}, or to look only as a member of dagstop_listener"
-        )
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_catalog.to_regnamespace('dagstop') is not null")
-        row = cursor.fetchone()
-    if not row or not row[0]:
-        connection.close()
-        raise InstallError("dagstop is not installed in this database: run `dagstop install`")
-    return connection
-
-
-def ask(connection: Connection, url: str, name: str, **values: Any) -> list[dict[str, Any]]:
-    """A named query. Raises DagstopError in one line (a missing right, for one)."""
-    try:
-        return query(connection, name, **values)
-    except psycopg2.errors.InsufficientPrivilege as exc:
-        raise DagstopError(
-            f"{one_line(exc, url)}: connect as the role that installed dagstop, or as a member of "
-            "role dagstop_listener"
-        ) from exc
-    except psycopg2.errors.ReadOnlySqlTransaction as exc:
-        raise ReadOnlyError(f"{one_line(exc, url)}: {READ_ONLY_LOGIN}") from exc
-    except psycopg2.errors.ObjectInUse as exc:  # raised by dagstop's own functions only
-        raise DagstopError(f"{one_line(exc, url)}: {exc.diag.message_hint}") from exc
-    except psycopg2.Error as exc:
-        raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}") from exc
-
-
 def print_json(facts: Any) -> None:
     click.echo(json.dumps(facts, indent=2, default=_plain))
 
@@ -204,32 +158,8 @@ _STYLES = {
 }
 
 
-def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """A time as a person says it: `just now`, `3 s ago`, `2 h ago`."""
-    if moment is None:
-        return ""
-    past = (now or datetime.now(timezone.utc)) - moment
-    return "just now" if past.total_seconds() < 1 else f"{span(past)} ago"
-
-
 def when(moment: datetime, now: datetime) -> str:
     """On a terminal, for a day, how long ago; else the time itself, which stays true in a file."""
     if sys.stdout.isatty() and (now - moment).total_seconds() < 86400:
         return ago(moment, now)
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S%z}"
-
-
-def counted(number: int, what: str) -> str:
-    """`1 process`, `2 processes`, `0 containers`."""
-    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
-
-
-def span(duration: Any) -> str:
-    """A timedelta in its largest unit: `12 ms`, `3 s`, `5 min`, `2 h`, `4 d`."""
-    seconds = max(0.0, duration.total_seconds())
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

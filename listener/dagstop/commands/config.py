@@ -10,18 +10,11 @@ import click
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from dagstop.commands.common import (
-    ask,
-    database_option,
-    json_option,
-    open_database,
-    print_json,
-    print_table,
-    url_of,
-)
+from dagstop.commands.common import database_option, json_option, print_json, print_table, url_of
+from dagstop.database.asking import ask, open_database
+from dagstop.database.connection import query
+from dagstop.database.failures import READ_ONLY_LOGIN, one_line
 from dagstop.errors import DagstopError, ReadOnlyError, SettingError
-from dagstop.outside.database import query
-from dagstop.outside.database_errors import READ_ONLY_LOGIN, one_line
 from dagstop.settings import SETTINGS, Setting, checked, setting
 
 

@@ -6,7 +6,7 @@ import click
 
 import dagstop
 from dagstop.commands.common import database_option, url_of
-from dagstop.outside.database_url import redact
+from dagstop.database.url import redact
 
 sql_option = click.option(
     "--sql", "as_sql", envvar="DAGSTOP_SQL", is_flag=True, help="Print the script for a DBA; change nothing."

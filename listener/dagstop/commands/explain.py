@@ -10,11 +10,9 @@ import click
 
 from dagstop.commands.common import (
     airflow_options,
-    ask,
     database_option,
     homes_of,
     json_option,
-    open_database,
     print_json,
     print_table,
     spellings,
@@ -27,15 +25,16 @@ from dagstop.commands.looking import (
     state_dir_of,
     state_dir_option,
 )
+from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.index import Index
-from dagstop.evidence.surroundings import Surroundings, survey
+from dagstop.evidence.site import Site, survey
 from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
+from dagstop.feed.orders import read_order
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Process, StopOrder, Verdict
-from dagstop.orders import read_order
-from dagstop.outside.procfs import ProcFS
-from dagstop.report import command
+from dagstop.report.findings import command
 
 
 @click.command()
@@ -80,8 +79,8 @@ def explain(
     containers, problems = containers_of(docker_urls, ties)
     problems += unread
     urls = (url, *spellings(homes), *same_databases)
-    around = survey(homes, urls, watch.at_homes(), proc, listener_pid(listeners, proc) or os.getpid())
-    facts = explained(order, watch.index(), Containers(containers, ties.clients()), clock, around, proc)
+    site = survey(homes, urls, watch.at_homes(), proc, listener_pid(listeners, proc) or os.getpid())
+    facts = explained(order, watch.index(), Containers(containers, ties.clients()), clock, site, proc)
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return
@@ -99,14 +98,14 @@ def explained(
     processes: Index[Process],
     containers: Containers,
     clock: Clock,
-    around: Surroundings,
+    site: Site,
     proc: ProcFS,
 ) -> list[dict[str, Any]]:
     """The verdicts on everything that has to do with the order, for people."""
-    by_container = list(of_containers(order, containers, clock.to_db, around))
+    by_container = list(of_containers(order, containers, clock.to_db, site))
     by_process = [
         (process, verdict)
-        for process, verdict in of_processes(order, processes, clock.started_at, around)
+        for process, verdict in of_processes(order, processes, clock.started_at, site)
         if process.state != "Z"  # that one is dead
     ]
     spared = (process.pid for process, verdict in by_process if verdict.decision is Decision.SPARE)

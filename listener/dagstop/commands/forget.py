@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dagstop.commands.common import ask, database_option, open_database, url_of
+from dagstop.commands.common import database_option, url_of
+from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
 

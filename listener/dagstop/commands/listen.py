@@ -13,18 +13,12 @@ import click
 from click.core import ParameterSource
 
 from dagstop import logs
-from dagstop.commands.common import (
-    airflow_options,
-    database_option,
-    homes_of,
-    open_database,
-    spellings,
-    url_of,
-)
+from dagstop.commands.common import airflow_options, database_option, homes_of, spellings, url_of
 from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
+from dagstop.database.asking import open_database
+from dagstop.database.url import redact
 from dagstop.errors import DagstopError
 from dagstop.logs import event, log
-from dagstop.outside.database_url import redact
 
 
 @click.command()

@@ -16,12 +16,13 @@ from dagstop.commands.listen import uids
 from dagstop.config import DEFAULT_DOCKER, default_state_dir
 from dagstop.errors import DagstopError
 from dagstop.evidence import memory
-from dagstop.evidence.containers import Container, read_client
-from dagstop.evidence.surroundings import trusted_uids
+from dagstop.evidence.containers import read_client
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
-from dagstop.outside.engine import Engine, EngineUnreachable
-from dagstop.outside.procfs import ProcFS
+from dagstop.host.containers import Container
+from dagstop.host.engine import Engine, EngineUnreachable
+from dagstop.host.procfs import ProcFS
 
 state_dir_option = click.option(
     "--state-dir",

@@ -7,19 +7,10 @@ from typing import Any
 
 import click
 
-from dagstop.commands.common import (
-    ago,
-    ask,
-    counted,
-    database_option,
-    json_option,
-    open_database,
-    print_json,
-    print_table,
-    url_of,
-    when,
-)
-from dagstop.commands.outcomes import ended, left, took
+from dagstop.commands.common import database_option, json_option, print_json, print_table, url_of, when
+from dagstop.database.asking import ask, open_database
+from dagstop.report.words import ended, left, took
+from dagstop.words import ago, counted
 
 
 @click.command()

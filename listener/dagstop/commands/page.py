@@ -12,9 +12,9 @@ import click
 import dagstop
 from dagstop import logs
 from dagstop.commands.common import database_option, url_of
+from dagstop.database.url import redact
 from dagstop.errors import DagstopError
 from dagstop.logs import event, log
-from dagstop.outside.database_url import redact
 from dagstop.page.address import address_of, token_of, url_at
 
 

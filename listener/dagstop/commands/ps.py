@@ -11,26 +11,26 @@ from typing import Any
 import click
 from psycopg2.extras import Json
 
+from dagstop.airflow_names import same_place
 from dagstop.commands.common import (
     airflow_options,
-    ask,
     database_option,
     json_option,
-    open_database,
     print_json,
     print_table,
-    span,
     spellings,
     url_of,
 )
 from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
-from dagstop.evidence.containers import Container
-from dagstop.evidence.surroundings import Surroundings, same_place, survey
+from dagstop.database.asking import ask, open_database
+from dagstop.evidence.site import Site, survey
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
+from dagstop.host.containers import Container
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Label, Process, Role
-from dagstop.outside.procfs import ProcFS
-from dagstop.report import command
+from dagstop.report.findings import command
+from dagstop.words import span
 
 _POLICY = (
     "not attributable: its task ran without the cluster policy (`dagstop policy`); with it new ones will be"
@@ -65,10 +65,10 @@ def ps(
     containers, problems = containers_of(docker_urls, ties)
     problems += unread
     urls = (url, *spellings(airflow_homes), *same_databases)
-    around = survey(airflow_homes, urls, watch.at_homes(), proc, os.getpid())
-    tasks = Tasks(around)
+    site = survey(airflow_homes, urls, watch.at_homes(), proc, os.getpid())
+    tasks = Tasks(site)
     families = _families(watch.labelled())
-    known = _labels(Containers(containers, ties.clients()), around, families)
+    known = _labels(Containers(containers, ties.clients()), site, families)
     shown = [c for c in containers if c.id in known]
     # what runs in a container that has its line is shown by that
     within = inside(proc, shown, (process.pid for process in watch.labelled()))
@@ -110,15 +110,15 @@ def _families(labelled: Sequence[Process]) -> dict[int, Family]:
     for runner in labelled:
         if runner.role is not Role.RUNNER or runner.state == "Z":
             continue
-        around = [
+        site = [
             p.pid
             for p in labelled
             if runner.pid in p.line or (p.role is Role.SUPERVISOR and p.pid in runner.line)
         ]
         label = found[runner.pid][0]
-        for pid in around:  # some of them say what others do not
+        for pid in site:  # some of them say what others do not
             label = label.filled_from(found[pid][0])
-        found |= dict.fromkeys(around, (label, runner.pid))
+        found |= dict.fromkeys(site, (label, runner.pid))
     tries: dict[str | None, Label] = {}
     for label, _ in found.values():
         if label.ti_id is not None:
@@ -129,8 +129,8 @@ def _families(labelled: Sequence[Process]) -> dict[int, Family]:
 class Tasks:
     """The lines of the table: one for each try of a task instance of each Airflow."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._labels: dict[Any, Label] = {}
         self._rows: dict[Any, dict[str, Any]] = {}
 
@@ -172,7 +172,7 @@ class Tasks:
                 "age_seconds": 0.0,
                 "state": None,
                 "run_state": None,
-                "foreign": bool(self._around.homes) and not self._around.may_be_ours(label),
+                "foreign": bool(self._site.homes) and not self._site.may_be_ours(label),
             }
         return self._rows[key]
 
@@ -181,7 +181,7 @@ class Tasks:
         if label.dag_id is None:
             return label.ti_id
         run = label.run_id or label.logical_date
-        database = label.database if label.database and not self._around.is_database(label.database) else None
+        database = label.database if label.database and not self._site.is_database(label.database) else None
         home = label.airflow_home or (runner if label.ti_id is None else None)
         return (label.dag_id, run, label.task_id, label.map_index, _attempt(label), home, database)
 
@@ -279,11 +279,11 @@ def _remark(row: dict[str, Any]) -> str:
     return "orphan" if row["orphan"] else ""
 
 
-def _labels(containers: Containers, around: Surroundings, families: dict[int, Family]) -> dict[str, Label]:
+def _labels(containers: Containers, site: Site, families: dict[int, Family]) -> dict[str, Label]:
     """By container id, whose each is; what its client does not say, the runner above that does."""
     found: dict[str, Label] = {}
     for ident, container in containers.all.items():
-        label, client = containers.label(container, around), containers.clients.get(ident)
+        label, client = containers.label(container, site), containers.clients.get(ident)
         if label is not None and client is not None and client.process.pid in families:
             label = families[client.process.pid][0].filled_from(label)
         if label is not None:

@@ -10,19 +10,13 @@ from typing import Any
 import click
 from psycopg2.extensions import connection as Connection
 
-from dagstop.commands.common import (
-    ask,
-    counted,
-    database_option,
-    json_option,
-    open_database,
-    print_json,
-    url_of,
-)
-from dagstop.commands.outcomes import left
+from dagstop.commands.common import database_option, json_option, print_json, url_of
+from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
 from dagstop.model import is_all_clear
+from dagstop.report.words import left
+from dagstop.words import counted
 
 NOBODY = 1.0
 """Seconds of --wait after which it says that no listener is there to wait for."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Process
-from dagstop.outside.procfs import ProcFS
 
 
 class Clock:

@@ -7,42 +7,16 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dagstop.evidence.airflow_names import conflict, read_tags, read_try_tags
+from dagstop.airflow_names import conflict, read_try_tags
 from dagstop.evidence.match import SPARE, asks_to_be_spared, judge, names_order, with_hands_off
-from dagstop.evidence.surroundings import Surroundings
-from dagstop.evidence.twins import ALONE, Airflow, Neighbours, another_airflows
+from dagstop.evidence.site import Site
+from dagstop.evidence.twins import ALONE, Neighbours, another_airflows
+from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict, Whose
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """One running or paused container as the engine describes it."""
-
-    id: str
-    name: str
-    image: str
-    pid: int  # of its init, as the engine sees it: another process to a listener in a container
-    created_at: datetime
-    paused: bool
-    restart_policy: str
-    auto_remove: bool
-    tags: Mapping[str, str]  # AIRFLOW_CTX_*, DAGSTOP_* and AIRFLOW_HOME of its environment and labels
-    started_at: datetime | None = None  # this life of it, by the engine's clock
-    airflow: Airflow | None = None  # which Airflow it is a part of: a scheduler, a worker
-
-    @property
-    def label(self) -> Label | None:
-        label = read_tags(self.tags)
-        return label if label.names_a_run() else None
-
-    @property
-    def of_earlier_policy(self) -> bool:
-        """True if a cluster policy of an earlier release tagged it."""
-        return "DAGSTOP_AIRFLOW_HOME" in self.tags and "DAGSTOP_POLICY" not in self.tags
 
 
 def neighbours(containers: Iterable[Container]) -> Neighbours:
@@ -65,12 +39,12 @@ def judge_container(
     container: Container,
     client: Client | None,
     created_at: datetime,
-    around: Surroundings,
+    site: Site,
     beside: Neighbours = ALONE,
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
-    label, evidence = label_of(container, client, around), ["container's AIRFLOW_CTX_* tags"]
-    said, tags = _said(container, around), read_try_tags(container.tags)
+    label, evidence = label_of(container, client, site), ["container's AIRFLOW_CTX_* tags"]
+    said, tags = _said(container, site), read_try_tags(container.tags)
     # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
     trusted, contrary = True, None
     if client is not None:
@@ -104,9 +78,9 @@ def judge_container(
         runner=client.process.runner if client is not None else None,
         unread=client.process.unread if client is not None else {},
     )
-    verdict = judge(replace(order, hands_off=None), stand_in, created_at, around)
+    verdict = judge(replace(order, hands_off=None), stand_in, created_at, site)
     if verdict.decision is not Decision.FOREIGN and (client is None or tags.known):
-        other = another_airflows(order, container.label or label, tags, around, beside)
+        other = another_airflows(order, container.label or label, tags, site, beside)
         if other is not None and verdict.decision is not Decision.SPARE:
             verdict = Verdict(Decision.SPARE, other[0], verdict.evidence, whose=other[1])
         elif other is not None and verdict.whose is Whose.RUN:
@@ -116,15 +90,15 @@ def judge_container(
     return replace(with_hands_off(order, verdict), label=label)
 
 
-def label_of(container: Container, client: Client | None, around: Surroundings) -> Label | None:
+def label_of(container: Container, client: Client | None, site: Site) -> Label | None:
     """Whose a container is, by the client that started it and by its tags."""
-    said = _said(container, around)
+    said = _said(container, site)
     if client is None or client.process.label is None:
         return said
     return client.process.label.filled_from(said or Label())
 
 
-def _said(container: Container, around: Surroundings) -> Label | None:
+def _said(container: Container, site: Site) -> Label | None:
     """What its tags say."""
     label, tags = container.label, read_try_tags(container.tags)
     if label is None:
@@ -132,7 +106,7 @@ def _said(container: Container, around: Surroundings) -> Label | None:
     label = replace(label, ti_id=tags.ti_id, job_id=tags.job_id)
     if label.airflow_home and "DAGSTOP_AIRFLOW_HOME" not in container.tags:
         # an image may bring an AIRFLOW_HOME of its own: only ours says something
-        label = label if around.is_home(label.airflow_home) else replace(label, airflow_home=None)
+        label = label if site.is_home(label.airflow_home) else replace(label, airflow_home=None)
     return label
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from dagstop.evidence.match import names_order
-from dagstop.evidence.surroundings import Surroundings
+from dagstop.evidence.site import Site
 from dagstop.model import Label, Process, StopOrder
 
 KEPT = 3600.0
@@ -33,9 +33,9 @@ class Departed:
         while len(self._ended) > MOST:
             del self._ended[next(iter(self._ended))]
 
-    def of(self, order: StopOrder, around: Surroundings) -> Iterator[Label]:
+    def of(self, order: StopOrder, site: Site) -> Iterator[Label]:
         """The labels that name the order's run and task, of this Airflow."""
         oldest = time.monotonic() - KEPT
         for label, ended in self._ended.items():
-            if ended >= oldest and around.may_be_ours(label) and names_order(order, label):
+            if ended >= oldest and site.may_be_ours(label) and names_order(order, label):
                 yield label

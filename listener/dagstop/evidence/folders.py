@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagstop.evidence.runners import row_of, undoubted
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
-from dagstop.outside.procfs import ProcFS
 
 KEPT = 6000
 """Clock ticks for which a folder is remembered that is deleted and has nobody in it."""

@@ -7,8 +7,8 @@ runner's.
 
 from __future__ import annotations
 
+from dagstop.host.procfs import Layout, ProcFS
 from dagstop.model import Label, Process
-from dagstop.outside.procfs import Layout, ProcFS
 
 MOST = 5000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from dagstop.evidence.airflow_names import parse_date
+from dagstop.airflow_names import parse_date
 from dagstop.model import Label, StopOrder
 
 Thing = TypeVar("Thing")

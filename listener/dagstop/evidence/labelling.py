@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dagstop.evidence.airflow_names import conflict, differs, is_init, read_tags, surroundings_of
-from dagstop.evidence.circles import Circles
+from dagstop.airflow_names import airflow_of, conflict, differs, is_init, read_tags
 from dagstop.evidence.folders import Folders
 from dagstop.evidence.forks import Forks
+from dagstop.evidence.groups import Groups
 from dagstop.evidence.match import ELSEWHERE, asks_to_be_spared
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Label, Process, Role
-from dagstop.outside.procfs import ProcFS
 
 WORDS = ("cmdline", "environ")
 """The files of a process that say what it is; where one could not be read, the watch notes it."""
@@ -18,7 +18,7 @@ _NEVER = (Role.SERVICE, Role.TEST)  # a tuple: compared by identity, where a set
 
 
 class Labelling:
-    """Gives the processes of a watch their labels, and remembers the circles that labelled ones lead."""
+    """Gives the processes of a watch their labels, and remembers the groups that labelled ones lead."""
 
     def __init__(
         self,
@@ -31,16 +31,16 @@ class Labelling:
         self._processes = processes
         self._trusted_uids = trusted_uids
         self._namespace = namespace
-        self._sessions = Circles("session", processes)
-        self._groups = Circles("process group", processes)
+        self._sessions = Groups("session", processes)
+        self._groups = Groups("process group", processes)
         self._forks = Forks(proc)
         self.folders = Folders(proc, processes)
         self.new_folder = False  # one became known since this was last set to False
 
     def died(self, process: Process) -> None:
         """A labelled process died now."""
-        for circles, number in self._circles_of(process):
-            circles.died(process, number, self._proc.now_ticks())
+        for groups, number in self._groups_of(process):
+            groups.died(process, number, self._proc.now_ticks())
 
     def may_inherit(self, process: Process) -> bool:
         """True if it has no label but is kin of something that has."""
@@ -57,8 +57,8 @@ class Labelling:
         tags = read_tags(process.environ) if process.environ else None
         own = process.title or tags
         if process.title is not None and tags is not None:
-            # what a runner was started with may name another task: only the surroundings count
-            own = process.title.filled_from(surroundings_of(process.environ))
+            # what a runner was started with may name another task: only which Airflow it is of counts
+            own = process.title.filled_from(airflow_of(process.environ))
         descends = source is not None
         if source is None and (own is None or not own.names_a_run()):
             source, how = self._in_folder_of(process, own)
@@ -91,7 +91,7 @@ class Labelling:
         by its task's folder: whoever was seen in the same moment is to be judged with it.
         """
         now = self._proc.now_ticks()
-        self._stand_in_circles(process, now)
+        self._stand_in_groups(process, now)
         if process.role is Role.RUNNER:
             self._forks.note(process)
         sure = process.trusted and process.contrary is None and process.unread.keys() <= {"environ"}
@@ -141,10 +141,10 @@ class Labelling:
         if process.title is not None:  # a runner that a task started is of its own task, not of that one
             runner = self._forks.runner_of(process)
             return runner, f"fork of runner {runner.pid}" if runner is not None else ""
-        for circles, number in self._circles_of(process):
-            leader = circles.leader_of(process, number)
+        for groups, number in self._groups_of(process):
+            leader = groups.leader_of(process, number)
             if leader is not None and leader is not process:
-                return leader, f"{circles.word} {number}"
+                return leader, f"{groups.word} {number}"
         return None, ""
 
     def _in_folder_of(self, process: Process, own: Label | None) -> tuple[Process | None, str]:
@@ -156,7 +156,7 @@ class Labelling:
             return None, ""
         return leader, f"working directory {folder}"
 
-    def _circles_of(self, process: Process) -> tuple[tuple[Circles, int], tuple[Circles, int]]:
+    def _groups_of(self, process: Process) -> tuple[tuple[Groups, int], tuple[Groups, int]]:
         return (self._sessions, process.sid), (self._groups, process.pgid)
 
     def _with_surroundings(self, label: Label, parent: Process | None) -> Label:
@@ -164,7 +164,7 @@ class Labelling:
         for _ in range(64):
             if parent is None or (label.airflow_home and label.database):
                 break
-            label = label.filled_from(surroundings_of(parent.environ))
+            label = label.filled_from(airflow_of(parent.environ))
             parent = self.parent(parent)
         return label
 
@@ -213,16 +213,16 @@ class Labelling:
                 return
             child, parent = parent, self.parent(parent)
 
-    def remember_circles(self, labelled: list[Process]) -> None:
+    def remember_groups(self, labelled: list[Process]) -> None:
         """Keep the sessions and groups that labelled processes lead, as long as a member lives."""
         now = self._proc.now_ticks()
         for process in labelled:
-            self._stand_in_circles(process, now)
+            self._stand_in_groups(process, now)
         self._sessions.forget_the_old(now)
         self._groups.forget_the_old(now)
         self.folders.forget_the_old(now)
 
-    def _stand_in_circles(self, process: Process, now: int) -> None:
+    def _stand_in_groups(self, process: Process, now: int) -> None:
         if (process.role is Role.OTHER or process.role is Role.RUNNER) and process.state not in "ZX":
             self._sessions.seen(process, process.sid, now)
             self._groups.seen(process, process.pgid, now)

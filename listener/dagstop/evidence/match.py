@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dagstop.evidence.airflow_names import conflict, parse_date
-from dagstop.evidence.surroundings import Surroundings
+from dagstop.airflow_names import conflict, parse_date
+from dagstop.evidence.site import Site
+from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict, Whose
-from dagstop.outside.procfs import TICKS_PER_SECOND
 
 SPARE = "DAGSTOP_SPARE"
 """A variable by which a process asks to be spared, with the value 1. Children inherit it: set for a
@@ -23,7 +23,7 @@ ELSEWHERE = "it lives in another pid namespace"
 """Contrary evidence: it is in a container, as a rule another Airflow's."""
 
 
-def judge(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
+def judge(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict:
     """What is to happen to `process` under `order`.
 
     started_at: its start on the database's clock. The verdict's reason is one phrase for people.
@@ -31,9 +31,9 @@ def judge(order: StopOrder, process: Process, started_at: datetime, around: Surr
     label = process.label
     if label is None or not names_order(order, label):
         return Verdict(Decision.FOREIGN, "its evidence names another run")
-    verdict = _judge_alone(order, process, started_at, around)
+    verdict = _judge_alone(order, process, started_at, site)
     if verdict.decision is not Decision.SPARE:
-        verdict = _with_its_runner(order, process, started_at, around) or verdict
+        verdict = _with_its_runner(order, process, started_at, site) or verdict
     return with_hands_off(order, verdict)
 
 
@@ -47,15 +47,15 @@ def with_hands_off(order: StopOrder, verdict: Verdict) -> Verdict:
 _AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
 
 
-def _judge_alone(order: StopOrder, process: Process, started_at: datetime, around: Surroundings) -> Verdict:
+def _judge_alone(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict:
     """By what it shows itself."""
-    return _not_ours(order, process, around) or _judge_try(order, process, started_at)
+    return _not_ours(order, process, site) or _judge_try(order, process, started_at)
 
 
-def _not_ours(order: StopOrder, process: Process, around: Surroundings) -> Verdict | None:
+def _not_ours(order: StopOrder, process: Process, site: Site) -> Verdict | None:
     """To be spared whatever try it is of; else None."""
-    if spare := _unkillable_by_nature(process, around) or _foreign_airflow(order, process, around):
-        another = Whose.ANOTHER if _surely_another(order, process, around) else Whose.RUN
+    if spare := _unkillable_by_nature(process, site) or _foreign_airflow(order, process, site):
+        another = Whose.ANOTHER if _surely_another(order, process, site) else Whose.RUN
         whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
         return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
     return None
@@ -83,8 +83,8 @@ def names_order(order: StopOrder, label: Label) -> bool:
     return label.logical_date is not None and label.logical_date in dates
 
 
-def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
-    if process.pid in around.untouchable:
+def _unkillable_by_nature(process: Process, site: Site) -> str | None:
+    if process.pid in site.untouchable:
         return "it is the listener, an ancestor of it, or pid 1"
     if process.role is Role.SUPERVISOR:
         return "it is Airflow's supervisor, which ends with its task"
@@ -97,14 +97,12 @@ def _unkillable_by_nature(process: Process, around: Surroundings) -> str | None:
     return process.contrary or unread
 
 
-def _with_its_runner(
-    order: StopOrder, process: Process, started_at: datetime, around: Surroundings
-) -> Verdict | None:
+def _with_its_runner(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict | None:
     """To be spared if the runner that started it is, whatever it shows itself; else None."""
     runner, seen = process.runner, {process.identity}
     while runner is not None and runner.identity not in seen:
         if runner.label is not None and names_order(order, runner.label):
-            verdict = _not_ours(order, runner, around)
+            verdict = _not_ours(order, runner, site)
             if verdict is None and not _same_try(runner.label, process.label):
                 ticks = max(0, process.identity.start - runner.identity.start)
                 begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
@@ -125,13 +123,13 @@ def _same_try(runner: Label, label: Label | None) -> bool:
     return by_uuid or (runner.job_id is not None and runner.job_id == label.job_id)
 
 
-def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -> str | None:
+def _foreign_airflow(order: StopOrder, process: Process, site: Site) -> str | None:
     """Why the process may be of another Airflow that has the same ids, or None."""
     label = process.label
     assert label is not None
-    if label.airflow_home is not None and not around.is_home(label.airflow_home):
+    if label.airflow_home is not None and not site.is_home(label.airflow_home):
         return f"its AIRFLOW_HOME is {label.airflow_home}"
-    if label.database is not None and not around.is_database(label.database):
+    if label.database is not None and not site.is_database(label.database):
         return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if not process.trusted:
         uid = (
@@ -147,27 +145,27 @@ def _foreign_airflow(order: StopOrder, process: Process, around: Surroundings) -
     # a title is all that is left of a runner's identity: setproctitle overwrites its environment
     if process.role is Role.RUNNER and not _job_recorded(order, label):
         return "nothing but its title ties it to this Airflow"
-    if around.foreign_homes or (process.pid < 0 and around.homes_elsewhere):  # a container is of any of them
+    if site.foreign_homes or (process.pid < 0 and site.homes_elsewhere):  # a container is of any of them
         return "it does not say which of the Airflows on this host it is of"
-    if around.unread:
-        return f"it does not say of which Airflow it is, and another one may be here: {around.unread}"
+    if site.unread:
+        return f"it does not say of which Airflow it is, and another one may be here: {site.unread}"
     return None
 
 
-def _surely_another(order: StopOrder, process: Process, around: Surroundings) -> bool:
+def _surely_another(order: StopOrder, process: Process, site: Site) -> bool:
     """True for another Airflow's beyond doubt: its metadata database is another one, its home or its pid
     namespace too, and no row names it. Each alone proves nothing: the listener may have been told wrong.
     """
     label = process.label
     assert label is not None
-    home = label.airflow_home is not None and not around.is_home(label.airflow_home)
+    home = label.airflow_home is not None and not site.is_home(label.airflow_home)
     if not home and process.contrary != ELSEWHERE:
         return False
     if _uuid_recorded(order, label) or _pid_recorded(order, process):
         return False
     if label.database is None:
-        return home and label.airflow_home in around.other_airflows
-    return bool(around.databases) and not around.is_database(label.database)
+        return home and label.airflow_home in site.other_airflows
+    return bool(site.databases) and not site.is_database(label.database)
 
 
 def _uuid_recorded(order: StopOrder, label: Label) -> bool:

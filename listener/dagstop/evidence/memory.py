@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dagstop.evidence.airflow_names import parse_date
+from dagstop.airflow_names import parse_date
 from dagstop.evidence.folders import remembered
 from dagstop.evidence.runners import checked, doubts, row_of, runner_of, undoubted
 from dagstop.evidence.ties import Noted, noted

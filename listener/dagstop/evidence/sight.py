@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Process
-from dagstop.outside.procfs import ProcFS
 
 
 def unseen(processes: Iterable[Process], proc: ProcFS, task_users: Collection[int]) -> list[str]:

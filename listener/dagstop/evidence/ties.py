@@ -16,11 +16,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagstop.evidence import cidfiles
-from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.containers import Client
 from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
+from dagstop.host.containers import Container
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
-from dagstop.outside.procfs import ProcFS
 
 SLACK = 1.0
 """Seconds by which an engine's clock may differ from this host's."""

@@ -10,20 +10,12 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dagstop.evidence.airflow_names import TryTags
-from dagstop.evidence.surroundings import Surroundings
+from dagstop.airflow_names import TryTags
+from dagstop.evidence.site import Site
+from dagstop.host.containers import Airflow
 from dagstop.model import Label, StopOrder, Target, Whose
 
 RENEW = "its tags are of an earlier cluster policy; this release's is printed by `dagstop policy`"
-
-
-@dataclass(frozen=True, slots=True)
-class Airflow:
-    """What tells the Airflow that a container is a part of from another one."""
-
-    home: str
-    project: str | None  # of compose, or the stack of a swarm
-    database: str | None  # as `database_key` writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +49,11 @@ ALONE = Neighbours()
 
 
 def another_airflows(
-    order: StopOrder, label: Label, tags: TryTags, around: Surroundings, beside: Neighbours
+    order: StopOrder, label: Label, tags: TryTags, site: Site, beside: Neighbours
 ) -> tuple[str, Whose] | None:
     """Why a container that `judge` would have die may be another Airflow's, and whose it is; or None."""
     if not tags.known:
-        doubt = _doubt(order, label, around, beside)
+        doubt = _doubt(order, label, site, beside)
         return (f"{doubt}; {RENEW}", Whose.RUN) if doubt is not None else None
     rows = _rows(order, label)
     same = [row for row in rows if _same(tags, row)]
@@ -74,7 +66,7 @@ def another_airflows(
     on_ours = tags.hostname in hosts
     what = f"uuid {tags.ti_id}" if tags.ti_id is not None else f"job {tags.job_id}"
     if _is_older(label, rows) and on_ours:  # of such a try the database keeps no more than that here
-        doubt = _doubt(order, label, around, beside)
+        doubt = _doubt(order, label, site, beside)
         return (f"{doubt}, and no try in Airflow's database has its {what}", Whose.RUN) if doubt else None
     known = _knows_try(order, label, tags, rows) and not on_ours
     return f"no try in Airflow's database has its {what}", Whose.ANOTHER if known else Whose.RUN
@@ -123,15 +115,15 @@ def _is_older(label: Label, rows: list[Target]) -> bool:
     return label.try_number is not None and bool(tries) and label.try_number < min(tries)
 
 
-def _doubt(order: StopOrder, label: Label, around: Surroundings, beside: Neighbours) -> str | None:
+def _doubt(order: StopOrder, label: Label, site: Site, beside: Neighbours) -> str | None:
     """What speaks against ids and a home."""
     if order.logical_date is not None and label.logical_date not in {None, order.logical_date}:
         return f"its logical date is {label.logical_date}, the run's is {order.logical_date}"
     if beside.claims.get(_try(label), 0) > 1:
         return "another container says that it is of the same try"
     home = label.airflow_home
-    here = around.lives_here if home is None or around.is_home(home) else False
-    found = sum(n for path, n in beside.airflows.items() if home is None or around.is_home(path))
+    here = site.lives_here if home is None or site.is_home(home) else False
+    found = sum(n for path, n in beside.airflows.items() if home is None or site.is_home(path))
     if found + here > 1:
         return f"more than one Airflow here has the AIRFLOW_HOME {home}" if home else "two Airflows are here"
     return None

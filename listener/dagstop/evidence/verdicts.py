@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 
-from dagstop.evidence.containers import Client, Container, judge_container, label_of, neighbours
+from dagstop.evidence.containers import Client, judge_container, label_of, neighbours
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import Surroundings, ancestors
+from dagstop.evidence.site import Site, ancestors
+from dagstop.host.containers import Container
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Label, Process, StopOrder, Verdict
-from dagstop.outside.procfs import ProcFS
 
 SLOW_START = 60.0
 """The most seconds from the fork of a container's init until its engine says that the container runs."""
@@ -41,21 +42,21 @@ class Containers:
         """Everything that may concern the order, by id."""
         return {container.id: container for container, _ in self._claims.of(order)}
 
-    def label(self, container: Container, around: Surroundings) -> Label | None:
+    def label(self, container: Container, site: Site) -> Label | None:
         """Whose a container is, whatever the order."""
-        return label_of(container, self.clients.get(container.id), around)
+        return label_of(container, self.clients.get(container.id), site)
 
 
 def of_processes(
     order: StopOrder,
     processes: Index[Process],
     started_at: Callable[[Process], datetime],
-    around: Surroundings,
+    site: Site,
 ) -> Iterator[tuple[Process, Verdict]]:
     """Every process that has to do with the order; started_at: on the database's clock."""
     for process in processes.of(order):
         if process.state not in {"X", "x"}:
-            verdict = judge(order, process, started_at(process), around)
+            verdict = judge(order, process, started_at(process), site)
             if verdict.decision is not Decision.FOREIGN:
                 yield process, verdict
 
@@ -64,7 +65,7 @@ def of_containers(
     order: StopOrder,
     containers: Containers,
     to_db: Callable[[datetime], datetime],
-    around: Surroundings,
+    site: Site,
     known: Collection[str] = (),
 ) -> Iterator[tuple[Container, Verdict]]:
     """Every container that has to do with the order.
@@ -75,7 +76,7 @@ def of_containers(
     found = {ident: containers.all[ident] for ident in known} | containers.of(order)
     for container in found.values():
         client, created = containers.clients.get(container.id), to_db(container.created_at)
-        verdict = judge_container(order, container, client, created, around, containers.beside)
+        verdict = judge_container(order, container, client, created, site, containers.beside)
         if verdict.decision is Decision.FOREIGN and container.id in known:
             verdict = Verdict(Decision.KILL, "it was signalled under this order before")
             if order.hands_off is not None:

@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dagstop.evidence.airflow_names import read_command
+from dagstop.airflow_names import read_command
 from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
+from dagstop.host.procfs import ProcFS, Stat, parse_stat
 from dagstop.model import Identity, Process, Role
-from dagstop.outside.procfs import ProcFS, Stat, parse_stat
 
 _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
 
@@ -175,7 +175,7 @@ class Watch:
             fresh.append(known)
             (self._restless.add if _unsettled(known) else self._restless.discard)(pid)
         self._label(fresh)
-        self._labelling.remember_circles(self.labelled())
+        self._labelling.remember_groups(self.labelled())
         if self._labelling.new_folder:
             self.changed, self._labelling.new_folder = True, False
 

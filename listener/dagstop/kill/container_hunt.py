@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from dagstop.evidence.containers import Container, read_client
-from dagstop.evidence.surroundings import Surroundings
+from dagstop.evidence.containers import read_client
+from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.verdicts import Containers, of_containers
+from dagstop.host.containers import Container
+from dagstop.host.engine import Engine, EngineUnreachable
+from dagstop.host.procfs import ProcFS
 from dagstop.kill.containers import ContainerEnd, end_container
-from dagstop.kill.quarry import NOT_SIGNALLED, now
+from dagstop.kill.endings import NOT_SIGNALLED, now
 from dagstop.logs import event, log
 from dagstop.model import Decision, Process, StopOrder, Verdict
-from dagstop.outside.engine import Engine, EngineUnreachable
-from dagstop.outside.procfs import ProcFS
 
 LEARN_PAUSE = 0.05
 """The least seconds between two listings ahead of need: a flood of doorbells is no load for an engine."""
@@ -146,7 +147,7 @@ class ContainerHunts:
     def look(
         self,
         quests: Sequence[Quest],
-        around: Surroundings,
+        site: Site,
         to_db_clock: Callable[[datetime], datetime],
         *,
         delay: float = 0.0,
@@ -156,13 +157,13 @@ class ContainerHunts:
 
         A listing of the engines that began after `since` (monotonic seconds) will do.
         """
-        arguments = (list(quests), around, to_db_clock, delay, since)
+        arguments = (list(quests), site, to_db_clock, delay, since)
         threading.Thread(target=self._pass, args=arguments, name="containers", daemon=True).start()
 
     def _pass(
         self,
         quests: Sequence[Quest],
-        around: Surroundings,
+        site: Site,
         to_db_clock: Callable[[datetime], datetime],
         delay: float,
         since: float,
@@ -177,14 +178,14 @@ class ContainerHunts:
             taken: set[str] = set()  # two URLs may be one engine's
             for engine in self.engines:
                 if engine.exists or self._seen:
-                    pending += self._engine(engine, taken, quests, found, around, to_db_clock, since)
+                    pending += self._engine(engine, taken, quests, found, site, to_db_clock, since)
             for result, future in pending:
                 try:
                     result.ends.append(end := future.result())
                     result.problem = end.problem or result.problem
                 except EngineUnreachable as exc:
                     result.problem = str(exc)
-            self._ended(quests, found, around, to_db_clock)
+            self._ended(quests, found, site, to_db_clock)
             for quest in quests:
                 result = found[id(quest)]
                 if result.problem is None:
@@ -220,7 +221,7 @@ class ContainerHunts:
         taken: set[str],
         quests: Sequence[Quest],
         found: dict[int, Found],
-        around: Surroundings,
+        site: Site,
         to_db_clock: Callable[[datetime], datetime],
         since: float,
     ) -> list[tuple[Found, Future[ContainerEnd]]]:
@@ -235,7 +236,7 @@ class ContainerHunts:
             result = found[id(quest)]
             known = {c.id: ident for c in here for ident in quest.known if c.id.startswith(ident)}
             result.running |= set(known.values())
-            for container, verdict in of_containers(quest.order, containers, to_db_clock, around, known):
+            for container, verdict in of_containers(quest.order, containers, to_db_clock, site, known):
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
                 else:
@@ -246,7 +247,7 @@ class ContainerHunts:
         self,
         quests: Sequence[Quest],
         found: dict[int, Found],
-        around: Surroundings,
+        site: Site,
         to_db_clock: Callable[[datetime], datetime],
     ) -> None:
         """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
@@ -264,7 +265,7 @@ class ContainerHunts:
                 continue
             result = found[id(quest)]
             named = (*quest.named, *(end.container.id for end in result.ends))
-            for container, verdict in of_containers(quest.order, ended, to_db_clock, around):
+            for container, verdict in of_containers(quest.order, ended, to_db_clock, site):
                 at = died_at[container.id]
                 before = to_db_clock(at) < quest.order.created_at or container.id.startswith(named)
                 if verdict.decision is Decision.KILL and not before:

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from dagstop.evidence.containers import Container
 from dagstop.evidence.verdicts import start_of_init
-from dagstop.kill.quarry import NOT_SIGNALLED, now
+from dagstop.host.containers import Container
+from dagstop.host.engine import ContainerRefused, Engine, EngineUnreachable
+from dagstop.host.procfs import ProcFS
+from dagstop.kill.endings import NOT_SIGNALLED, now
 from dagstop.model import Verdict
-from dagstop.outside.engine import ContainerRefused, Engine, EngineUnreachable
-from dagstop.outside.procfs import ProcFS
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from dagstop.evidence.surroundings import Surroundings
-from dagstop.kill.quarry import Quarries, Quarry, Sent, now, spared_reason
+from dagstop.evidence.site import Site
+from dagstop.kill.endings import Ending, Endings, Sent, now, spared_reason
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict
 
 LOOK_AGAIN = 0.25
@@ -52,7 +52,7 @@ class Hunt:
     order: StopOrder
     grace: float  # seconds between SIGTERM and SIGKILL
     started: float = field(default_factory=time.monotonic)
-    quarries: dict[Identity, Quarry] = field(default_factory=dict)
+    endings: dict[Identity, Ending] = field(default_factory=dict)
     verdicts: dict[Identity, Verdict] = field(default_factory=dict)
     spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
     seen: set[Label] = field(default_factory=set)  # of the run's processes, dead ones and supervisors too
@@ -73,8 +73,8 @@ class Hunt:
     def consider(
         self,
         judged: Iterable[tuple[Process, Verdict]],
-        around: Surroundings,
-        pool: Quarries,
+        site: Site,
+        pool: Endings,
         looked: float,
     ) -> None:
         """Signal what is to die by its verdict, the first time it is seen."""
@@ -86,70 +86,70 @@ class Hunt:
         cleaning = self._cleaning_up([process for process, _ in ordered])
         parents = {process.ppid for process, _ in ordered if self._lives(process)}
         for process, verdict in ordered:
-            self._note_seen(process, verdict, around)
+            self._note_seen(process, verdict, site)
             if verdict.decision is Decision.SPARE:
-                known = self.quarries.get(process.identity)
+                known = self.endings.get(process.identity)
                 if known is not None and known.alive:  # a row or setting read since speaks for it
                     self.earlier[process.identity] = known.signals
-                    pool.release(self.quarries.pop(process.identity))
+                    pool.release(self.endings.pop(process.identity))
                 if process.state != "Z":
                     reason = spared_reason(verdict.reason, self.earlier.get(process.identity))
                     self.spared[process.identity] = (process, replace(verdict, reason=reason))
                     if process.above_ends and time.monotonic() < self.started + GIVE_UP:
                         self.waiting_until = self.started + GIVE_UP  # soon it can be said whose it is
                 continue
-            quarry = self.quarries.get(process.identity) or pool.take(process)
-            if quarry is None:
+            ending = self.endings.get(process.identity) or pool.take(process)
+            if ending is None:
                 continue
-            if not quarry.alive:
+            if not ending.alive:
                 continue
             left = True
             passes_on = _is_sudo(process) and process.pid in parents
             if self._may_wait(process, verdict, cleaning.get(process.pid), passes_on=passes_on):
                 continue
-            if process.identity not in self.quarries:
-                pool.hold(quarry)
-                self._first(process, quarry, verdict, pool)
-            self.quarries[process.identity] = quarry
+            if process.identity not in self.endings:
+                pool.hold(ending)
+                self._first(process, ending, verdict, pool)
+            self.endings[process.identity] = ending
             self.verdicts[process.identity] = verdict
-            self._signal(quarry, pool, at_once=verdict.at_once or (passes_on and not quarry.signals))
+            self._signal(ending, pool, at_once=verdict.at_once or (passes_on and not ending.signals))
         self.clean = not left
 
-    def _note_seen(self, process: Process, verdict: Verdict, around: Surroundings) -> None:
+    def _note_seen(self, process: Process, verdict: Verdict, site: Site) -> None:
         label = process.label
-        if label is None or (process.role is Role.SUPERVISOR and not around.may_be_ours(label)):
+        if label is None or (process.role is Role.SUPERVISOR and not site.may_be_ours(label)):
             return
         if verdict.decision is not Decision.SPARE or process.role is Role.SUPERVISOR:
             self.seen.add(label)
 
-    def escalate(self, pool: Quarries) -> None:
+    def escalate(self, pool: Endings) -> None:
         """SIGKILL to what outlived its grace."""
         moment = time.monotonic()
-        for quarry in self.alive():
-            due = self._due(quarry)
+        for ending in self.alive():
+            due = self._due(ending)
             if due is not None and moment >= due:
-                pool.stop(quarry, hard=True)
+                pool.stop(ending, hard=True)
 
-    def _due(self, quarry: Quarry) -> float | None:
+    def _due(self, ending: Ending) -> float | None:
         """When it is to be killed: what got its first signal late has no grace of its own."""
-        if quarry.first_signal is None or quarry.killed is not None:
+        if ending.first_signal is None or ending.killed is not None:
             return None
-        return min(quarry.first_signal, self.first_signal or quarry.first_signal) + self.grace
+        return min(ending.first_signal, self.first_signal or ending.first_signal) + self.grace
 
-    def alive(self) -> list[Quarry]:
-        return [quarry for quarry in self.quarries.values() if quarry.alive]
+    def alive(self) -> list[Ending]:
+        return [ending for ending in self.endings.values() if ending.alive]
 
     def _lives(self, process: Process) -> bool:
-        known = self.quarries.get(process.identity)
+        known = self.endings.get(process.identity)
         return process.state != "Z" and (known is None or known.alive)
 
-    def given_up(self) -> list[Quarry]:
+    def given_up(self) -> list[Ending]:
         """What lives on although all that could be done was done."""
         moment = time.monotonic()
         return [
-            quarry
-            for quarry in self.alive()
-            if quarry.refused is not None or (quarry.killed is not None and moment >= quarry.killed + GIVE_UP)
+            ending
+            for ending in self.alive()
+            if ending.refused is not None or (ending.killed is not None and moment >= ending.killed + GIVE_UP)
         ]
 
     @property
@@ -167,31 +167,31 @@ class Hunt:
         moment = time.monotonic()
         if self.clean and not self.alive() and moment < self._calm_at():
             return self._calm_at()
-        due = [d for quarry in self.alive() if (d := self._due(quarry)) is not None and d > moment]
+        due = [d for ending in self.alive() if (d := self._due(ending)) is not None and d > moment]
         return min([moment + LOOK_AGAIN, *due])
 
     def _calm_at(self) -> float:
-        deaths = [quarry.died for quarry in self.quarries.values() if quarry.died is not None]
+        deaths = [ending.died for ending in self.endings.values() if ending.died is not None]
         return max(deaths) + CALM if deaths else 0.0
 
-    def _first(self, process: Process, quarry: Quarry, verdict: Verdict, pool: Quarries) -> None:
+    def _first(self, process: Process, ending: Ending, verdict: Verdict, pool: Endings) -> None:
         """Go on where a listener before this one was cut off; a second SIGTERM would end a clean-up."""
         sent = self.earlier.get(process.identity)
-        if sent and not quarry.signals:
-            pool.resume(quarry, sent)
-        if quarry.signals:
-            self.note(process, verdict, quarry.signals)
+        if sent and not ending.signals:
+            pool.resume(ending, sent)
+        if ending.signals:
+            self.note(process, verdict, ending.signals)
         else:
-            quarry.before_first = lambda name: self.note(process, verdict, [(name, now())])
+            ending.before_first = lambda name: self.note(process, verdict, [(name, now())])
 
-    def _signal(self, quarry: Quarry, pool: Quarries, *, at_once: bool) -> None:
+    def _signal(self, ending: Ending, pool: Endings, *, at_once: bool) -> None:
         late = self.first_signal is not None and time.monotonic() >= self.first_signal + self.grace
-        if quarry.refused is None:
-            pool.stop(quarry, hard=at_once or (late and not quarry.signals))
-        if self.first_signal is None and quarry.first_signal is not None:
+        if ending.refused is None:
+            pool.stop(ending, hard=at_once or (late and not ending.signals))
+        if self.first_signal is None and ending.first_signal is not None:
             # another order may have begun with it: that one's grace is not this order's
-            before = quarry.identity in self.earlier
-            self.first_signal = quarry.first_signal if before else max(quarry.first_signal, self.started)
+            before = ending.identity in self.earlier
+            self.first_signal = ending.first_signal if before else max(ending.first_signal, self.started)
 
     def _may_wait(
         self, process: Process, verdict: Verdict, cleaning_until: float | None, *, passes_on: bool
@@ -203,7 +203,7 @@ class Hunt:
         of the one that started it. What passes a signal on waits for its child, which would get two, and
         the second would cut its clean-up off, or end it though it is spared.
         """
-        if process.identity in self.quarries:
+        if process.identity in self.endings:
             return False
         moment = time.monotonic()
         until: float | None = None
@@ -255,8 +255,8 @@ class Hunt:
         if process.role is Role.RUNNER or not process.with_runner:
             return False
         return any(
-            quarry.process.role is Role.RUNNER
-            and quarry.process.pid in process.line
-            and not _is_sudo(quarry.process)
-            for quarry in self.alive()
+            ending.process.role is Role.RUNNER
+            and ending.process.pid in process.line
+            and not _is_sudo(ending.process)
+            for ending in self.alive()
         )

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from dagstop.commands.check import OBSERVE_ONLY, in_database, without_listener
-from dagstop.commands.common import ask, open_database
+from dagstop.database.asking import ask, open_database
+from dagstop.database.failures import remedy
 from dagstop.errors import DagstopError
-from dagstop.outside.database_errors import remedy
+from dagstop.install.health import OBSERVE_ONLY, in_database, without_listener
 
 YOUNG = 1.0
 """Seconds for which an answer is given again; the page asks every two."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
 from dagstop.page.facts import Here, Snapshot, hanging
-from dagstop.tally import BUCKETS
+from dagstop.report.counters import BUCKETS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -154,13 +154,13 @@ class _Snapshot(Collector):
         self._add("dagstop_listener_watched_processes", detail.get("watched"), host)
         self._add("dagstop_listener_orders_under_way", detail.get("under_way"), host)
         self._add("dagstop_listener_reconnects", detail.get("reconnects"), host)
-        tally = detail.get("tally")
-        if tally is None:
+        counters = detail.get("tally")
+        if counters is None:
             return  # a listener of an earlier version
-        for outcome, count in sorted(tally["outcomes"].items()):
+        for outcome, count in sorted(counters["outcomes"].items()):
             self._add("dagstop_orders_done", count, host, outcome)
         for name in ("first_signal", "last_death"):
-            times = tally[name]
+            times = counters[name]
             bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
             if len(times["counts"]) != len(bounds):
                 continue  # another version's buckets

@@ -33,7 +33,7 @@ except ImportError:
     from airflow.operators.docker_operator import DockerOperator
 
 N = "{{ number(run_id) }}"
-ENGINE = os.environ["DAGSTOP_LAB_DOCKER_URL"]
+ENGINE = os.environ["DAGSTOP_TESTBED_DOCKER_URL"]
 MARKS = os.path.join(os.environ["AIRFLOW_HOME"], "marks")
 NEW = task_decorator is not None and hasattr(BashOperator, "partial")
 
@@ -49,7 +49,7 @@ arguments = {
     "user_defined_macros": {"number": number},
 }
 # 1.10 applies dagrun_timeout to scheduled runs only
-schedule = "@once" if os.environ.get("DAGSTOP_LAB_SCHEDULED") and not NEW else None
+schedule = "@once" if os.environ.get("DAGSTOP_TESTBED_SCHEDULED") and not NEW else None
 arguments["schedule" if NEW else "schedule_interval"] = schedule
 dag = DAG("matrix", **arguments)
 

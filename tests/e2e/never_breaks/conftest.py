@@ -12,10 +12,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from dagstop.lab.docker_engine import Engine
-from dagstop.lab.postgres import Server, free_port
 from tests.e2e.conftest import FULL, VERSIONS
 from tests.e2e.site import Site
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server, free_port
 
 # in CI on one release: each start of an Airflow costs a minute
 PLAYED = ("2.11.2",)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dagstop.lab import proc
 from tests.e2e.site import Site, is_runner, marked
 from tests.support.watch import wait_until
+from tests.testbed import proc
 
 LONG = frozenset({"6030", "6031"})  # what `long` starts
 START_SECONDS = 240.0

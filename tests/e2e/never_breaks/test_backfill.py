@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from dagstop.lab import proc
 from tests.e2e.never_breaks.logs import troubles
 from tests.e2e.never_breaks.tasks import START_SECONDS, closed, dead
 from tests.e2e.site import Site, marked
+from tests.testbed import proc
 
 pytestmark = pytest.mark.e2e
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from dagstop.lab.airflow import Airflow
-from dagstop.lab.postgres import Server
-from dagstop.lab.web import WebError
 from tests.e2e.conftest import FULL
 from tests.e2e.never_breaks.logs import deadlocks, of_folder
 from tests.e2e.site import Site
+from tests.testbed.airflow import Airflow
+from tests.testbed.postgres import Server
+from tests.testbed.web import WebError
 
 pytestmark = pytest.mark.e2e
 

@@ -60,7 +60,7 @@ class Cleans(PythonOperator):
 
 
 with DAG("impersonated", start_date=datetime.datetime(2024, 1, 1), schedule=None, catchup=False):
-    user = os.environ["DAGSTOP_LAB_TASK_USER"]
+    user = os.environ["DAGSTOP_TESTBED_TASK_USER"]
     PythonOperator(task_id="pool", python_callable=pool, run_as_user=user, retries=2)
     PythonOperator(task_id="daemon", python_callable=daemon, run_as_user=user)
     Cleans(task_id="cleans", python_callable=work, op_args=[f"cleans-{N}"], run_as_user=user)

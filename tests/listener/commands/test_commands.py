@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from dagstop.lab.postgres import binaries
 from dagstop.policy import text
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
 from tests.support.tasks import Tasks, find, wait_for
+from tests.testbed.postgres import binaries
 
 
 def on_one(function: Any) -> Any:
@@ -37,7 +37,7 @@ def failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "command",
-    "install uninstall listen check config status history ps explain stop policy systemd demo".split(),
+    "install uninstall listen check config status history ps explain stop policy systemd".split(),
 )
 def test_every_command_has_help(command: str) -> None:
     assert "Usage: dagstop" in dagstop(command, "--help").stdout

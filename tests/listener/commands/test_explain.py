@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dagstop.lab.docker_engine import IMAGE, Engine
 from tests.listener.commands.test_commands import NO_DOCKER, on_one
 from tests.listener.test_containers import TWIN, Run, run, running
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
 from tests.support.tasks import Tasks, find, wait_for
+from tests.testbed.docker_engine import IMAGE, Engine
 
 __all__ = ["run"]  # a fixture
 

@@ -11,8 +11,8 @@ import pytest
 
 from dagstop.evidence import cidfiles
 from dagstop.evidence.containers import Client
+from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity
-from dagstop.outside.procfs import ProcFS
 from tests.support.fake_proc import process
 
 CID = "c" * 64

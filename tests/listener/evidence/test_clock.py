@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagstop.evidence.clock import Clock
-from dagstop.outside.procfs import ProcFS
+from dagstop.host.procfs import ProcFS
 
 
 def test_a_slow_answer_moves_no_clock() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagstop.evidence.containers import Client, Container, judge_container, read_client
+from dagstop.evidence.containers import Client, judge_container, read_client
+from dagstop.host.containers import Container
 from dagstop.model import Decision, Label, Process
-from tests.support.fake_proc import HOME, UUID, around, at, order, process, row
+from tests.support.fake_proc import HOME, UUID, at, order, process, row, site
 
 TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
         "AIRFLOW_CTX_TRY_NUMBER": "1", "AIRFLOW_CTX_MAP_INDEX": "-1",
@@ -33,9 +34,9 @@ def verdict(
     tags: Mapping[str, str], through: Process | None = None, *, foreign: bool = False, **more: Any
 ) -> Decision:
     # in another pid namespace, where it has no process that could be taken for ours, but containers
-    surroundings = around(homes_elsewhere=frozenset({"/srv/b"}) if foreign else frozenset())
+    here = site(homes_elsewhere=frozenset({"/srv/b"}) if foreign else frozenset())
     by = Client("name", None, through) if through is not None else None
-    return judge_container(order(**more), container(tags), by, at(-10), surroundings).decision
+    return judge_container(order(**more), container(tags), by, at(-10), here).decision
 
 
 CASES: list[tuple[str, Decision, Decision]] = [

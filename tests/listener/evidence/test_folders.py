@@ -9,8 +9,8 @@ import pytest
 from dagstop.evidence import memory
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.watch import Watch
+from dagstop.host.procfs import parse_task_folder
 from dagstop.model import Label
-from dagstop.outside.procfs import parse_task_folder
 from tests.support.airflow_trees import BASH, BASH_ARGV, airflow_2
 from tests.support.fake_proc import HOME, UID, FakeProc, tags, watch_of
 

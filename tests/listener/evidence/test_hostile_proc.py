@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey
+from dagstop.evidence.site import survey
 from dagstop.model import Decision
 from tests.support.fake_proc import (
     DATE,
@@ -83,12 +83,12 @@ def test_what_strangers_write_kills_nobody_and_hides_nobody(found: list[dict[str
                 (proc.folder / str(pid) / name).write_bytes(data)
         watch.tick()
         watch.look()
-        around = survey([HOME], [URL], watch.processes.values(), proc, LISTENER)
+        site = survey([HOME], [URL], watch.processes.values(), proc, LISTENER)
         asked: Any = order(targets=(row(),), logical_date=DATE)
         picked = {
             process.pid
             for process in Index(watch.labelled(), lambda p: p.label).of(asked)
-            if judge(asked, process, ORDERED, around).decision in {Decision.KILL, Decision.SETTLE}
+            if judge(asked, process, ORDERED, site).decision in {Decision.KILL, Decision.SETTLE}
         }
         assert picked == {runner, bash}
 

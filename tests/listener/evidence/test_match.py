@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagstop.evidence.airflow_names import conflict
+from dagstop.airflow_names import conflict
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import ELSEWHERE, judge
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
-from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, around, at, order, process, row
+from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, at, order, process, row, site
 
 KILL, SETTLE, SPARE, FOREIGN = Decision.KILL, Decision.SETTLE, Decision.SPARE, Decision.FOREIGN
 OTHER_UUID = UUID.replace("0", "f")
@@ -150,7 +150,7 @@ TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ids=[case[0] for case in NAMES_THE_ORDER + TRIES],
 )
 def test_order_and_label(order: StopOrder, label: Label, start: datetime, decision: Decision) -> None:
-    verdict = judge(order, process(label), start, around())
+    verdict = judge(order, process(label), start, site())
     assert verdict.decision is decision, verdict.reason
 
 
@@ -184,11 +184,11 @@ FINISHED_TASKS: list[tuple[str, StopOrder, Label, Decision]] = [
 def test_what_a_task_that_succeeded_left_lives_only_where_the_setting_says_so(
     order: StopOrder, label: Label, decision: Decision
 ) -> None:
-    verdict = judge(replace(order, finished_spared=True), process(label), BEFORE, around())
+    verdict = judge(replace(order, finished_spared=True), process(label), BEFORE, site())
     assert verdict.decision is decision, verdict.reason
     if decision is SPARE:
         assert verdict.whose is Whose.FINISHED and "finished_tasks" in verdict.reason
-    assert judge(order, process(label), BEFORE, around()).decision is KILL
+    assert judge(order, process(label), BEFORE, site()).decision is KILL
 
 
 RUNNER: dict[str, Any] = {"role": Role.RUNNER, "with_runner": True, "line": frozenset({600, 599})}
@@ -243,14 +243,14 @@ def test_who_a_process_is(
     order: StopOrder, process: Process, decision: Decision, words: str, two: bool
 ) -> None:
     foreign = frozenset({"/srv/b"}) if two else frozenset()
-    verdict = judge(order, process, BEFORE, around(foreign_homes=foreign))
+    verdict = judge(order, process, BEFORE, site(foreign_homes=foreign))
     assert verdict.decision is decision, verdict.reason
     assert words in verdict.reason
     assert verdict.evidence == process.evidence
 
 
 def test_a_callback_started_late_by_a_run_that_failed_by_itself_settles() -> None:
-    verdict = judge(order(targets=ENDED), process(label(job_id=7)), AFTER, around())
+    verdict = judge(order(targets=ENDED), process(label(job_id=7)), AFTER, site())
     assert verdict.decision is SETTLE
 
 
@@ -288,7 +288,7 @@ processes = st.builds(
     role=mostly(Role.OTHER, *Role), trusted=mostly(True, False), contrary=mostly(None, "because"),
     with_runner=st.booleans(), line=st.sets(st.sampled_from([600, 599])).map(frozenset),
 )  # fmt: skip
-ours = around(untouchable=frozenset({0, 1, 2, LISTENER, 89}))
+ours = site(untouchable=frozenset({0, 1, 2, LISTENER, 89}))
 
 
 @settings(max_examples=1500)
@@ -325,7 +325,7 @@ def test_a_later_try_lives_while_its_row_is_unfinished(
     new = replace(new, started_at=start if written else None)
     mine = label() if known == "nothing" else label(**{known: getattr(new, known)})
     order_ = order(kind=kind, task_id="t" if kind == "task" else None, targets=(old,), present=(new,))
-    assert judge(order_, process(mine, role=role, with_runner=True), start, around()).decision is SPARE
+    assert judge(order_, process(mine, role=role, with_runner=True), start, site()).decision is SPARE
 
 
 @given(orders, st.lists(processes, max_size=8))
@@ -359,7 +359,7 @@ ELSEWHERES = label(airflow_home="/srv/other", database="elsewhere:5432/airflow")
     ],
 )
 def test_whose_a_spared_process_is(tied: Label, more: Any, others: tuple[str, ...], whose: Whose) -> None:
-    here = around(other_airflows=frozenset(others))
+    here = site(other_airflows=frozenset(others))
     stopped = order(targets=(row(ti_id=UUID),))
     verdict = judge(stopped, process(tied, **more), BEFORE, here)
     assert (verdict.decision, verdict.whose) == (SPARE, whose)
@@ -367,6 +367,6 @@ def test_whose_a_spared_process_is(tied: Label, more: Any, others: tuple[str, ..
 
 def test_a_later_try_is_not_left_alive() -> None:
     cleared = order(targets=(CLEARED,), present=(RERUN,))
-    assert judge(cleared, process(label(job_id=9)), AFTER, around()).whose is Whose.LATER_TRY
+    assert judge(cleared, process(label(job_id=9)), AFTER, site()).whose is Whose.LATER_TRY
     unknown = order(targets=(), present=())
-    assert judge(unknown, process(label()), AFTER, around()).whose is Whose.RUN
+    assert judge(unknown, process(label()), AFTER, site()).whose is Whose.RUN

@@ -17,7 +17,7 @@ from tests.listener.evidence.test_match import (
     THREE,
     TITLE,
 )  # fmt: skip
-from tests.support.fake_proc import UUID, around, at, order, process, row
+from tests.support.fake_proc import UUID, at, order, process, row, site
 
 CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
 
@@ -36,5 +36,5 @@ CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
     ],
 )  # fmt: skip
 def test_who_may_write_nothing_more_dies_at_once(of: StopOrder, seen: Process, at_once: bool) -> None:
-    verdict = judge(of, seen, BEFORE, around())
+    verdict = judge(of, seen, BEFORE, site())
     assert (verdict.decision, verdict.at_once) == (Decision.KILL, at_once)

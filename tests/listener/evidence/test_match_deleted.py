@@ -10,9 +10,9 @@ import pytest
 from dagstop.evidence.match import judge
 from dagstop.kill.hunt import Hunt
 from dagstop.model import Decision, Label, Process, StopOrder, Target
-from dagstop.report import is_superseded
+from dagstop.report.findings import is_superseded
 from tests.listener.evidence.test_match import AFTER, BEFORE, OTHER_UUID, RUNNER, TITLE, label
-from tests.support.fake_proc import UUID, around, at, order, process, row
+from tests.support.fake_proc import UUID, at, order, process, row, site
 
 GONE = row(released_at=at(0.001))
 ANEW = row(job_id=9, started_at=at(20))  # a run of the same name, made after the order
@@ -55,15 +55,15 @@ def deleted(*present: Target, targets: tuple[Target, ...] = (GONE,), what: str =
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_who_dies(name: str, of: StopOrder, seen: Process, started: datetime, killed: bool) -> None:
-    verdict = judge(of, seen, started, around())
+    verdict = judge(of, seen, started, site())
     assert verdict.decision is (Decision.KILL if killed else Decision.SPARE), (name, verdict.reason)
     assert not killed or verdict.reason == "of the stopped run"
 
 
 def test_an_old_runner_may_write_nothing_into_the_row_made_anew() -> None:
     runner = process(TITLE, **RUNNER)
-    assert judge(deleted(ANEW), runner, BEFORE, around()).at_once
-    assert not judge(deleted(), runner, BEFORE, around()).at_once  # on_kill has its time
+    assert judge(deleted(ANEW), runner, BEFORE, site()).at_once
+    assert not judge(deleted(), runner, BEFORE, site()).at_once  # on_kill has its time
 
 
 def test_what_is_deleted_is_not_superseded_by_that() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from dagstop.evidence import memory
-from dagstop.evidence.containers import Client, Container, judge_container
+from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey
+from dagstop.evidence.site import survey
 from dagstop.evidence.watch import Watch
+from dagstop.host.containers import Container
 from dagstop.model import Decision, Verdict
 from tests.support.fake_proc import (
     DATE,
@@ -41,9 +42,9 @@ def asked(job: int | None) -> Any:
 
 
 def verdicts(proc: FakeProc, watch: Watch, job: int | None = 7) -> dict[int, Verdict]:
-    around = survey([HOME], [URL], watch.at_homes(), proc, LISTENER)
+    site = survey([HOME], [URL], watch.at_homes(), proc, LISTENER)
     begun = ORDERED - timedelta(seconds=60)
-    return {p.pid: judge(asked(job), p, begun, around) for p in watch.labelled()}
+    return {p.pid: judge(asked(job), p, begun, site) for p in watch.labelled()}
 
 
 @pytest.fixture
@@ -91,12 +92,12 @@ def test_they_are_by_the_next_listener_too(proc: FakeProc, tree: Watch, tmp_path
 
 
 def test_a_container_of_its_docker_client_is(proc: FakeProc, tree: Watch) -> None:
-    around = survey([HOME], [URL], tree.at_homes(), proc, LISTENER)
+    site = survey([HOME], [URL], tree.at_homes(), proc, LISTENER)
     container = Container("c" * 64, "name", "image", 0, at(-10), False, "no", False, {})
     client = Client("name", None, tree.processes[SLEEP])
-    seen = judge_container(asked(7), container, client, at(-10), around)
+    seen = judge_container(asked(7), container, client, at(-10), site)
     assert seen.decision is Decision.SPARE and f"the runner {RUNNER}" in seen.reason
-    assert judge_container(asked(6), container, client, at(-10), around).decision is Decision.KILL
+    assert judge_container(asked(6), container, client, at(-10), site).decision is Decision.KILL
 
 
 @pytest.mark.parametrize("why", ["asks", "user", "namespace", "home"])

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from dagstop.evidence import memory
-from dagstop.evidence.containers import Client, Container
+from dagstop.evidence.containers import Client
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.ties import AWAY, Ties
+from dagstop.host.containers import Container
+from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label
-from dagstop.outside.procfs import TICKS_PER_SECOND, ProcFS
 from tests.support.fake_proc import DATE, FakeProc, order, process
 
 HERE = "unix:///here"

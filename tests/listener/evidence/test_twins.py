@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence.containers import Container, judge_container, neighbours
-from dagstop.evidence.twins import Airflow
+from dagstop.evidence.containers import judge_container, neighbours
+from dagstop.host.containers import Airflow, Container
 from dagstop.model import Decision, StopOrder, Verdict, Whose
-from tests.support.fake_proc import DATE, HOME, UUID, around, at, order, process, row
+from tests.support.fake_proc import DATE, HOME, UUID, at, order, process, row, site
 
 IDS = {
     "AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
@@ -32,7 +32,7 @@ def container(number: int = 0, airflow: Airflow | None = None, **tags: str) -> C
 
 def verdict(asked: StopOrder, seen: Container, *beside: Container, **more: Any) -> Verdict:
     others = neighbours([seen, *beside])
-    return judge_container(asked, seen, None, at(-10), around(**more), others)
+    return judge_container(asked, seen, None, at(-10), site(**more), others)
 
 
 def of_rows(**more: Any) -> StopOrder:
@@ -85,7 +85,7 @@ def test_a_later_try_lives_by_its_own_tags() -> None:
     asked = order(targets=(row(released_at=at(10)),), present=(again,))
     later = {**BY_JOB, "DAGSTOP_JOB_ID": "9", "DAGSTOP_PID": "600"}
     seen = container(**{**IDS, "AIRFLOW_CTX_TRY_NUMBER": "2"}, **later)
-    found = judge_container(asked, seen, None, at(30), around(), neighbours([seen]))
+    found = judge_container(asked, seen, None, at(30), site(), neighbours([seen]))
     assert (found.decision, found.whose) == (SPARE, Whose.LATER_TRY)
     assert verdict(asked, container(**IDS, **BY_JOB)).decision is KILL
 
@@ -149,5 +149,5 @@ def test_a_docker_client_of_the_run_needs_no_tags_but_none_may_contradict() -> N
     beside = neighbours([twin])
     for tags, decision in (({}, KILL), (IDS, KILL), ({**IDS, **BY_JOB, "DAGSTOP_HOSTNAME": "b"}, SPARE)):
         seen = container(**tags)
-        found = judge_container(of_rows(), seen, by, at(-10), around(lives_here=True), beside)
+        found = judge_container(of_rows(), seen, by, at(-10), site(lives_here=True), beside)
         assert found.decision is decision, (tags, found.reason)

@@ -10,7 +10,7 @@ import pytest
 
 from dagstop.evidence import memory
 from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey
+from dagstop.evidence.site import survey
 from dagstop.evidence.watch import Watch
 from dagstop.model import Decision, Verdict
 from tests.support.fake_proc import (
@@ -38,9 +38,9 @@ def verdict(proc: FakeProc, watch: Watch, pid: int, **more: Any) -> Verdict | No
     process = watch.processes.get(pid)
     if process is None or process.label is None:
         return None
-    around = survey([HOME], [URL], watch.at_homes(), proc, LISTENER)
+    site = survey([HOME], [URL], watch.at_homes(), proc, LISTENER)
     asked = order(targets=(row(**more),), present=(row(state="failed", **more),), logical_date=DATE)
-    return judge(asked, process, ORDERED, around)
+    return judge(asked, process, ORDERED, site)
 
 
 def add_twin(proc: FakeProc, file: str) -> None:
@@ -200,8 +200,8 @@ def test_a_database_that_ours_cannot_be_compared_with_is_anothers(proc: FakeProc
     """A URL of ours in a form that is not understood must not open the guard."""
     pid = proc.add(600, argv=("bash",), environ=tags())
     watch.look()
-    around = survey([HOME], ["no url at all"], watch.at_homes(), proc, LISTENER)
-    seen = judge(order(logical_date=DATE), watch.processes[pid], ORDERED, around)
+    site = survey([HOME], ["no url at all"], watch.at_homes(), proc, LISTENER)
+    seen = judge(order(logical_date=DATE), watch.processes[pid], ORDERED, site)
     assert seen.decision is Decision.SPARE and "metadata database" in seen.reason
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
-from dagstop.outside.procfs import parse_ending
+from dagstop.host.procfs import parse_ending
 from tests.support.airflow_trees import BASH_ARGV
 from tests.support.fake_proc import FakeProc, tags
 

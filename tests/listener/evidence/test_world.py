@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
-from dagstop.evidence.surroundings import survey
+from dagstop.evidence.site import survey
 from dagstop.model import Decision, StopOrder
 from tests.support.airflow_trees import CLOBBERED
 from tests.support.fake_proc import (
@@ -99,11 +99,11 @@ class World:
 def picked(world: World, watch: Any, asked: StopOrder, now: int) -> set[int]:
     """Whom the listener would signal, by the same steps as it takes."""
     processes = watch.processes
-    around = survey([HOME], [URL], processes.values(), world.proc, LISTENER)
+    site = survey([HOME], [URL], processes.values(), world.proc, LISTENER)
     found = set()
     for process in Index(watch.labelled(), lambda p: p.label).of(asked):
         started = ORDERED + timedelta(seconds=(process.identity.start - now) / 100)
-        if judge(asked, process, started, around).decision in {Decision.KILL, Decision.SETTLE}:
+        if judge(asked, process, started, site).decision in {Decision.KILL, Decision.SETTLE}:
             found.add(process.pid)
     return found
 

@@ -13,13 +13,13 @@ from typing import Any, cast
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from dagstop.host.engine import Engine
+from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_hunt import LEARN_PAUSE, ContainerHunts, Found, Quest
-from dagstop.kill.quarry import now
-from dagstop.lab import docker_engine as lab
-from dagstop.outside.engine import Engine
-from dagstop.outside.procfs import ProcFS
-from tests.support.fake_proc import HOME, around, order
+from dagstop.kill.endings import now
+from tests.support.fake_proc import HOME, order, site
 from tests.support.watch import wait_until
+from tests.testbed import docker_engine as lab
 
 
 class CountingEngine:
@@ -127,6 +127,6 @@ def found(
 ) -> Found:
     """What one pass finds for an order of that moment."""
     quest = Quest(order(created_at=began, db_now=now()), named=named)
-    some.look([quest], around(), lambda moment: moment, since=since)
+    some.look([quest], site(), lambda moment: moment, since=since)
     wait_until(lambda: bool(some.results), 20, lambda: "no answer")
     return some.results.popleft()

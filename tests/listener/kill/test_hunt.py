@@ -10,10 +10,10 @@ import pytest
 from dagstop.evidence.index import Index
 from dagstop.evidence.verdicts import of_processes
 from dagstop.kill import hunt as hunts
+from dagstop.kill.endings import Ending, now
 from dagstop.kill.hunt import Hunt
-from dagstop.kill.quarry import Quarry, now
 from dagstop.model import Identity, Process, Role
-from tests.support.fake_proc import around, at, order, process
+from tests.support.fake_proc import at, order, process, site
 
 GRACE = 10.0
 
@@ -30,26 +30,26 @@ class Time:
 
 @dataclass
 class Pool:
-    """As Quarries, on no host at all."""
+    """As Endings, on no host at all."""
 
     time: Time
-    known: dict[Identity, Quarry] = field(default_factory=dict)
+    known: dict[Identity, Ending] = field(default_factory=dict)
     sent: list[tuple[int, str, float]] = field(default_factory=list)
 
-    def take(self, process: Process) -> Quarry:
-        return self.known.setdefault(process.identity, Quarry(process, None))
+    def take(self, process: Process) -> Ending:
+        return self.known.setdefault(process.identity, Ending(process, None))
 
-    def hold(self, quarry: Quarry) -> None:
-        quarry.holders += 1
+    def hold(self, ending: Ending) -> None:
+        ending.holders += 1
 
-    def stop(self, quarry: Quarry, *, hard: bool) -> None:
-        if (quarry.killed is not None) if hard else bool(quarry.signals):
+    def stop(self, ending: Ending, *, hard: bool) -> None:
+        if (ending.killed is not None) if hard else bool(ending.signals):
             return
         name, moment = "SIGKILL" if hard else "SIGTERM", self.time.seconds
-        quarry.first_signal = quarry.first_signal or moment
-        quarry.killed = moment if hard else None
-        quarry.signals.append((name, now()))
-        self.sent.append((quarry.process.pid, name, moment - 1000.0))
+        ending.first_signal = ending.first_signal or moment
+        ending.killed = moment if hard else None
+        ending.signals.append((name, now()))
+        self.sent.append((ending.process.pid, name, moment - 1000.0))
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 def look(hunt: Hunt, pool: Pool, *candidates: Process) -> None:
     hunt.escalate(pool)  # type: ignore[arg-type]
     living = [p for p in candidates if p.identity not in pool.known or pool.known[p.identity].alive]
-    judged = of_processes(hunt.order, Index(living, lambda p: p.label), lambda _: at(-30), around())
-    hunt.consider(judged, around(), pool, pool.time.seconds)  # type: ignore[arg-type]
+    judged = of_processes(hunt.order, Index(living, lambda p: p.label), lambda _: at(-30), site())
+    hunt.consider(judged, site(), pool, pool.time.seconds)  # type: ignore[arg-type]
 
 
 def die(pool: Pool, process: Process) -> None:

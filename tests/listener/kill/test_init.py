@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence.containers import Container
 from dagstop.evidence.verdicts import start_of_init
+from dagstop.host.containers import Container
+from dagstop.host.engine import ContainerRefused
+from dagstop.host.procfs import ProcFS
 from dagstop.kill.containers import _init, end_container
 from dagstop.model import Decision, Verdict
-from dagstop.outside.engine import ContainerRefused
-from dagstop.outside.procfs import ProcFS
 
 ID = "f" * 64
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dagstop.model import Outcome
 from dagstop.page import metrics
 from dagstop.page.facts import Here, Snapshot
-from dagstop.tally import BUCKETS, Tally
+from dagstop.report.counters import BUCKETS, Counters
 from tests.listener.page.test_facts import look
 from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
@@ -108,12 +108,12 @@ def test_the_reference_in_the_documentation_is_this_codes() -> None:
 
 
 def test_a_tally_counts_each_order_once_in_its_bucket() -> None:
-    tally = Tally()
+    counters = Counters()
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     for seconds in (0.005, 0.006, 61.0, -1.0):
-        tally.done("stopped", start, start, start + timedelta(seconds=seconds))
-    tally.done("nothing_found", start, None, None)
-    facts = json.loads(json.dumps(tally.facts()))
+        counters.done("stopped", start, start, start + timedelta(seconds=seconds))
+    counters.done("nothing_found", start, None, None)
+    facts = json.loads(json.dumps(counters.facts()))
     assert facts["outcomes"] == {
         **{outcome.value: 0 for outcome in Outcome},
         "stopped": 4,

@@ -1,0 +1,1 @@
+"""What brings orders in: LISTEN, sweeps, and rows that become StopOrders."""

@@ -1,0 +1,1 @@
+"""The host: /proc and signals, other processes' descriptors and memory, the Docker engine."""

@@ -1,1 +1,0 @@
-"""Everything that reaches outside the process: Postgres, /proc and signals, the Docker engine."""

@@ -1,0 +1,223 @@
+"""Stage 6: what this host has done goes to the database, over a connection of its own.
+
+Reports, heartbeats and chores may be held up by whoever holds a lock; reading orders is not.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psycopg2
+from psycopg2 import errors
+from psycopg2.extensions import connection as Connection
+from psycopg2.extras import Json
+
+import dagstop
+from dagstop.database.connection import call, query, query_many
+from dagstop.database.kept_connection import KeptConnection
+from dagstop.logs import event, log
+
+HEARTBEAT = 10.0
+"""Seconds between two heartbeats; a listener unseen for `live_seconds` (60) counts as gone."""
+HURRIED_HEARTBEAT = 0.5
+"""Seconds until the next heartbeat where an order waits for the chores: they fail its task instances."""
+BATCH = 200
+"""Reports sent at once."""
+HELD_RETRY = 5.0
+"""Seconds between two tries of reports whose rows another session has."""
+MOST_BYTES = 1_000_000
+"""How large a report may be; the database takes twice as much."""
+
+_REFUSED = (
+    psycopg2.DataError,
+    psycopg2.IntegrityError,
+    errors.ProgramLimitExceeded,
+    ValueError,  # a text that cannot be sent: UnicodeEncodeError, or a NUL
+)
+"""What is wrong with one report, and would be each time that it is sent."""
+
+Report = dict[str, Any]
+
+
+class ReportSender:
+    """Thread-safe: all that has no underscore."""
+
+    def __init__(
+        self,
+        url: str,
+        host: str,
+        listener_id: str,
+        details: Callable[[], dict[str, Any]],
+        reads: Callable[[], bool],
+        on_beat: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._listener_id = listener_id
+        self._details = details
+        self._reads = reads  # whether orders are being read: a heartbeat says no less
+        self._on_beat = on_beat  # after the first heartbeat of a connection
+        self._reports: deque[Report] = deque()
+        self._held: deque[Report] = deque()  # another session has their rows
+        self._held_until = 0.0
+        self._hurry = False
+        self.health: dict[str, Any] = {}
+        self.kept = KeptConnection("reporting", url, f"dagstop report {host}", self._serve)
+
+    def tell(self, report: Report) -> None:
+        """Send a report (arguments of dagstop.write_report), now or once connected again."""
+        self._reports.append(report)
+        self.kept.wake()
+
+    def hurry(self) -> None:
+        """Something waits for the chores."""
+        self._hurry = True
+        self.kept.wake()
+
+    @property
+    def flushed(self) -> bool:
+        return not self._reports and not self._held
+
+    @property
+    def unsent(self) -> set[int]:
+        """The orders on which a report is still to be written."""
+        return {report["order_id"] for report in (*tuple(self._reports), *tuple(self._held))}
+
+    @property
+    def done(self) -> set[int]:
+        """The orders on which a final report is still to be written."""
+        unsent = (*tuple(self._reports), *tuple(self._held))
+        return {report["order_id"] for report in unsent if report["outcome"] is not None}
+
+    def _serve(self, connection: Connection) -> None:
+        next_beat, first = time.monotonic(), True
+        while True:
+            self._send(connection)
+            if self.kept.stopping:
+                query(connection, "retire", host=self._host, listener_id=self._listener_id)
+                return
+            if self._hurry:
+                self._hurry = False
+                next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
+            if time.monotonic() >= next_beat and not self._reads():
+                next_beat = time.monotonic() + 1.0
+            elif time.monotonic() >= next_beat:
+                self._beat(connection)
+                if first:
+                    first = False
+                    self._on_beat()
+                with self.kept.asking("chores"):
+                    call(connection, "chores")
+                self.kept.well()
+                # what another session holds still is tried again soon, not after this loop's next long wait
+                pending = self.health.get("pending", 0) > 0
+                next_beat = time.monotonic() + (HURRIED_HEARTBEAT if pending else HEARTBEAT)
+            due = min(next_beat, self._held_until if self._held else float("inf"))
+            select.select([self.kept.woken], [], [], max(0.0, due - time.monotonic()))
+            self.kept.drain()
+
+    def _send(self, connection: Connection) -> None:
+        """A report is dropped only once it was written, or cannot be. Final ones close their orders."""
+        if self._held and time.monotonic() >= self._held_until:
+            again = [self._held.popleft() for _ in range(len(self._held))]
+            self._reports.extendleft(reversed(again))
+        while self._reports:
+            batch = list(self._reports)[:BATCH]
+            try:
+                with self.kept.asking("write_report"):
+                    query_many(connection, "write_report", batch)
+                written = batch
+            except (*_REFUSED, errors.LockNotAvailable):
+                written = self._send_singly(connection, batch)
+            for _ in batch:
+                self._reports.popleft()
+            if final := sorted({report["order_id"] for report in written if report["outcome"] is not None}):
+                with self.kept.asking("settle"):
+                    call(connection, "settle", ids=final)
+
+    def _send_singly(self, connection: Connection, batch: Iterable[Report]) -> list[Report]:
+        """One at a time: those that were written. One that is held or refused holds up no other."""
+        written = []
+        held = {report["order_id"] for report in self._held}
+        for report in batch:
+            if report["order_id"] in held or len(held) > 3:  # each costs a second
+                self._held.append(report)
+                continue
+            try:
+                with self.kept.asking("write_report"):
+                    self._send_one(connection, report)
+                written.append(report)
+            except errors.LockNotAvailable as exc:
+                log.warning(
+                    event("report held up", order=report["order_id"], why=exc, retry_in=f"{HELD_RETRY}s")
+                )
+                held.add(report["order_id"])
+                self._held.append(report)
+        self._held_until = time.monotonic() + HELD_RETRY
+        return written
+
+    def _send_one(self, connection: Connection, report: Report) -> None:
+        """As it is, or as much of it as the database takes."""
+        detail = report["detail"].adapted
+        for attempt in (
+            detail,
+            ascii_only(cut(detail)),
+            {"problem": "the database refused the report's detail"},
+        ):
+            try:
+                query_many(connection, "write_report", [{**report, "detail": Json(attempt)}])
+                return
+            except _REFUSED as exc:
+                log.warning(
+                    event("report refused", order=report["order_id"], why=f"{type(exc).__name__}: {exc}")
+                )
+        log.error(event("report dropped", order=report["order_id"]))
+
+    def _beat(self, connection: Connection) -> None:
+        with self.kept.asking("heartbeat"):
+            rows = query(
+                connection,
+                "heartbeat",
+                host=self._host,
+                listener_id=self._listener_id,
+                version=dagstop.__version__,
+                detail=Json(self._details()),
+            )
+        health = rows[0] if rows else {}
+        if health != self.health:
+            if not health.get("triggers_ok", True):
+                why = "a trigger on Airflow's tables is missing, disabled or outdated"
+                log.error(event("triggers broken", why=why, do="run `dagstop install`"))
+            if health.get("faults", 0) > self.health.get("faults", 0):
+                log.error(event("faults in triggers", last=health["faults"], see="dagstop check"))
+        self.health = health
+
+
+def cut(detail: dict[str, Any], most: int = MOST_BYTES) -> dict[str, Any]:
+    """A detail small enough to be taken: of its longest lists only the beginning, what lives first."""
+    while len(json.dumps(detail)) > most:
+        name = max(detail, key=lambda key: len(json.dumps(detail[key])))
+        items = detail[name]
+        if not isinstance(items, list) or len(items) < 2:
+            detail = {**detail, name: [] if isinstance(items, list) else None}
+            continue
+        living_first = sorted(
+            items, key=lambda item: isinstance(item, dict) and item.get("died_at") is not None
+        )
+        left_out = {**detail.get("left_out", {})}
+        left_out[name] = left_out.get(name, 0) + len(items) - len(items) // 2
+        detail = {**detail, name: living_first[: len(items) // 2], "left_out": left_out}
+    return detail
+
+
+def ascii_only(value: Any) -> Any:
+    """The same with every other character written as an escape: what any database's encoding takes."""
+    if isinstance(value, str):
+        return value.replace("\0", "\\0").encode("ascii", "backslashreplace").decode("ascii")
+    if isinstance(value, dict):
+        return {ascii_only(key): ascii_only(item) for key, item in value.items()}
+    return [ascii_only(item) for item in value] if isinstance(value, list) else value

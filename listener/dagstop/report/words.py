@@ -1,0 +1,58 @@
+"""What a host's report says, in one line: the same words in stop, history and check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from dagstop.kill.endings import NOT_SIGNALLED
+from dagstop.words import counted, span
+
+_MOST = 3
+"""Different reasons in one line; all of them are in the report."""
+
+
+def left(detail: Mapping[str, Any], alive: Sequence[str | None] | None = None) -> str:
+    """What of a run is or may be alive, and why; empty if nothing is. The worst comes first.
+
+    alive: why each process and container that did not die is alive, where `detail` comes without them.
+    """
+    if alive is None:
+        ended = [*detail.get("processes", ()), *detail.get("containers", ())]
+        alive = [item.get("alive") for item in ended if item["died_at"] is None]
+    spared = [item["why"] for item in detail.get("spared", ()) if "whose" not in item]
+    parts = [
+        f"{len(alive)} not dead: {_reasons(alive)}" if alive else "",
+        f"{len(spared)} left alive: {_reasons(spared)}" if spared else "",
+        f"could not look: {_reasons(detail['could_not_look'])}" if detail.get("could_not_look") else "",
+        f"trouble: {detail['problem']}" if detail.get("problem") else "",
+        f"not found: {', '.join(detail['not_found'])}" if detail.get("not_found") else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def ended(detail: Mapping[str, Any]) -> str:
+    """How many processes and containers ended, how many of them and which tasks did so without dagstop."""
+    kinds = (("process", detail.get("processes")), ("container", detail.get("containers")))
+    parts = [counted(len(found), kind) for kind, found in kinds if found]
+    if first := sum(item.get("noticed") == NOT_SIGNALLED for _, found in kinds for item in found or ()):
+        parts.append(f"{first} of them {NOT_SIGNALLED}")
+    if alone := detail.get("ended_by_itself"):
+        parts.append(f"ended by itself: {', '.join(alone)}")
+    return ", ".join(parts)
+
+
+def took(detail: Mapping[str, Any], created_at: datetime, last_death_at: datetime | None) -> str:
+    """From the order to the last death; where that was a process's, to that of the last container, too."""
+    if last_death_at is None:
+        return ""
+    ends = [item["died_at"] for item in detail.get("containers", ()) if item["died_at"] is not None]
+    last = max(map(datetime.fromisoformat, ends), default=last_death_at)
+    containers = f"containers {span(last - created_at)}"
+    return span(last_death_at - created_at) + (f", {containers}" if last < last_death_at else "")
+
+
+def _reasons(words: Sequence[str | None]) -> str:
+    some = list(dict.fromkeys(word or "being stopped" for word in words))
+    return "; ".join(some[:_MOST]) + (f"; and {len(some) - _MOST} more" if len(some) > _MOST else "")
