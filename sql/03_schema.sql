@@ -1,6 +1,6 @@
 -- Fired by: `dagstop install` or its `--sql` script.
 -- Changes: notes, for this transaction, what is granted on dagstop's objects to which roles (a DBA may have,
--- or an earlier install), for 18_grants.sql to grant it again: a function that comes back with other columns
+-- or an earlier install), for 19_grants.sql to grant it again: a function that comes back with other columns
 -- is dropped first, and its grants would go with it. Creates the schema dagstop, the role dagstop_listener
 -- if the installer may create roles, and the tables of settings and of the revision; all that is dagstop's
 -- belongs to the owner of Airflow's tables. Run again, it changes nothing.
@@ -25,7 +25,7 @@ begin
             where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid and c.relkind in ('r', 'v')
         ) as o
         cross join lateral pg_catalog.aclexplode(o.rights) as a
-        -- what all may do is decided in 18_grants.sql, not kept; what the owner may do is his anyway
+        -- what all may do is decided in 19_grants.sql, not kept; what the owner may do is his anyway
         where a.grantee <> o.owner and a.grantee <> 0::oid
     ), true);
 end

@@ -1,5 +1,5 @@
 -- Fired by: the triggers dagstop_order on dag_run, for each row that turned failed, and on task_instance, for each
--- row that was set to failed or to what setting also_stop_on may name (16_triggers.sql); 08_orders_deleted.sql has
+-- row that was set to failed or to what setting also_stop_on may name (17_triggers.sql); 08_orders_deleted.sql has
 -- what is deleted.
 -- Changes: notes a run, for the end of the statement, where 09_cascade.sql writes all its orders at once; writes
 -- one row to dagstop.stop_order, and its one dagstop.stop_target, for a task instance.

@@ -21,7 +21,7 @@ INSTALL_FILES = tuple(
     )
 )
 """What an install runs: the numbered files below 90, in the order of the folder."""
-TRIGGERS_FILE, GRANTS_FILE = "16_triggers", "18_grants"
+TRIGGERS_FILE, GRANTS_FILE = "17_triggers", "19_grants"
 UNINSTALL_FILES = ("02_lock", "90_uninstall", "91_drop_schema")
 REVISION_FILE = "92_revision"
 

@@ -38,3 +38,9 @@ def test_no_sql_in_python_outside_migrations() -> None:
     for path in PACKAGE.rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not pattern.search(line) or allowed.search(line), f"{path.name}: {line.strip()}"
+
+
+def test_no_number_stands_twice_in_sql() -> None:
+    """The number alone decides what is run first."""
+    numbers = [file.name[:2] for file in (ROOT / "sql").glob("[0-9]*.sql")]
+    assert len(numbers) == len(set(numbers)) > 20

@@ -1,4 +1,4 @@
-"""15_health.sql: is every trigger in place?"""
+"""16_health.sql: is every trigger in place?"""
 
 from __future__ import annotations
 

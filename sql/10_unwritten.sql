@@ -1,5 +1,5 @@
 -- Fired by: the trigger functions, where an order could not be written (dagstop's own table was locked, say, or its
--- disk full), or a row could not be held against the orders; the chore `write` (14_reports.sql).
+-- disk full), or a row could not be held against the orders; the chore `write` (15_reports.sql).
 -- Changes: keeps a draft of the order in dagstop.unwritten_order; the chore writes the order, fails the task
 -- instances of the tries that ran then, and removes the draft.
 -- Leaves alone: what was cleared, retried or begun since; a run or a task instance that is not failed any more.

@@ -1,4 +1,4 @@
-"""12_orders_read.sql: what the listeners and the commands are shown."""
+"""13_orders_read.sql: what the listeners and the commands are shown."""
 
 from __future__ import annotations
 

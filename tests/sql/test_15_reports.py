@@ -1,8 +1,8 @@
-"""14_reports.sql: reports, heartbeats, and when an order is closed."""
+"""15_reports.sql: reports, heartbeats, and when an order is closed."""
 
 from __future__ import annotations
 
-from tests.sql.test_12_orders_read import report
+from tests.sql.test_13_orders_read import report
 from tests.support.airflow_tables import AirflowDatabase
 
 

@@ -1,4 +1,4 @@
-"""13_audit.sql: what an Airflow user finds of a stop in Airflow's own audit log."""
+"""14_audit.sql: what an Airflow user finds of a stop in Airflow's own audit log."""
 
 from __future__ import annotations
 

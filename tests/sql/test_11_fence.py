@@ -1,4 +1,4 @@
-"""10_fence.sql: what a dying or late process wants, and what people want."""
+"""11_fence.sql: what a dying or late process wants, and what people want."""
 
 from __future__ import annotations
 

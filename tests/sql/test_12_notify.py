@@ -1,4 +1,4 @@
-"""11_notify.sql: one doorbell per transaction."""
+"""12_notify.sql: one doorbell per transaction."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ begin
             group by t.hostname
             $sql$, schema_name
         );
-        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+        raise sqlstate 'DSLET';  -- as in 13_orders_read.sql
     exception
         when sqlstate 'DSLET' then
             null;
@@ -100,7 +100,7 @@ begin
             || lately || $sql$ union all select t.hostname::text from %1$I.task_instance t where t.state = 'running') as u (hostname)$sql$,
             schema_name
         ) into used using since;
-        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+        raise sqlstate 'DSLET';  -- as in 13_orders_read.sql
     exception
         when sqlstate 'DSLET' then
             null;
@@ -134,7 +134,7 @@ begin
             schema_name,
             case when 'run_id' = any (dagstop.columns_of(schema_name, 'task_instance')) then 'run_id' else 'execution_date' end
         );
-        raise sqlstate 'DSLET';  -- as in 12_orders_read.sql
+        raise sqlstate 'DSLET';  -- as in 13_orders_read.sql
     exception
         when sqlstate 'DSLET' then
             null;
