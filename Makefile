@@ -8,7 +8,7 @@ ALONE := $(BIN)/python -m tests.testbed.namespace
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo test e2e bench chaos matrix lint format docs release-dump clean
+.PHONY: help setup setup-demo demo test e2e bench chaos matrix lint format docs pictures release-dump clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,11 +37,12 @@ chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS
 matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py $(ARGS)
 
-lint: $(VENV)/.installed ## Formatting, lint, types, and which room imports which
+lint: $(VENV)/.installed ## Formatting, lint, types, which room imports which, plain English
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m tests.words
 
 format: $(VENV)/.installed ## Bring the code into shape
 	$(BIN)/ruff format .
@@ -49,6 +50,9 @@ format: $(VENV)/.installed ## Bring the code into shape
 
 docs: $(VENV)/.installed ## Renew docs/reference.md, which is made from the code
 	$(BIN)/python -m tests.reference
+
+pictures: setup $(VENV)/.installed ## Renew the pictures of the README from a run of the demo; as root
+	$(ALONE) unshare --uts sh -c 'hostname airflow-1 && exec $(BIN)/python -m tests.pictures'
 
 release-dump: $(VENV)/.installed ## Keep what this release leaves in a database, for the next one's upgrade tests
 	$(ALONE) $(BIN)/python -m tests.releases

