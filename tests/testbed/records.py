@@ -78,9 +78,7 @@ class Records:
     @contextlib.contextmanager
     def connect(self) -> Iterator[Any]:
         """A psycopg2 connection, closed afterwards."""
-        connection = psycopg2.connect(
-            environment.libpq_url(self.database_url), application_name="dagstop lab"
-        )
+        connection = psycopg2.connect(environment.libpq_url(self.database_url), application_name="psql")
         try:
             yield connection
         finally:
