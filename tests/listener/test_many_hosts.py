@@ -122,7 +122,7 @@ def test_a_run_on_many_hosts_dies_on_each(site: Site) -> None:
     checked = dagstop("check", "--database-url", site.db.url, check=False).stdout
     assert "host w4" in checked and not any(f"host {name}" in checked for name in LISTENING), checked
     done = dagstop("stop", "dag", "run1", "--wait", "--database-url", site.db.url, check=False)
-    assert done.returncode == 1 and "without a listener, where nobody looked: w4" in done.stdout, done
+    assert done.returncode == 1 and "without a listener, so nobody looked: w4" in done.stdout, done
     assert site.outcomes(1) == dict.fromkeys(LISTENING, "stopped"), site.said()
     assert site.alive(1) == {"w4"}
     assert site.alive(2) == set(NAMES)  # the same pids, titles and DAG there

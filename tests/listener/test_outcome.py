@@ -102,5 +102,5 @@ def test_one_line_says_what_is_left() -> None:
 def test_a_tasks_log_is_not_told_of_more_than_is_so() -> None:
     found = Findings(processes=[DEAD], spared=[SPARED], last_death_at=at(1))
     line = last_line(order(), found, found.outcome(superseded=False), "h")
-    assert line is not None and line.startswith("stopped but for what was spared by dagstop: ")
+    assert line is not None and line.startswith("stopped, except for what was spared by dagstop: ")
     assert last_line(order(), Findings(spared=[SPARED]), Outcome.SPARED, "h") is None

@@ -92,9 +92,9 @@ def test_the_worst_is_told_and_what_is_not_the_runs_is_not(logged_db: AirflowDat
     report(logged_db, "stopped", "five", processes=[_PROCESS], spared=spared[1:])
     said = [extra for (extra,) in logged_db.rows("select extra from log order by id")]
     assert [text.partition(" by dagstop")[0] for text in said] == [
-        "stopped but for what was spared",
+        "stopped, except for what was spared",
         "not found",
-        "stopped but for what was not found",
+        "stopped, except for what was not found",
         "not looked for",
         "stopped",
     ]

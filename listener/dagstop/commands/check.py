@@ -48,7 +48,7 @@ def check(
     docker_urls: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look whether this install can stop things; exit 0 if so, 1 if not."""
+    """Check that this installation can stop runs; exits 0 if all checks pass, 1 if not."""
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "check")
     findings = [*_revision(connection, url), *_writable(connection, url)]
@@ -103,8 +103,8 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding(
             "LISTEN",
             False,
-            "a NOTIFY to this session never arrived",
-            "connect to Postgres itself, or to a pooler in session mode; listeners poll meanwhile",
+            "a NOTIFY to this session did not arrive",
+            "connect to Postgres directly, or to a pooler in session mode; until then listeners poll",
         )
     else:
         yield Finding("LISTEN", True, f"round trip {took * 1000:.1f} ms")
@@ -113,13 +113,13 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
 def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
     for home in airflow_homes:
         if not os.path.isdir(home):
-            do = "set AIRFLOW_HOME to Airflow's own: a listener tells its processes by that"
-            yield Finding("AIRFLOW_HOME", False, f"{home} is no directory", do)
+            do = "set AIRFLOW_HOME to the one that Airflow uses: a listener recognizes its processes by it"
+            yield Finding("AIRFLOW_HOME", False, f"{home} is not a directory", do)
 
 
 def _policy(airflow_homes: tuple[str, ...], docker_urls: tuple[str, ...]) -> Iterator[Finding]:
     """Warns of a cluster policy of an earlier release, by its file and by what it tagged."""
-    do = "save what `dagstop policy` prints in its place, and restart Airflow"
+    do = "replace it with what `dagstop policy` prints, and restart Airflow"
     newest = policy.version(policy.text()) or 0
     for path, found in policy.installed(airflow_homes):
         if isinstance(found, OSError):
@@ -172,5 +172,8 @@ def _right(name: str, trial: Trial, ok: bool) -> Finding:
         f" place {trial.placed}, signal {trial.signalled}"
     )
     return Finding(
-        name, ok, said if trial.tried else "no process is here to try them on", "" if ok else GIVE_RIGHTS
+        name,
+        ok,
+        said if trial.tried else "there is no process here to try them on",
+        "" if ok else GIVE_RIGHTS,
     )

@@ -23,7 +23,7 @@ database_option = click.option(
     "--database-url",
     envvar="DAGSTOP_DATABASE_URL",
     metavar="URL",
-    help="Airflow's metadata database; by default what Airflow itself is configured with.",
+    help="URL of Airflow's metadata database. Default: the one that Airflow is configured with.",
 )
 json_option = click.option(
     "--json", "as_json", envvar="DAGSTOP_JSON", is_flag=True, help="Print the facts as JSON."
@@ -39,7 +39,7 @@ def airflow_options(function: Function) -> Function:
             envvar=["DAGSTOP_AIRFLOW_HOME", "AIRFLOW_HOME"],
             multiple=True,
             metavar="DIR",
-            help="AIRFLOW_HOME of the Airflow on this host; again for each further one.",
+            help="AIRFLOW_HOME of the Airflow on this host; repeatable.",
         ),
         click.option(
             "--task-user",
@@ -47,7 +47,7 @@ def airflow_options(function: Function) -> Function:
             envvar="DAGSTOP_TASK_USER",
             multiple=True,
             metavar="USER",
-            help="A user (run_as_user) as whom tasks run, besides the owner of AIRFLOW_HOME.",
+            help="A user that tasks run as (run_as_user), besides the owner of AIRFLOW_HOME; repeatable.",
         ),
         click.option(
             "--same-database",
@@ -55,7 +55,7 @@ def airflow_options(function: Function) -> Function:
             envvar="DAGSTOP_SAME_DATABASE",
             multiple=True,
             metavar="URL",
-            help="Another way in which Airflow's processes name the database, say through a pooler.",
+            help="Another URL by which Airflow reaches the database, such as a pooler's; repeatable.",
         ),
         click.option(
             "--docker-url",
@@ -63,7 +63,7 @@ def airflow_options(function: Function) -> Function:
             envvar=["DAGSTOP_DOCKER_URL", "DOCKER_HOST"],
             multiple=True,
             metavar="URL",
-            help="Docker engine; again for each further one. [default: the local one]",
+            help="URL of a Docker engine; repeatable. [default: the local one]",
         ),
     )
     for option in reversed(options):
@@ -75,12 +75,14 @@ def homes_of(airflow_homes: Sequence[str]) -> tuple[str, ...]:
     """The Airflow homes as absolute paths. Raises DagstopError if none is given or one is missing."""
     if not airflow_homes:
         raise DagstopError(
-            "Which Airflow of this host? Set AIRFLOW_HOME or pass --airflow-home: "
-            "dagstop must tell its processes from those of another Airflow"
+            "Set AIRFLOW_HOME or pass --airflow-home: "
+            "dagstop must be able to tell this Airflow's processes from another's"
         )
     for home in airflow_homes:
         if not os.path.isdir(home):
-            raise DagstopError(f"--airflow-home {home} is no directory: name Airflow's own home")
+            raise DagstopError(
+                f"--airflow-home {home} is not a directory; pass the AIRFLOW_HOME that Airflow uses"
+            )
     return tuple(os.path.abspath(home) for home in airflow_homes)
 
 

@@ -16,17 +16,19 @@ sql_option = click.option(
 @click.command()
 @database_option
 @sql_option
-@click.option("--heal", is_flag=True, help="Only attach triggers that were lost; never install or upgrade.")
+@click.option("--heal", is_flag=True, help="Only attach lost triggers again; do not install or upgrade.")
 @click.option(
-    "--published", is_flag=True, help="Go on where a publication FOR ALL TABLES takes dagstop's tables along."
+    "--published",
+    is_flag=True,
+    help="Go on although a publication FOR ALL TABLES would include dagstop's tables.",
 )
 def install(database_url: str | None, as_sql: bool, heal: bool, published: bool) -> None:
     """Put triggers, tables and functions into Airflow's database, or upgrade those of an earlier release.
 
-    All of it lives in a schema of its own, `dagstop`, but for its triggers on dag_run and
-    task_instance. Run it again at any time: it changes nothing where all is in place, and puts right
-    what an upgrade of Airflow, a restore or a DROP has taken: triggers, tables, functions, owners,
-    grants. The script of --sql is the same for a first install and for an upgrade; orders in flight,
+    Everything is in its own schema, `dagstop`, except for the triggers on dag_run and task_instance.
+    You can run it again at any time. It changes nothing if everything is in place, and restores what
+    an upgrade of Airflow, a restore or a DROP has removed: triggers, tables, functions, owners,
+    grants. The script of --sql is the same for a first install and for an upgrade. Open orders,
     settings and grants are kept.
     """
     from dagstop import install as installing
@@ -43,11 +45,13 @@ def install(database_url: str | None, as_sql: bool, heal: bool, published: bool)
         click.echo(f"{release} is already installed in {where}; nothing changed")
         return
     if done.healed:
-        click.echo(f"put right in {where}: {', '.join(done.healed)}")
+        click.echo(f"repaired in {where}: {', '.join(done.healed)}")
         return
     if done.before not in (None, done.revision):
         click.echo(f"upgraded from schema {done.before} to {release} in {where}")
-        click.echo("next: upgrade and restart the listeners, one by one; until then the old ones work on")
+        click.echo(
+            "next: upgrade and restart the listeners, one by one; the old ones keep working until then"
+        )
         return
     click.echo(f"{release} is installed in {where}, Airflow schema {done.airflow_schema}")
     click.echo("next: `dagstop listen` on every host that runs tasks, then `dagstop check`")
@@ -56,11 +60,11 @@ def install(database_url: str | None, as_sql: bool, heal: bool, published: bool)
 @click.command()
 @database_option
 @sql_option
-@click.option("--cascade", is_flag=True, help="Also drop what others have made out of dagstop's objects.")
+@click.option("--cascade", is_flag=True, help="Also drop objects of others that depend on dagstop's.")
 def uninstall(database_url: str | None, as_sql: bool, cascade: bool) -> None:
-    """Take everything of dagstop's out of the database, its history included.
+    """Remove everything that dagstop has in the database, including its history.
 
-    It refuses, and names them, where views or other objects of others depend on dagstop's.
+    If views or other objects of yours depend on dagstop's, it names them and changes nothing.
     """
     from dagstop import install as installing
 

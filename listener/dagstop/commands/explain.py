@@ -87,7 +87,7 @@ def explain(
     print_table(
         ["VERDICT", "WHAT", "COMMAND", "WHY", "EVIDENCE"],
         [[f["verdict"], f["what"], f["command"], f["why"], ", ".join(f["evidence"])] for f in facts],
-        "nothing of this run is on this host",
+        "this host has no process or container of this run",
     )
     for problem in problems:
         click.echo(f"dagstop: {problem}", err=True)

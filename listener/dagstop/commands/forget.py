@@ -14,10 +14,10 @@ from dagstop.logs import shown
 @click.argument("host", metavar="HOST")
 @database_option
 def forget(host: str, database_url: str | None) -> None:
-    """Take a host that is gone for good out of `check`, `status` and the page.
+    """Remove a host that is gone for good from `check`, `status` and the page.
 
-    Refused while its listener lives. What it reported stays in the history, and the host's name becomes
-    free for the listener of another login. A listener that starts there again simply comes back.
+    Refused while its listener is running. Its reports stay in the history, and another login may use the
+    host's name. If a listener starts there again, the host comes back.
     """
     url = url_of(database_url)
     connection = open_database(url, "forget")
@@ -26,5 +26,5 @@ def forget(host: str, database_url: str | None) -> None:
     connection.close()
     if not forgotten:
         names = ", ".join(shown(row["host"]) for row in known) or "none at all"
-        raise DagstopError(f"There is no listener of a host {host!r}; there are: {names}")
+        raise DagstopError(f"No listener of host {host!r} is known; known hosts: {names}")
     click.echo(f"{shown(host)} is forgotten")

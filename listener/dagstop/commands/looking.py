@@ -28,7 +28,7 @@ state_dir_option = click.option(
     "--state-dir",
     envvar="DAGSTOP_STATE_DIR",
     metavar="DIR",
-    help="Where this host's listener remembers tasks. [that of the running listener]",
+    help="Where this host's listener keeps its memory. [default: that of the running listener]",
 )
 
 
@@ -38,12 +38,12 @@ def state_dir_of(option: str | None, listeners: Sequence[dict[str, Any]]) -> tup
     listeners: the rows of query listeners. Raises DagstopError if the one that is named is not there.
     """
     if option is not None and not os.path.isdir(option):
-        raise DagstopError(f"--state-dir {option} is not a directory: name the one that the listener has")
+        raise DagstopError(f"--state-dir {option} is not a directory; pass the one that the listener uses")
     here = (detail["state_dir"] for detail in _here(listeners) if detail.get("state_dir"))
     found = option or next(here, None)
     folder = found or default_state_dir()
     if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
-        return folder, [f"what the listener remembers cannot be read in {folder}: run this as its user"]
+        return folder, [f"the listener's memory in {folder} cannot be read: run this as the listener's user"]
     return folder, []
 
 

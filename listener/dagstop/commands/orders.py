@@ -16,7 +16,7 @@ from dagstop.words import ago, counted
 @click.command()
 @database_option
 @json_option
-@click.option("--limit", default=50, show_default=True, help="Most open orders to show.")
+@click.option("--limit", default=50, show_default=True, help="Show at most this many open orders.")
 def status(database_url: str | None, as_json: bool, limit: int) -> None:
     """Show the listeners and the orders that are still open."""
     url = url_of(database_url)
@@ -40,7 +40,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
             ]
             for row in listeners
         ],
-        "no listener is there: run `dagstop listen` on each host that runs tasks",
+        "there is no listener: run `dagstop listen` on each host that runs tasks",
     )
     click.echo()
     print_table(
@@ -66,7 +66,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
 @json_option
 @click.option("--dag-id", help="Only this DAG.")
 @click.option("--run-id", help="Only this run.")
-@click.option("--limit", default=20, show_default=True, help="Most lines to show.")
+@click.option("--limit", default=20, show_default=True, help="Show at most this many lines.")
 def history(
     database_url: str | None, as_json: bool, dag_id: str | None, run_id: str | None, limit: int
 ) -> None:
@@ -81,7 +81,9 @@ def history(
     print_table(
         ["ORDER", "WHEN", "DAG", "RUN", "TASK", "BY", "HOST", "OUTCOME", "ENDED", "TOOK"],
         [_history_line(row) for row in rows],
-        "nothing was stopped yet" if dag_id is None and run_id is None else "nothing of that was stopped",
+        "nothing has been stopped yet"
+        if dag_id is None and run_id is None
+        else "nothing that matches was stopped",
     )
 
 

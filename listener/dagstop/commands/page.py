@@ -25,15 +25,19 @@ from dagstop.page.address import address_of, token_of, url_at
     default="8321",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where to serve; PORT alone: for this host only.",
+    help="Address to serve on; PORT alone means this host only.",
 )
-@click.option("--http-token", metavar="TOKEN", help="Who asks must know it. Better set DAGSTOP_HTTP_TOKEN.")
-@click.option("--http-token-file", metavar="FILE", help="The same, read from a file.")
+@click.option(
+    "--http-token",
+    metavar="TOKEN",
+    help="Token that clients must send. Prefer DAGSTOP_HTTP_TOKEN: options show in the process list.",
+)
+@click.option("--http-token-file", metavar="FILE", help="Read the token from this file.")
 def page(database_url: str | None, http: str, http_token: str | None, http_token_file: str | None) -> None:
     """Serve a page, /metrics and /healthz that show what all listeners of the database know.
 
-    Runs in the foreground until SIGTERM. It needs no rights on the host, only the login of a listener: run
-    it as a user of its own, on any host.
+    Runs in the foreground until SIGTERM. It needs no rights on the host, only a listener's database login:
+    run it as its own user, on any host.
     """
     from dagstop.page.facts import Here, Source
     from dagstop.page.server import Server
@@ -49,7 +53,7 @@ def page(database_url: str | None, http: str, http_token: str | None, http_token
     except OSError as exc:
         raise DagstopError(f"--http {http} cannot be served: {exc.strerror}") from exc
     if os.geteuid() == 0:
-        log.warning(event("page runs as root", do="run it as another user, it needs no rights"))
+        log.warning(event("page runs as root", do="run it as another user; it needs no rights"))
     source = Source(url, Here(socket.gethostname(), dagstop.__version__, redact(url)))
     log.info(event("page", at=url_at(bound), token=bool(token)))
     Server(bound, source, token).serve_forever()

@@ -36,10 +36,10 @@ _POLICY = (
     "not attributable: its task ran without the cluster policy (`dagstop policy`); with it new ones will be"
 )
 _NO_WORDS = (
-    "not attributable: it works in a bash task's folder, but gave up its environment and lost its parents"
-    " before a listener saw whose it is"
+    "not attributable: it works in a bash task's folder, but dropped its environment and lost its parents"
+    " before a listener saw them"
 )
-_NO_TAGS = "not attributable: nobody's task, or one's that ran without the cluster policy (`dagstop policy`)"
+_NO_TAGS = "not attributable: not a task's, or its task ran without the cluster policy (`dagstop policy`)"
 
 
 @click.command()
@@ -89,7 +89,7 @@ def ps(
     print_table(
         ["DAG", "RUN", "TASK", "TRY", "PIDS", "CONTAINERS", "AGE", "STATE", "RUN STATE", ""],
         [_ps_line(row) for row in rows],
-        "no task of Airflow runs on this host",
+        "no Airflow task runs on this host",
     )
     for stranger in strangers:
         click.echo(f"{stranger['what']}: {stranger['why']}")
@@ -275,7 +275,7 @@ def _remark(row: dict[str, Any]) -> str:
     if row["foreign"]:
         return f"of another Airflow, {row['airflow_home'] or 'with another database'}"
     if row.get("doubt"):
-        return "perhaps another Airflow's: this one recorded another process"
+        return "possibly another Airflow's: this one recorded a different process"
     return "orphan" if row["orphan"] else ""
 
 

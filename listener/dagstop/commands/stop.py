@@ -27,8 +27,8 @@ NOBODY = 1.0
 @click.argument("run_id", metavar="RUN")
 @database_option
 @click.option("--task-id", help="Only this task (every map index of it).")
-@click.option("--wait", is_flag=True, help="Show progress per host until all is seen dead.")
-@click.option("--timeout", default=120.0, show_default=True, help="Most seconds to --wait.")
+@click.option("--wait", is_flag=True, help="Show progress per host until everything is seen dead.")
+@click.option("--timeout", default=120.0, show_default=True, help="Wait at most this many seconds.")
 @json_option
 def stop(
     dag_id: str,
@@ -60,9 +60,7 @@ def stop(
         )
     if not as_json:
         what = f"{dag_id} {run_id}" + (f" {task_id}" if task_id else "")
-        said = (
-            "was failed already, is stopped again" if again else "was failed already, its stop is under way"
-        )
+        said = "already failed; stopping it again" if again else "already failed; its stop is under way"
         click.echo(f"{shown(what)}: " + ("marked failed" if changed else said))
     if wait:
         rows = _wait(connection, url, [row["id"] for row in rows], timeout, quiet=as_json)
@@ -112,7 +110,7 @@ def _wait(
             nobody = any(row["closed_at"] is None and not row["waiting_for"] for row in rows)
             if nobody and not nobody_said and not quiet and time.monotonic() > begun + NOBODY:
                 nobody_said = True
-                say("  no listener is alive; waiting for one")
+                say("  no listener is running; waiting for one")
             if all(row["closed_at"] for row in rows) or time.monotonic() > until:
                 break
             if progress is not None:
@@ -121,12 +119,12 @@ def _wait(
     if not quiet:
         for row in rows:
             if row["closed_at"] is None:
-                missing = shown(", ".join(row["waiting_for"])) or "no listener is alive"
+                missing = shown(", ".join(row["waiting_for"])) or "no listener is running"
                 click.echo(f"order {row['id']} is still open, waiting for: {missing}")
             if row["unheard"]:
                 where = shown(", ".join(row["unheard"]))
                 click.echo(
-                    f"order {row['id']} had tasks on hosts without a listener, where nobody looked: {where}"
+                    f"order {row['id']} had tasks on hosts without a listener, so nobody looked: {where}"
                 )
     return rows
 

@@ -20,19 +20,21 @@ SupplementaryGroups=docker"""
 
 @click.command()
 @click.option(
-    "--user", metavar="NAME", help="Run as this user instead of root; it must be able to read airflow.cfg."
+    "--user",
+    metavar="NAME",
+    help="Run as this user instead of root; the user must be able to read airflow.cfg.",
 )
 @click.option("--page", is_flag=True, help="Print the unit of `dagstop page`, for dagstop-page.service.")
 def systemd(user: str | None, page: bool) -> None:
     """Print a systemd unit for `dagstop listen`, for /etc/systemd/system/dagstop.service.
 
-    With --user it runs without root, with two capabilities and group docker (delete that line where
-    there is no Docker): it stops the same, but reads a --cidfile only where that user may.
+    With --user it does not run as root, but with two capabilities and the docker group (delete that line
+    if there is no Docker). It stops the same, but reads a --cidfile only where that user may.
     """
     if user is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", user):
         raise DagstopError(f"--user {user!r} is not a user's name")
     if page and user is not None:
-        raise click.UsageError("--page and --user exclude each other: systemd makes the page's user")
+        raise click.UsageError("--page and --user exclude each other: systemd creates the page's user")
     name = "dagstop-page.service" if page else "dagstop.service"
     template = (files("dagstop.commands") / name).read_text(encoding="utf-8")
     program = os.path.join(os.path.dirname(sys.executable), "dagstop")

@@ -27,7 +27,7 @@ def open_database(url: str, name: str) -> Connection:
         names = ", ".join(repr(row["owner"]) for row in owners)
         raise DagstopError(
             f"Role {owners[0]['superuser']!r} is a superuser, and code of role {names} would run with its "
-            f"rights: connect as {names}, or to look only as a member of dagstop_listener"
+            f"rights: connect as {names}, or, only to look, as a member of dagstop_listener"
         )
     with connection.cursor() as cursor:
         cursor.execute("select pg_catalog.to_regnamespace('dagstop') is not null")

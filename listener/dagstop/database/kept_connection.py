@@ -89,7 +89,7 @@ class KeptConnection:
             self._asked = None
             if self._said == asked:
                 log.warning(
-                    event("held up no longer", connection=self.name, asked=what, took=_since(asked[1]))
+                    event("no longer held up", connection=self.name, asked=what, took=_since(asked[1]))
                 )
 
     def watch(self) -> None:

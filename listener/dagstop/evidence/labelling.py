@@ -171,7 +171,7 @@ class Labelling:
     def _find_contrary(self, process: Process, parent: Process | None, source: Process | None) -> None:
         """What spares a process although it carries a label."""
         if process.role in _NEVER:
-            process.contrary = f"it is a {process.role.value} and never killed"
+            process.contrary = f"it is a {process.role.value}, which is never killed"
             return
         process.unread = {name: why for name, why in process.unread.items() if name in WORDS}
         if source is not None:

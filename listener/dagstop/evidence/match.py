@@ -89,7 +89,7 @@ def _unkillable_by_nature(process: Process, site: Site) -> str | None:
     if process.role is Role.SUPERVISOR:
         return "it is Airflow's supervisor, which ends with its task"
     if process.role in _AIRFLOWS_OWN:
-        return f"it is a {process.role.value} and never killed"
+        return f"it is a {process.role.value}, which is never killed"
     if asks_to_be_spared(process):
         return f"it asks to be spared: {SPARE}=1"
     # whose it is rests on all of them; its environment alone others may stand in for

@@ -240,7 +240,7 @@ def _translated(error: DBAPIError, url: str) -> Exception:
         depend = "; ".join((cause.diag.message_detail or "").splitlines())
         return InstallError(
             f"Nothing was changed: others' objects depend on dagstop's: {depend}. "
-            "Either drop them first, or insist with --cascade, which drops them too"
+            "Drop them first, or pass --cascade to drop them too"
         )
     if isinstance(cause, pg_errors.InsufficientPrivilege):
         return MissingRightError(
@@ -251,7 +251,7 @@ def _translated(error: DBAPIError, url: str) -> Exception:
     if isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError):
         return connect_error(cause, url)
     return InstallError(
-        f"The database refused a step, everything was rolled back: {one_line(cause or error, url)}"
+        f"The database rejected a statement, and everything was rolled back: {one_line(cause or error, url)}"
     )
 
 
@@ -309,5 +309,5 @@ def _locked_message(attempts: int, url: str) -> str:
     by = f", held by {', '.join(holders)}" if holders else ""
     return (
         f"Airflow's tables stayed locked through {attempts} attempts{by}: nothing was changed, "
-        "run this again when those sessions have ended"
+        "run this again once those sessions have ended"
     )

@@ -55,7 +55,7 @@ def in_database(connection: Connection, url: str) -> Iterator[Finding]:
 def _left_alone(connection: Connection, url: str) -> Iterator[Finding]:
     values = {row["name"]: row["value"] for row in ask(connection, url, "settings")}
     if values.get("observe_only") == "on":
-        said = "on: nothing is stopped in this database, orders are only reported on"
+        said = "on: nothing is stopped in this database; orders are only reported on"
         yield Finding(OBSERVE_ONLY, False, said, "once you trust it: `dagstop config observe_only off`")
     if values.get("protected"):
         yield Finding("protected DAGs", True, f"never stopped: {values['protected']}")
@@ -86,7 +86,7 @@ def _whole(connection: Connection, url: str) -> Iterator[Finding]:
         do += ", as a role that may create roles"
     more = f" and {len(rows) - _MOST_LACKING} more" if len(rows) > _MOST_LACKING else ""
     said = ", ".join(row["what"] for row in rows[:_MOST_LACKING]) + more
-    yield Finding("schema dagstop", False, f"not as an install leaves it: {said}", do)
+    yield Finding("schema dagstop", False, f"differs from what an install creates: {said}", do)
 
 
 def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
@@ -105,10 +105,10 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         if row["live"] and (blind := row["detail"].get("could_not_look")):
             yield Finding(f"sight of {row['host']}", False, "; ".join(blind), GIVE_RIGHTS)
         if row["live"] and (refused := row["detail"].get("docker_refused")):
-            do = "start the engine, or let the listener's user use its socket"
+            do = "start the engine, or give the listener's user access to its socket"
             yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
     for row in ask(connection, url, "superuser_listeners"):
-        said = f"logs in as superuser {row['role_name']}, and Airflow's role could take its rights"
+        said = f"logs in as superuser {row['role_name']}, so Airflow's role could take over its rights"
         do = "give it a login role that is a member of dagstop_listener"
         yield Finding(f"login of {row['host']}", True, said, do)
     for host in without_listener(listeners, ask(connection, url, "task_hosts")):
@@ -125,7 +125,7 @@ def _users(connection: Connection, url: str) -> Iterator[Finding]:
     for row in ask(connection, url, "listeners"):
         users = row["detail"].get("users_not_told", ())
         if row["live"] and users:
-            said = f"tasks run there as {', '.join(users)}, of whom the listener was not told"
+            said = f"tasks run there as {', '.join(users)}, and the listener does not know these users"
             do = "give it " + " ".join(f"--task-user {user}" for user in users)
             yield Finding(f"users on {row['host']}", True, said, do)
 
@@ -155,7 +155,7 @@ def _left_running(connection: Connection, url: str) -> Iterator[Finding]:
     """No fault of ours, but what an operator wants to know; a task cleared alone leaves such a run too."""
     for row in ask(connection, url, "running_in_failed_runs")[:_MOST_RUNS]:
         said = f"failed, and {row['tasks']} of its tasks run"
-        do = "unless somebody cleared them alone: `dagstop stop` stops the run again"
+        do = "`dagstop stop` stops the run again, unless somebody cleared only these tasks"
         yield Finding(f"run {row['dag_id']} {row['run_id']}", True, said, do)
 
 

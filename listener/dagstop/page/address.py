@@ -45,7 +45,7 @@ def address_of(text: str) -> Address:
     """`HOST:PORT`, `[::1]:PORT`, or `PORT` alone for this host only. Raises DagstopError."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None or int(match["port"]) > 65535:
-        raise DagstopError(f"--http {text} is no HOST:PORT, for example {LOOPBACK}:8321")
+        raise DagstopError(f"--http {text} is not HOST:PORT, for example {LOOPBACK}:8321")
     host = (match["host"] or LOOPBACK).strip("[]")
     try:
         found = socket.getaddrinfo(host, int(match["port"]), type=socket.SOCK_STREAM)

@@ -12,7 +12,7 @@ export function evidence(order) {
       nothing.slice(0, 30).map((report, i) => [i ? ", " : "", name(report.host)]),
       nothing.length > 30 ? ` and ${nothing.length - 30} more hosts` : "")) : null,
     order.targets.length ? part(plural(order.targets.length, "task instance"), table(
-      ["task", "was", "try", "operator", "where, said Airflow", ""],
+      ["task", "was", "try", "operator", "where, according to Airflow", ""],
       order.targets.map((row) => [
         name(row.map_index > -1 ? `${row.task_id}[${row.map_index}]` : row.task_id),
         name(row.state_before ?? "no state"), row.try_number ?? "", name(row.operator ?? ""),
@@ -27,7 +27,7 @@ export function evidence(order) {
         after(order, row.at),
       ]))) : null,
     el("p", { className: "under" }, `order ${order.id}, backend ${order.backend_pid}, transaction ${order.txid} · `,
-      el("a", { href: `/api/orders/${order.id}` }, "all of it as JSON")),
+      el("a", { href: `/api/orders/${order.id}` }, "everything as JSON")),
   ].flat().filter(Boolean);
 }
 
@@ -49,7 +49,7 @@ function hostReport(order, report) {
     living.length && report.outcome ? [el("h5", null, "Could not be killed"), living.map((item) => killed(order, item))] : "",
     spared.length ? [el("h5", null, "Spared"), spared.map(sparedItem)] : "",
     ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome), report.outcome !== null),
-    others.length ? [el("h5", null, "Looks alike, and is not this run's"), others.map(sparedItem)] : "",
+    others.length ? [el("h5", null, "Looks similar, but is not this run's"), others.map(sparedItem)] : "",
     alone.length ? tasks("Ended by itself: ", alone, "under") : "");
 }
 

@@ -190,7 +190,7 @@ def _good_until(began: float, young: float) -> float:
 def hanging(listener: dict[str, Any]) -> str:
     """What is said of a listener that beats, and whose thread that kills does not move; else nothing."""
     ago = listener["detail"].get("looked_ago", 0)
-    return f"looked for processes {ago:.0f} s ago for the last time" if ago > HANGS else ""
+    return f"last looked for processes {ago:.0f} s ago" if ago > HANGS else ""
 
 
 def health(host: str | None, snapshot: Snapshot) -> tuple[bool, str]:

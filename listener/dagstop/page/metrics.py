@@ -37,7 +37,7 @@ G, C, H = GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily
 METRICS = {
     "dagstop_page": Described(InfoMetricFamily, "The page's version of dagstop, and its host."),
     "dagstop_database_up": Described(
-        G, "1 if the database answered this scrape; without it all below is missing."
+        G, "1 if the database answered this scrape; if it did not, the metrics below are missing."
     ),
     "dagstop_able_to_stop": Described(G, "1 if no check of the database, triggers and listeners is red."),
     "dagstop_trigger_installed": Described(
@@ -48,17 +48,19 @@ METRICS = {
     "dagstop_refused_writes": Described(
         G, "Writes to stopped task instances that the fence refused, for orders of the last 24 hours."
     ),
-    "dagstop_open_orders": Described(G, "Orders that some host has still to carry out."),
+    "dagstop_open_orders": Described(G, "Orders that some host has yet to carry out."),
     "dagstop_oldest_open_order_seconds": Described(G, "Age of the oldest open order; 0 if there is none."),
     "dagstop_tasks_without_listener": Described(
-        G, "Tasks that run, by Airflow's word, on a host without a listener.", ("host",)
+        G, "Tasks that run, according to Airflow, on a host without a listener.", ("host",)
     ),
     "dagstop_listener": Described(
         G,
         "Always 1: a listener's version, and whether it is listening or polling.",
         ("host", "version", "notices"),
     ),
-    "dagstop_listener_up": Described(G, "1 if a listener beats and its work moves on.", ("host",)),
+    "dagstop_listener_up": Described(
+        G, "1 if a listener's heartbeat is recent and its main loop is progressing.", ("host",)
+    ),
     "dagstop_listener_seen_seconds": Described(G, "Seconds since a listener's last heartbeat.", ("host",)),
     "dagstop_listener_start_time_seconds": Described(G, "When a listener started, as Unix time.", ("host",)),
     "dagstop_listener_watched_processes": Described(

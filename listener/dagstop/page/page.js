@@ -94,12 +94,12 @@ function drawVerdict(able, findings, listeners) {
   const facts = { able, findings: findings.map(({ said, ...rest }) => (rest.ok ? rest : { ...rest, said: said.replace(/\d+ (ms|s|min)\b/, "") })), alive };
   const make = (_, old) => {
     const wasOpen = old?.querySelector("details")?.open ?? false;
-    const title = able ? "Everything can be stopped" : red.length === 1 ? "One thing is in the way" : `${red.length} things are in the way`;
+    const title = able ? "Everything can be stopped" : red.length === 1 ? "One thing needs fixing" : `${red.length} things need fixing`;
     return el("div", { className: able ? "good" : "bad" },
       el("h2", null, el("span", { className: "mark", "aria-hidden": "true" }, able ? "✓" : "✕"), title),
       el("p", { className: "under" }, able
         ? `A run that is marked failed stops on ${plural(alive, "host")}: triggers in place, listeners alive, no faults.`
-        : "Until this is mended, a run that is marked failed may not stop everywhere."),
+        : "Until this is fixed, a run that is marked failed may not stop everywhere."),
       urgent.length ? el("ul", { className: "findings" }, urgent.map(finding)) : "",
       el("details", { open: wasOpen },
         el("summary", null, `all ${plural(findings.length, "check")}`),
@@ -144,7 +144,7 @@ function drawStops(orders, open) {
   const once = [...new Map(orders.map((order) => [order.id, order])).values()];
   const items = once.map((order) => card({ ...order, ...open.get(order.id), open: open.has(order.id) }));
   if (!items.length) {
-    const words = filter() ? "No stop is like that." : "Nothing was stopped yet. Mark a DAG run failed, and it shows here.";
+    const words = filter() ? "No stop matches." : "Nothing has been stopped yet. Mark a DAG run failed, and it shows here.";
     items.push({ key: "none", facts: words, make: () => el("p", { className: "none" }, words) });
   }
   reconcile(byId("stops"), items);
@@ -190,7 +190,7 @@ function host(row) {
   return el("article", { className: `host ${good ? (polling ? "fair" : "good") : row.gone ? "fair" : "bad"}` },
     el("h3", null, el("span", { className: "dot" }), name(row.host)),
     el("p", { className: "state" }, good ? [polling ? "polling" : "listening", ", up ", when(row.started_at, "")]
-      : row.live ? "beats, but hangs" : [row.gone ? "gone, seen " : "silent, seen ", when(row.seen_at)]),
+      : row.live ? "sends heartbeats, but hangs" : [row.gone ? "gone, seen " : "silent, seen ", when(row.seen_at)]),
     el("p", { className: "under" },
       `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
       `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,
@@ -202,7 +202,7 @@ function drawTrouble(error) {
   const make = () => el("div", { className: "bad" },
     el("h2", null, el("span", { className: "mark", "aria-hidden": "true" }, "✕"), "The page cannot say"),
     el("p", { className: "under" }, shown(error.message)),
-    el("p", { className: "under" }, latest ? "What is shown below is from before." : "It asks again by itself."));
+    el("p", { className: "under" }, latest ? "What is shown below is from the last answer." : "The page keeps retrying."));
   reconcile(byId("verdict"), [{ key: "trouble", facts: error.message, make }]);
   document.title = "✕ dagstop";
 }

@@ -136,10 +136,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.token is None:
             # a page elsewhere whose name was made to lead here (DNS rebinding) sends its own name
             if not _is_this_host(self.headers.get("Host", "")):
-                raise Refused(HTTPStatus.FORBIDDEN, "Ask by the name localhost, or set a token.")
+                raise Refused(HTTPStatus.FORBIDDEN, "Use the name localhost, or set a token.")
             return
         if not hmac.compare_digest(self._given().encode(), self.server.token.encode()):
-            line = "The token is missing or wrong: send it as bearer token, or as password of any user."
+            line = "The token is missing or wrong: send it as a bearer token, or as the password of any user."
             raise Refused(HTTPStatus.UNAUTHORIZED, line, **{"WWW-Authenticate": 'Basic realm="dagstop"'})
 
     def _given(self) -> str:
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
             if order is not None:
                 return _json(order)
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no order {number}.")
-        raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        raise Refused(HTTPStatus.NOT_FOUND, "Not found.")
 
     def _health(self, host: str | None) -> tuple[bytes, str, HTTPStatus]:
         try:

@@ -43,7 +43,7 @@ function waits(hosts) {
   const more = hosts.length - 5;
   return el("p", { className: "waits" }, hosts.length
     ? ["waits for ", hosts.slice(0, 5).map((host, i) => [i ? ", " : "", name(host)]), more > 0 ? ` and ${more} more` : ""]
-    : "waits for a listener: none that is alive has still to report");
+    : "waits for a listener: every running listener has reported");
 }
 
 export function stop(order, old, ask) {

@@ -114,9 +114,9 @@ def last_line(order: StopOrder, found: Findings, outcome: Outcome, host: str) ->
 
 DONE = {
     Outcome.UNKILLABLE: "not all could be stopped",
-    Outcome.SPARED: "stopped but for what was spared",
+    Outcome.SPARED: "stopped, except for what was spared",
     Outcome.COULD_NOT_LOOK: "stopped as far as the host could look",
-    Outcome.NOT_FOUND: "stopped but for what was not found",
+    Outcome.NOT_FOUND: "stopped, except for what was not found",
 }
 """Words for an outcome after which something of the run may be left; dagstop.audit_text has the same."""
 

@@ -138,7 +138,7 @@ def test_stop_fails_plainly(airflow_db: AirflowDatabase) -> None:
     said = failing("stop", "dag", "run", "--task-id", "zz", *url).stderr
     assert "There is no task 'zz' in run 'run' of DAG 'dag'" in said
     done = failing("stop", "dag", "run", "--wait", "--timeout", "0.2", *url)
-    assert "no listener is alive" in done.stdout
+    assert "no listener is running" in done.stdout
 
 
 @on_one
@@ -211,8 +211,8 @@ def test_ps_shows_tasks_states_and_orphans(airflow_db: AirflowDatabase, tmp_path
 @on_one
 def test_history_and_status(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     where = ("--database-url", airflow_db.url)
-    assert "no listener is there" in dagstop("status", *where).stdout
-    assert "nothing was stopped yet" in dagstop("history", *where).stdout
+    assert "there is no listener" in dagstop("status", *where).stdout
+    assert "nothing has been stopped yet" in dagstop("history", *where).stdout
     airflow_db.add_running("run")
     tasks.bash("sleep 7331", tasks.environment("dag", "run"))
     wait_for("sleep 7331")
@@ -223,7 +223,7 @@ def test_history_and_status(airflow_db: AirflowDatabase, tmp_path: Path, tasks: 
         assert "no open orders" in dagstop("status", *where).stdout
         line = dagstop("history", *where, "--dag-id", "dag", "--run-id", "run").stdout.splitlines()[1]
         assert "stopped" in line and "host-1" in line and "postgres" in line
-        assert dagstop("history", *where, "--dag-id", "x").stdout == "nothing of that was stopped\n"
+        assert dagstop("history", *where, "--dag-id", "x").stdout == "nothing that matches was stopped\n"
         (row,) = json.loads(dagstop("history", "--json", *where).stdout)
         assert row["outcome"] == "stopped"
 

@@ -32,7 +32,7 @@ def test_two_airflows_with_one_title_are_two_lines(
     states = {process["pid"]: row["state"] for row in rows for process in row["processes"]}
     assert len(rows) == 2 and len(states) == 4, rows
     assert states[ours.pid] == "running" and states[theirs.pid] is None, rows
-    assert "perhaps another Airflow's" in dagstop("ps", *where).stdout
+    assert "possibly another Airflow's" in dagstop("ps", *where).stdout
 
 
 @on_one

@@ -46,5 +46,5 @@ def test_a_state_dir_that_is_not_there_is_said(airflow_db: AirflowDatabase, tmp_
     for command in (("ps",), ("explain", "dag", "run")):
         said = failing(*command, *where).stderr
         assert (
-            said == "dagstop: --state-dir /nowhere is not a directory: name the one that the listener has\n"
+            said == "dagstop: --state-dir /nowhere is not a directory; pass the one that the listener uses\n"
         )

@@ -71,7 +71,7 @@ def test_stop_shows_who_is_waited_for(airflow_db: AirflowDatabase, tmp_path: Pat
         os.kill(listener.process.pid, 18)
         listener.wait_for_reports(1)
         piped = dagstop("stop", "dag", "run", "--wait", "--database-url", airflow_db.url).stdout
-        assert "is stopped again" in piped and "waiting for" not in piped and "\x1b" not in piped
+        assert "stopping it again" in piped and "waiting for" not in piped and "\x1b" not in piped
 
 
 def test_each_shell_gets_its_completion() -> None:

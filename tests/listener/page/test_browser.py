@@ -81,7 +81,7 @@ def test_a_busy_day_is_readable_on_every_screen(airflow_db: AirflowDatabase, bro
             assert grounds[0] != grounds[1]
         text = browser.text()
     for said in (
-        "One thing is in the way", "listener worker-7", "if the host is gone for good", "waits for worker-1, worker-3",
+        "One thing needs fixing", "listener worker-7", "if the host is gone for good", "waits for worker-1, worker-3",
         "dba_ines with psql through a local socket", "airflow api-server from 2001:db8::4", "1 not dead",
         "alive: in uninterruptible sleep (state D)", "another AIRFLOW_HOME: /srv/other", "2 refused writes", "up_for_retry",
         "signal 2.1 ms, dead 12 ms", "silent, seen", "polling", "knows 45 processes", "container 3f9ac1d2e4b0",
@@ -116,7 +116,7 @@ def test_it_is_live_and_keeps_what_somebody_reads(airflow_db: AirflowDatabase, b
     with Page(airflow_db) as page:
         browser.open(page.url)
         browser.run("window.sameDocument = true")
-        browser.wait("document.body.innerText.includes('Nothing was stopped yet')")
+        browser.wait("document.body.innerText.includes('Nothing has been stopped yet')")
         for scheme in ("light", "dark"):
             browser.look_as(DESKTOP, scheme)
             assert browser.run(PALE) == []
@@ -149,7 +149,7 @@ def test_it_is_live_and_keeps_what_somebody_reads(airflow_db: AirflowDatabase, b
         )
         browser.wait("document.querySelectorAll('#stops .order').length === 1")
         browser.run("document.querySelector('[data-only=unkillable]').click()")
-        browser.wait("document.querySelector('#stops').innerText.includes('No stop is like that')")
+        browser.wait("document.querySelector('#stops').innerText.includes('No stop matches')")
         assert browser.complaints() == []
         page.stop()
         browser.wait("document.querySelector('#live').textContent.startsWith('no answer')")

@@ -138,7 +138,7 @@ def test_health_names_what_is_wrong_on_the_host_that_is_asked_about(airflow_db: 
     assert not good and "listener worker-2: seen" in why
     assert said()[0] is True  # another host's listener is not this host's health; the page shows it
     airflow_db.rows("update dagstop.listener set detail = detail || '{\"looked_ago\": 31}'")
-    assert said() == (False, "the listener of worker-1 looked for processes 31 s ago for the last time")
+    assert said() == (False, "the listener of worker-1 last looked for processes 31 s ago")
     assert [hanging(row) != "" for row in look(airflow_db).listeners] == [True, True, True]
     airflow_db.rows("update dagstop.listener set seen_at = now() - interval '1 hour'")
     assert said() == (False, "the listener of worker-1 does not reach the database")

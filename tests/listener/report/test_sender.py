@@ -101,7 +101,7 @@ def test_a_connection_that_is_held_up_is_named(airflow_db: AirflowDatabase, tmp_
         with left_open(airflow_db.url, "lock table dagstop.stop_order in access exclusive mode"):
             airflow_db.rows("notify dagstop")
             listener.wait_for("held up connection=notices", timeout=HELD_UP + 20)
-        listener.wait_for("held up no longer")
+        listener.wait_for("no longer held up")
 
 
 @one_server
