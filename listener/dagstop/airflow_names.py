@@ -281,7 +281,7 @@ def read_try_tags(tags: Mapping[str, str]) -> TryTags:
 def airflow_of(environ: Mapping[str, str], *names: str) -> Label:
     """AIRFLOW_HOME and metadata database only, as an environment shows them.
 
-    The first of `names` that is there counts. A home that is no absolute path (`~/airflow`) says
+    The first of `names` that is there counts. A home that is not an absolute path (`~/airflow`) says
     nothing: whose home it would be is not known.
     """
     home = next((environ[name] for name in names or ("AIRFLOW_HOME",) if environ.get(name)), "")

@@ -183,7 +183,7 @@ class StopOrder:
 
     @property
     def observed(self) -> bool:
-        """True if nothing of Airflow's may be touched for it, nor written."""
+        """True if neither processes nor rows of Airflow may be touched for it."""
         return self.hands_off == "observe only"
 
     @property
@@ -191,7 +191,7 @@ class StopOrder:
         return self.state_after == "deleted"
 
     def grace(self, of_listener: float) -> float:
-        """Seconds between SIGTERM and SIGKILL: what the database says goes before the listener's own."""
+        """Seconds between SIGTERM and SIGKILL: the database's value takes precedence over the listener's."""
         return of_listener if self.grace_seconds is None else self.grace_seconds
 
     def label(self) -> Label:

@@ -149,7 +149,7 @@ class Tasks:
             }
         )
         row["age_seconds"] = max(row["age_seconds"], proc.age(process.identity.start))
-        # somebody of Airflow's is still there to look after it
+        # an Airflow process is still there to look after it
         row["orphan"] = row["orphan"] and process.role not in {Role.RUNNER, Role.SUPERVISOR}
 
     def add_container(self, container: Container, label: Label) -> None:

@@ -136,7 +136,7 @@ class Place:
 def place_of(url: str) -> Place:
     """Raises DatabaseUrlError."""
     parts = _parts(url)
-    # what else stands in the query is not read: a driver's own parameter is no reason not to know the place
+    # the rest of the query is not read: a driver's own parameter must not hide the place
     query = [(key, value) for key, value in _query(parts["query"]) if key in _PLACE]
     try:
         found = parse_dsn(_for_libpq({**parts, "query": urlencode(query)}))

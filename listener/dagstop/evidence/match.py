@@ -62,7 +62,7 @@ def _not_ours(order: StopOrder, process: Process, site: Site) -> Verdict | None:
 
 
 def asks_to_be_spared(process: Process) -> bool:
-    """By its environment; where that shows nothing (amid an exec, or given up), by what it descends from."""
+    """By its environment; if that shows nothing (during an exec, or dropped), by what it descends from."""
     return process.environ.get(SPARE) == "1" if process.environ else process.kin_spared
 
 
@@ -253,7 +253,7 @@ def _later_try(
     target: the task instance when the run was failed; present: its row now. None: there is no such.
     """
     late = started_at > order.created_at
-    if order.deleted:  # a run made anew by the same name counts its tries anew
+    if order.deleted:  # a new run of the same name counts its tries from the start
         label = replace(label, try_number=None)
     if present is not None and present.unfinished:
         age = _age(label, present, late)
@@ -281,9 +281,9 @@ def _later_try(
 
 
 def _ran_again(order: StopOrder, target: Target | None, present: Target) -> bool:
-    """True if the task began anew after the order, and was meant to.
+    """True if the task began again after the order, and was meant to.
 
-    A message left in an executor's queue begins it anew too, but its row is held at failed.
+    A message left in an executor's queue begins it again too, but the fence keeps its row at failed.
     """
     if present.started_at is None or present.started_at <= order.created_at:
         return False

@@ -64,7 +64,7 @@ class RecentOrders:
         assert order.id is not None
         ended = self._orders.get(order.id)
         if ended is not None and ended.created_at != order.created_at:
-            del self._orders[order.id]  # dagstop was uninstalled and installed again: ids began anew
+            del self._orders[order.id]  # dagstop was uninstalled and installed again: ids start over
         elif ended is not None and order.id not in self._reopening:
             return False
         self._reopening.discard(order.id)

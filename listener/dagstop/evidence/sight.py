@@ -14,7 +14,7 @@ def unseen(processes: Iterable[Process], proc: ProcFS, task_users: Collection[in
     """Why processes of the users as whom tasks run may be the run's and go unseen; one phrase for each user.
 
     Only what the watch was refused counts. A program that made itself undumpable (proc(5): its files belong
-    to root then) is refused to its own user, too, and is no task's.
+    to root then) is refused to its own user too, and does not belong to a task.
     """
     refused: dict[int, list[str]] = {}
     for process in processes:

@@ -115,9 +115,9 @@ def uninstall(
     lock_timeout: str = LOCK_TIMEOUT,
     waits: tuple[float, ...] = RETRY_WAITS,
 ) -> bool:
-    """Take everything of dagstop's out of the database, of whichever release; whether there was anything.
+    """Remove everything that dagstop, of any release, has in the database; True if there was anything.
 
-    `cascade`: with it what others have made out of dagstop's objects; otherwise an InstallError names it.
+    `cascade`: also drop others' objects that depend on dagstop's; otherwise an InstallError names them.
     Raises as `install` does, but asks nothing of Airflow's tables.
     """
 
@@ -131,7 +131,7 @@ def uninstall(
 
 
 def install_script(*, published: bool = False) -> str:
-    """What brings any database of Airflow's to this release, as a script for psql.
+    """The script for psql that brings any Airflow database to this release.
 
     It is the same for a first install and for an upgrade, and needs the search_path that Airflow uses.
     """

@@ -30,7 +30,7 @@ much there is to read and however many look, the database works for the page a t
 PATIENCE = 5.0
 """Seconds that a request waits for the database."""
 HANGS = 30.0
-"""Seconds without a look for new processes, after which a listener that still beats counts as hanging."""
+"""A listener that sends heartbeats counts as hanging after so many seconds without a look at processes."""
 LIMIT = 40
 """Orders in one answer."""
 
@@ -188,7 +188,7 @@ def _good_until(began: float, young: float) -> float:
 
 
 def hanging(listener: dict[str, Any]) -> str:
-    """What is said of a listener that beats, and whose thread that kills does not move; else nothing."""
+    """What to say of a listener that sends heartbeats while its main loop hangs; else empty."""
     ago = listener["detail"].get("looked_ago", 0)
     return f"last looked for processes {ago:.0f} s ago" if ago > HANGS else ""
 

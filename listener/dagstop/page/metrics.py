@@ -102,7 +102,7 @@ def reference() -> str:
 
 
 class _Snapshot(Collector):
-    """Everything is made anew at each scrape; nothing is counted here, so pages on several hosts agree."""
+    """Everything is built at each scrape; nothing is counted here, so pages on several hosts agree."""
 
     def __init__(self, here: Here, snapshot: Snapshot | None) -> None:
         self._here = here

@@ -19,7 +19,7 @@ let lastAnswer = 0;
 let timer = 0;
 
 async function ask(path) {
-  // from the origin: a URL with a user and a password in it is no address that may be fetched
+  // from the origin: a URL with a user and a password in it may not be fetched
   const response = await fetch(location.origin + path, { cache: "no-store", signal: AbortSignal.timeout(8000) });
   const facts = await response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));
   if (!response.ok) throw new Error(facts.error ?? `${response.status}`);

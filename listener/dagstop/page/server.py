@@ -95,7 +95,7 @@ class Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, or is silent, is no event; all else is ours to mend."""
+        """Clients may go away or stay silent; everything else is our fault and is logged."""
         exc = sys.exc_info()[1]
         if not isinstance(exc, ConnectionError | TimeoutError):
             log.error(event("page request failed", why=f"{type(exc).__name__}: {exc}"))

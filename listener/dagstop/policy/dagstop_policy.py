@@ -252,7 +252,7 @@ def _tag_process(tags, undo):
 
 def _set_variable(key, value, expected):
     if os.environ.get(key) != expected:
-        return  # the task has set it anew
+        return  # the task has set it itself
     if value is None:
         os.environ.pop(key, None)
     else:
