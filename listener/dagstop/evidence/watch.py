@@ -219,7 +219,7 @@ class Watch:
         argv = self._proc.argv(process.pid)
         settled = process.reads > _SETTLED_READS and not process.unread
         if argv == () or (argv == process.argv and settled):
-            return  # ending, or amid an exec; or one of Airflow's own, unchanged
+            return  # ending, or in an exec; or Airflow's own process, unchanged
         process.reads += 1
         found = self._proc.environ(process.pid)
         refused = self._refused(process.pid, argv, found)

@@ -150,7 +150,7 @@ class Engine:
         return facts
 
     def signal(self, container: Container, name: str) -> None:
-        """Send a signal ("SIGTERM", "SIGKILL") to the container's init; gone is no error."""
+        """Send a signal ("SIGTERM", "SIGKILL") to the container's init; one that is gone is fine."""
         self._tell(lambda client: client.kill(container.id, name))
 
     def unpause(self, container: Container) -> None:
