@@ -3,8 +3,8 @@
 -- until the transaction ends; ends it, with the reason, where an install would run another role's code with
 -- the rights of this session, would take dagstop away from another Airflow, or would break a subscriber.
 -- Leaves alone: what the owner of these tables does with them in a session of his own.
--- Code of another role can do all that the login role of this session may: SET ROLE is no boundary, since
--- any code may reset it. So an install fires no code but its own: it makes each function anew before it
+-- Code of another role can do all that the login role of this session may: SET ROLE is not a boundary, since
+-- any code may reset it. So an install fires only its own code: it replaces each function before it
 -- calls it, and of the tables that were there before it reads and writes these two only.
 
 do $$

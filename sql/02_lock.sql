@@ -1,8 +1,8 @@
 -- Fired by: `dagstop install` and `uninstall`, before they change anything; or by their `--sql` scripts.
 -- Changes: nothing. Takes the locks that attaching and dropping triggers needs, on the tables of
--- Airflow's that are there and on those that have a trigger of dagstop's.
--- Leaves alone: whoever is at work. It waits two seconds at most for the first table, with nothing of
--- anybody's in its hands, and only tries for the others: of a deadlock Airflow could be the victim.
+-- Airflow that exist and on those that have a dagstop trigger.
+-- Leaves alone: other sessions. It waits two seconds at most for the first table, holding no other lock
+-- meanwhile, and only tries for the others: in a deadlock Airflow could be the victim.
 -- Whatever runs outside a function here and below compares exact types only (oid with oid, text with
 -- text): an operator that a stranger made in a schema on the path would else be preferred.
 

@@ -4,7 +4,7 @@
 -- is dropped first, and its grants would go with it. Creates the schema dagstop, the role dagstop_listener
 -- if the installer may create roles, and the tables of settings and of the revision; all that is dagstop's
 -- belongs to the owner of Airflow's tables. Run again, it changes nothing.
--- Leaves alone: everything of Airflow's; no table, column or type of it is touched.
+-- Leaves alone: Airflow; none of its tables, columns or types is touched.
 
 do $$
 begin

@@ -25,7 +25,7 @@ create table if not exists dagstop.stop_order (
     closed_at timestamptz
 );
 create index if not exists stop_order_age on dagstop.stop_order (created_at);
-comment on table dagstop.stop_order is 'One row per run, or per task instance, that turned failed (or to what setting also_stop_on names) and must stop.';
+comment on table dagstop.stop_order is 'One row per run, or per task instance, that turned failed (or to a state that setting also_stop_on names) and must stop.';
 comment on column dagstop.stop_order.id is 'Identity; ids commit out of order, so never read "greater than the last seen".';
 comment on column dagstop.stop_order.kind is 'run: a DAG run and all that it runs; task: one task instance.';
 comment on column dagstop.stop_order.airflow_schema is 'Schema of the Airflow tables in which it happened.';
@@ -37,19 +37,19 @@ comment on column dagstop.stop_order.map_index is 'The mapped index, -1 where th
 comment on column dagstop.stop_order.self_reported is 'The writer may be Airflow itself, even the task''s own process: end_date was set in the same statement.';
 comment on column dagstop.stop_order.created_at is 'When it turned failed (wall clock, not start of the transaction).';
 comment on column dagstop.stop_order.txid is 'The transaction that failed it.';
-comment on column dagstop.stop_order.cascaded is 'The run''s task instances were failed with it, or are not to be; false means that a fault left it to the next heartbeat.';
+comment on column dagstop.stop_order.cascaded is 'True if the run''s task instances were failed with it, or must not be; false if a fault left that to the next heartbeat.';
 comment on column dagstop.stop_order.session_user_name is 'Who logged in to Postgres and failed it.';
 comment on column dagstop.stop_order.application_name is 'The application_name of that session.';
 comment on column dagstop.stop_order.client_addr is 'The address of that session; null through a unix socket.';
 comment on column dagstop.stop_order.backend_pid is 'The backend of that session.';
-comment on column dagstop.stop_order.state_before is 'The state that it was in.';
-comment on column dagstop.stop_order.closed_at is 'When every live listener had a final report on it.';
--- of an earlier release: Postgres reads the text of a check anew at each insert, which was a seventh of an order's cost
+comment on column dagstop.stop_order.state_before is 'The state it was in before.';
+comment on column dagstop.stop_order.closed_at is 'When every live listener had made its final report.';
+-- of an earlier release: Postgres parses the text of a check at each insert, which was a seventh of an order's cost
 alter table dagstop.stop_order drop constraint if exists stop_order_kind_check;
 alter table dagstop.stop_order add column if not exists hands_off text;
-comment on column dagstop.stop_order.hands_off is 'Why nothing is stopped: observe only, or protected DAG; its hosts report what would have died. Null: it is carried out.';
+comment on column dagstop.stop_order.hands_off is 'Why nothing is stopped: observe only, or a protected DAG; hosts report what would have died. Null: the order is carried out.';
 alter table dagstop.stop_order add column if not exists state_after text not null default 'failed';
-comment on column dagstop.stop_order.state_after is 'What ordered the stop: the state that it turned to, or deleted; failed unless setting also_stop_on names others.';
+comment on column dagstop.stop_order.state_after is 'What ordered the stop: the new state, or deleted; always failed unless setting also_stop_on names others.';
 -- An order is written once, and changes when it is closed: no index names another column that changes but that
 -- of the few that are pending.
 create index if not exists stop_order_task on dagstop.stop_order (dag_id, run_id, task_id, map_index);
@@ -64,10 +64,10 @@ drop index if exists dagstop.stop_order_run, dagstop.stop_order_open;
 alter table dagstop.stop_order reset (fillfactor);
 alter table dagstop.stop_order add column if not exists tried_at timestamptz;
 alter table dagstop.stop_order add column if not exists closed_without text[];
-comment on column dagstop.stop_order.closed_without is 'The live hosts that had said nothing of it for so long that it was closed without them; their sweeps read it still.';
+comment on column dagstop.stop_order.closed_without is 'Live hosts that were silent about it for so long that it was closed without them; their sweeps still read it.';
 create index if not exists stop_order_closed_without on dagstop.stop_order (created_at) where closed_without is not null;
 comment on index dagstop.stop_order_closed_without is 'Finds the few orders that were closed without a live host.';
-comment on column dagstop.stop_order.tried_at is 'When its cascade failed last; the chores try it again after the others.';
+comment on column dagstop.stop_order.tried_at is 'When its cascade last failed; the chores retry it after the others.';
 
 create table if not exists dagstop.stop_target (
     order_id bigint not null,
@@ -96,7 +96,7 @@ comment on column dagstop.stop_target.pid is 'The process that Airflow recorded:
 comment on column dagstop.stop_target.operator is 'The operator''s class name.';
 comment on column dagstop.stop_target.state_before is 'The state it was in; null where it had none.';
 comment on column dagstop.stop_target.started_at is 'Its start_date.';
-comment on column dagstop.stop_target.released_at is 'When it was taken out of failed (cleared, marked success, ...) or deleted: no fence is left, and what begins later is another try.';
+comment on column dagstop.stop_target.released_at is 'When it was taken out of failed (cleared, marked success, ...) or deleted: the fence is lifted, and what begins later is another try.';
 
 create table if not exists dagstop.report (
     order_id bigint not null references dagstop.stop_order on delete cascade,
@@ -110,14 +110,14 @@ create table if not exists dagstop.report (
 );
 alter table dagstop.report add column if not exists audit_due boolean not null default false;
 create index if not exists report_audit_due on dagstop.report (order_id) where audit_due;
-comment on column dagstop.report.audit_due is 'It says more than Airflow''s audit log was told; the chores tell it.';
-comment on index dagstop.report_audit_due is 'Finds the few reports that the audit log is still to be told of.';
+comment on column dagstop.report.audit_due is 'True if Airflow''s audit log does not have all of it yet; the chores write it.';
+comment on index dagstop.report_audit_due is 'Finds the few reports that are not yet in the audit log.';
 comment on table dagstop.report is 'What a host did about an order.';
 comment on column dagstop.report.order_id is 'The order.';
 comment on column dagstop.report.host is 'The host.';
 comment on column dagstop.report.outcome is 'The worst that is true of it: unkillable, spared, could_not_look, not_found, stopped, superseded or nothing_found; null while in progress.';
 comment on column dagstop.report.first_signal_at is 'When the first signal was sent there.';
-comment on column dagstop.report.last_death_at is 'When the last of its processes and containers was seen dead there.';
+comment on column dagstop.report.last_death_at is 'When the last of the run''s processes and containers there was seen dead.';
 comment on column dagstop.report.reported_at is 'When this row was last written.';
 comment on column dagstop.report.detail is 'Each process and container with its evidence, signals and times.';
 
@@ -135,9 +135,9 @@ comment on column dagstop.listener.listener_id is 'Identity of the running liste
 comment on column dagstop.listener.version is 'Its version of dagstop.';
 comment on column dagstop.listener.started_at is 'Its first heartbeat.';
 comment on column dagstop.listener.seen_at is 'Its last heartbeat.';
-comment on column dagstop.listener.detail is 'What it says of itself: rights, Docker, notices.';
+comment on column dagstop.listener.detail is 'What it says about itself: rights, Docker, notices.';
 alter table dagstop.listener add column if not exists caught_up boolean not null default false;
-comment on column dagstop.listener.caught_up is 'It has a final report on each closed order, so its sweeps look at the open ones only; false after a start or a gap.';
+comment on column dagstop.listener.caught_up is 'True if it has reported on each closed order, so that its sweeps read open orders only; false after a start or a gap.';
 
 create table if not exists dagstop.fault (
     id bigint generated by default as identity primary key,
@@ -152,13 +152,13 @@ create index if not exists fault_transaction on dagstop.fault ((context ->> 'txi
 create index if not exists fault_repeats on dagstop.fault (at) where context ? 'repeats';
 comment on index dagstop.fault_transaction is 'Finds the faults of the transaction under way.';
 comment on index dagstop.fault_repeats is 'Finds the latest faults that are recorded once in ten minutes.';
-comment on table dagstop.fault is 'Errors inside dagstop''s triggers and functions, none of which failed Airflow''s statement.';
+comment on table dagstop.fault is 'Errors inside dagstop''s triggers and functions. None of them failed Airflow''s statement.';
 comment on column dagstop.fault.id is 'Identity.';
 comment on column dagstop.fault.at is 'When.';
 comment on column dagstop.fault.place is 'Which function.';
 comment on column dagstop.fault.sqlstate is 'The SQLSTATE of the error.';
 comment on column dagstop.fault.message is 'The error''s message.';
-comment on column dagstop.fault.context is 'What it was about: dag, run, task, transaction, where in the function.';
+comment on column dagstop.fault.context is 'What it concerns: dag, run, task, transaction, place in the function.';
 comment on index dagstop.fault_age is 'Finds the latest faults.';
 
 create table if not exists dagstop.refused_write (
@@ -180,21 +180,21 @@ create index if not exists refused_write_waiting on dagstop.refused_write (at) w
 create index if not exists refused_write_unsettled on dagstop.refused_write (order_id) where pending;
 -- of an earlier release
 drop index if exists dagstop.refused_write_pending;
-comment on table dagstop.refused_write is 'Writes that the fence refused: a dying or late process wanted to revive its task instance, or to call it a success.';
+comment on table dagstop.refused_write is 'Writes that the fence reverted: a dying or late process tried to revive its task instance, or to mark it success.';
 comment on column dagstop.refused_write.id is 'Identity.';
 comment on column dagstop.refused_write.at is 'When.';
-comment on column dagstop.refused_write.order_id is 'The order whose fence it met.';
+comment on column dagstop.refused_write.order_id is 'The order whose fence reverted it.';
 comment on column dagstop.refused_write.dag_id is 'The DAG.';
 comment on column dagstop.refused_write.run_id is 'The run.';
 comment on column dagstop.refused_write.task_id is 'The task.';
 comment on column dagstop.refused_write.map_index is 'The mapped index, -1 where there is none.';
-comment on column dagstop.refused_write.wanted_state is 'The state that was wanted; it stayed failed.';
-comment on column dagstop.refused_write.session_user_name is 'Who wanted it.';
+comment on column dagstop.refused_write.wanted_state is 'The state that was written; it stayed failed.';
+comment on column dagstop.refused_write.session_user_name is 'Who wrote it.';
 comment on column dagstop.refused_write.application_name is 'The application_name of that session.';
 comment on column dagstop.refused_write.client_addr is 'The address of that session.';
-comment on column dagstop.refused_write.pending is 'It stands still, since another session had the run; the next heartbeat puts it back.';
-comment on index dagstop.refused_write_waiting is 'Finds what is still to be put back.';
-comment on index dagstop.refused_write_unsettled is 'Finds whether something of an order is still to be put back.';
+comment on column dagstop.refused_write.pending is 'True while the write still stands because another session held the run; the next heartbeat reverts it.';
+comment on index dagstop.refused_write_waiting is 'Finds the writes that are yet to be reverted.';
+comment on index dagstop.refused_write_unsettled is 'Finds the orders with writes that are yet to be reverted.';
 comment on index dagstop.refused_write_order is 'Finds the refused writes of an order.';
 
 create table if not exists dagstop.host_role (
@@ -202,7 +202,7 @@ create table if not exists dagstop.host_role (
     role_name text not null default session_user,
     seen_on date not null default current_date
 );
-comment on table dagstop.host_role is 'Which login role speaks for a host: the first that did. Delete a row to let another role have the name.';
+comment on table dagstop.host_role is 'Which login role reports for a host: the first that did. Delete a row to give the name to another role.';
 comment on column dagstop.host_role.host is 'The host.';
 comment on column dagstop.host_role.role_name is 'The login role of its listener.';
-comment on column dagstop.host_role.seen_on is 'The last day on which it spoke.';
+comment on column dagstop.host_role.seen_on is 'The last day on which it reported.';

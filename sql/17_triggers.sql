@@ -57,7 +57,7 @@ drop trigger if exists dagstop_order on task_instance;
 create trigger dagstop_order
     after update of state on task_instance
     for each row
-    -- here and at the fence no more than this: Postgres reads the text of a condition anew for each statement, and
+    -- here and at the fence no more than this: Postgres parses the text of a condition for each statement, and
     -- most change to or from none of these
     when (
         new.state::text = any ('{failed,skipped,removed}'::text[])

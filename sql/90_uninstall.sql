@@ -1,7 +1,7 @@
 -- Fired by: `dagstop uninstall`, whichever release is there, also after an install that broke off; or by its
 -- `--sql` script.
 -- Changes: drops the triggers on Airflow's tables, and every function, view and table of schema dagstop.
--- Leaves alone: everything of Airflow's, and what others have made out of dagstop's objects or put into
+-- Leaves alone: Airflow, and what others have made out of dagstop's objects or put into
 -- schema dagstop: Postgres names it and ends the transaction, unless the drop is to cascade.
 -- Only the catalogue is read, and a drop fires no code: whatever the tables' owner has put there, stays silent.
 

@@ -44,7 +44,7 @@ order by c.relname;
 select has_database_privilege(current_database(), 'create');
 
 -- lacking --
--- what is not as an install leaves it. Only the catalogue is read, and nothing of dagstop's is called: its code
+-- what is not as an install leaves it. Only the catalogue is read, and no function of dagstop is called: its code
 -- may be another role's. `check` asks this too.
 with ours as (
     select
@@ -116,7 +116,7 @@ select version_num from dagstop.alembic_version;
 select name, value from dagstop.setting where name in ('airflow_schema', 'triggers_checksum');
 
 -- triggers --
--- of dagstop's on Airflow's tables, as the catalogue has them: trigger_health may be another role's code by now
+-- those of dagstop on Airflow's tables, as the catalogue has them: trigger_health may be another role's code by now
 select
     c.relname::text as on_table, t.tgname::text as name, p.proname::text as function,
     t.tgenabled in ('O', 'A') as enabled, obj_description(t.oid, 'pg_trigger') as comment

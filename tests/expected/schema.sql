@@ -293,7 +293,7 @@ CREATE TABLE dagstop.stop_order (
 -- Name: TABLE stop_order; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed (or to what setting also_stop_on names) and must stop.';
+COMMENT ON TABLE dagstop.stop_order IS 'One row per run, or per task instance, that turned failed (or to a state that setting also_stop_on names) and must stop.';
 
 
 --
@@ -377,7 +377,7 @@ COMMENT ON COLUMN dagstop.stop_order.txid IS 'The transaction that failed it.';
 -- Name: COLUMN stop_order.cascaded; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'The run''s task instances were failed with it, or are not to be; false means that a fault left it to the next heartbeat.';
+COMMENT ON COLUMN dagstop.stop_order.cascaded IS 'True if the run''s task instances were failed with it, or must not be; false if a fault left that to the next heartbeat.';
 
 
 --
@@ -412,42 +412,42 @@ COMMENT ON COLUMN dagstop.stop_order.backend_pid IS 'The backend of that session
 -- Name: COLUMN stop_order.state_before; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state that it was in.';
+COMMENT ON COLUMN dagstop.stop_order.state_before IS 'The state it was in before.';
 
 
 --
 -- Name: COLUMN stop_order.closed_at; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had a final report on it.';
+COMMENT ON COLUMN dagstop.stop_order.closed_at IS 'When every live listener had made its final report.';
 
 
 --
 -- Name: COLUMN stop_order.hands_off; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.hands_off IS 'Why nothing is stopped: observe only, or protected DAG; its hosts report what would have died. Null: it is carried out.';
+COMMENT ON COLUMN dagstop.stop_order.hands_off IS 'Why nothing is stopped: observe only, or a protected DAG; hosts report what would have died. Null: the order is carried out.';
 
 
 --
 -- Name: COLUMN stop_order.state_after; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.state_after IS 'What ordered the stop: the state that it turned to, or deleted; failed unless setting also_stop_on names others.';
+COMMENT ON COLUMN dagstop.stop_order.state_after IS 'What ordered the stop: the new state, or deleted; always failed unless setting also_stop_on names others.';
 
 
 --
 -- Name: COLUMN stop_order.tried_at; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.tried_at IS 'When its cascade failed last; the chores try it again after the others.';
+COMMENT ON COLUMN dagstop.stop_order.tried_at IS 'When its cascade last failed; the chores retry it after the others.';
 
 
 --
 -- Name: COLUMN stop_order.closed_without; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_order.closed_without IS 'The live hosts that had said nothing of it for so long that it was closed without them; their sweeps read it still.';
+COMMENT ON COLUMN dagstop.stop_order.closed_without IS 'Live hosts that were silent about it for so long that it was closed without them; their sweeps still read it.';
 
 
 --
@@ -4523,7 +4523,7 @@ CREATE TABLE dagstop.fault (
 -- Name: TABLE fault; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.fault IS 'Errors inside dagstop''s triggers and functions, none of which failed Airflow''s statement.';
+COMMENT ON TABLE dagstop.fault IS 'Errors inside dagstop''s triggers and functions. None of them failed Airflow''s statement.';
 
 
 --
@@ -4565,7 +4565,7 @@ COMMENT ON COLUMN dagstop.fault.message IS 'The error''s message.';
 -- Name: COLUMN fault.context; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.fault.context IS 'What it was about: dag, run, task, transaction, where in the function.';
+COMMENT ON COLUMN dagstop.fault.context IS 'What it concerns: dag, run, task, transaction, place in the function.';
 
 
 --
@@ -4606,7 +4606,7 @@ CREATE TABLE dagstop.refused_write (
 -- Name: TABLE refused_write; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence refused: a dying or late process wanted to revive its task instance, or to call it a success.';
+COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence reverted: a dying or late process tried to revive its task instance, or to mark it success.';
 
 
 --
@@ -4627,7 +4627,7 @@ COMMENT ON COLUMN dagstop.refused_write.at IS 'When.';
 -- Name: COLUMN refused_write.order_id; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.order_id IS 'The order whose fence it met.';
+COMMENT ON COLUMN dagstop.refused_write.order_id IS 'The order whose fence reverted it.';
 
 
 --
@@ -4662,14 +4662,14 @@ COMMENT ON COLUMN dagstop.refused_write.map_index IS 'The mapped index, -1 where
 -- Name: COLUMN refused_write.wanted_state; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.wanted_state IS 'The state that was wanted; it stayed failed.';
+COMMENT ON COLUMN dagstop.refused_write.wanted_state IS 'The state that was written; it stayed failed.';
 
 
 --
 -- Name: COLUMN refused_write.session_user_name; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.session_user_name IS 'Who wanted it.';
+COMMENT ON COLUMN dagstop.refused_write.session_user_name IS 'Who wrote it.';
 
 
 --
@@ -4690,7 +4690,7 @@ COMMENT ON COLUMN dagstop.refused_write.client_addr IS 'The address of that sess
 -- Name: COLUMN refused_write.pending; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.pending IS 'It stands still, since another session had the run; the next heartbeat puts it back.';
+COMMENT ON COLUMN dagstop.refused_write.pending IS 'True while the write still stands because another session held the run; the next heartbeat reverts it.';
 
 
 --
@@ -4748,7 +4748,7 @@ COMMENT ON COLUMN dagstop.report.first_signal_at IS 'When the first signal was s
 -- Name: COLUMN report.last_death_at; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.report.last_death_at IS 'When the last of its processes and containers was seen dead there.';
+COMMENT ON COLUMN dagstop.report.last_death_at IS 'When the last of the run''s processes and containers there was seen dead.';
 
 
 --
@@ -4769,7 +4769,7 @@ COMMENT ON COLUMN dagstop.report.detail IS 'Each process and container with its 
 -- Name: COLUMN report.audit_due; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.report.audit_due IS 'It says more than Airflow''s audit log was told; the chores tell it.';
+COMMENT ON COLUMN dagstop.report.audit_due IS 'True if Airflow''s audit log does not have all of it yet; the chores write it.';
 
 
 --
@@ -4880,7 +4880,7 @@ COMMENT ON COLUMN dagstop.stop_target.started_at IS 'Its start_date.';
 -- Name: COLUMN stop_target.released_at; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...) or deleted: no fence is left, and what begins later is another try.';
+COMMENT ON COLUMN dagstop.stop_target.released_at IS 'When it was taken out of failed (cleared, marked success, ...) or deleted: the fence is lifted, and what begins later is another try.';
 
 
 --
@@ -4944,7 +4944,7 @@ CREATE TABLE dagstop.host_role (
 -- Name: TABLE host_role; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.host_role IS 'Which login role speaks for a host: the first that did. Delete a row to let another role have the name.';
+COMMENT ON TABLE dagstop.host_role IS 'Which login role reports for a host: the first that did. Delete a row to give the name to another role.';
 
 
 --
@@ -4965,7 +4965,7 @@ COMMENT ON COLUMN dagstop.host_role.role_name IS 'The login role of its listener
 -- Name: COLUMN host_role.seen_on; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.host_role.seen_on IS 'The last day on which it spoke.';
+COMMENT ON COLUMN dagstop.host_role.seen_on IS 'The last day on which it reported.';
 
 
 --
@@ -5029,14 +5029,14 @@ COMMENT ON COLUMN dagstop.listener.seen_at IS 'Its last heartbeat.';
 -- Name: COLUMN listener.detail; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.listener.detail IS 'What it says of itself: rights, Docker, notices.';
+COMMENT ON COLUMN dagstop.listener.detail IS 'What it says about itself: rights, Docker, notices.';
 
 
 --
 -- Name: COLUMN listener.caught_up; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.listener.caught_up IS 'It has a final report on each closed order, so its sweeps look at the open ones only; false after a start or a gap.';
+COMMENT ON COLUMN dagstop.listener.caught_up IS 'True if it has reported on each closed order, so that its sweeps read open orders only; false after a start or a gap.';
 
 
 --
@@ -5301,7 +5301,7 @@ CREATE INDEX refused_write_unsettled ON dagstop.refused_write USING btree (order
 -- Name: INDEX refused_write_unsettled; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.refused_write_unsettled IS 'Finds whether something of an order is still to be put back.';
+COMMENT ON INDEX dagstop.refused_write_unsettled IS 'Finds the orders with writes that are yet to be reverted.';
 
 
 --
@@ -5315,7 +5315,7 @@ CREATE INDEX refused_write_waiting ON dagstop.refused_write USING btree (at) WHE
 -- Name: INDEX refused_write_waiting; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.refused_write_waiting IS 'Finds what is still to be put back.';
+COMMENT ON INDEX dagstop.refused_write_waiting IS 'Finds the writes that are yet to be reverted.';
 
 
 --
@@ -5329,7 +5329,7 @@ CREATE INDEX report_audit_due ON dagstop.report USING btree (order_id) WHERE aud
 -- Name: INDEX report_audit_due; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON INDEX dagstop.report_audit_due IS 'Finds the few reports that the audit log is still to be told of.';
+COMMENT ON INDEX dagstop.report_audit_due IS 'Finds the few reports that are not yet in the audit log.';
 
 
 --

@@ -302,7 +302,7 @@ def test_a_host_that_is_gone_for_good_can_be_forgotten(airflow_db: AirflowDataba
     assert listeners()["listener host-1"] == (True, "")
     assert "\tgone\t" in dagstop("status", *database).stdout
     unknown = dagstop("forget", "host-2", *database, check=False)
-    assert unknown.returncode == 1 and unknown.stderr.strip().endswith("there are: host-1")
+    assert unknown.returncode == 1 and unknown.stderr.strip().endswith("known hosts: host-1")
     assert dagstop("forget", "host-1", *database).stdout == "host-1 is forgotten\n"
     assert set(listeners()) == {"listeners"}
     assert "host-1" not in dagstop("status", *database).stdout

@@ -37,6 +37,6 @@ def test_check_warns_of_what_runs_in_a_failed_run_and_of_a_home_that_is_none(
     where = ("--database-url", airflow_db.url)
     with Listener(airflow_db.url, tmp_path):
         said = dagstop("check", *where).stdout
-        assert "warning\trun dag run\tfailed, and 1 of its tasks run\tunless" in said
+        assert "warning\trun dag run\tfailed, and 1 of its tasks run\t`dagstop stop`" in said
         said = failing("check", *where, AIRFLOW_HOME="/nowhere").stdout
         assert "failed\tAIRFLOW_HOME\t/nowhere is not a directory\tset AIRFLOW_HOME" in said
