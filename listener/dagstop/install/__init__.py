@@ -240,7 +240,7 @@ def _translated(error: DBAPIError, url: str) -> Exception:
         depend = "; ".join((cause.diag.message_detail or "").splitlines())
         return InstallError(
             f"Nothing was changed: others' objects depend on dagstop's: {depend}. "
-            "Drop them first, or pass --cascade to drop them too"
+            "Either drop them first, or pass --cascade to drop them too"
         )
     if isinstance(cause, pg_errors.InsufficientPrivilege):
         return MissingRightError(
