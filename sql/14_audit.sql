@@ -2,7 +2,7 @@
 -- alive or was not found, and again if a later one says more. An order that was closed already gets a row only
 -- for what was done about it since.
 -- Changes: writes a row into Airflow's own table log, which its web interface shows as the audit log; not
--- where the setting airflow_log is off, and not for observe-only, which changes nothing of Airflow's.
+-- where the setting airflow_log is off, and not for observe-only, which changes nothing in Airflow's tables.
 -- Leaves alone: the report, which is written whatever becomes of this; all other rows of log. It waits for
 -- nobody: a table that a migration holds for a second gets no row, and dagstop.fault one.
 
@@ -26,9 +26,9 @@ as $$
             case
                 when outcome = 'unkillable' then 'not all could be stopped'
                 when detail -> 'processes' <> '[]' or detail -> 'containers' <> '[]' then case outcome
-                    when 'spared' then 'stopped but for what was spared'
+                    when 'spared' then 'stopped, except for what was spared'
                     when 'could_not_look' then 'stopped as far as the host could look'
-                    when 'not_found' then 'stopped but for what was not found'
+                    when 'not_found' then 'stopped, except for what was not found'
                     else 'stopped'
                 end
                 when outcome = 'could_not_look' then 'not looked for'

@@ -464,9 +464,9 @@ CREATE FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host tex
             case
                 when outcome = 'unkillable' then 'not all could be stopped'
                 when detail -> 'processes' <> '[]' or detail -> 'containers' <> '[]' then case outcome
-                    when 'spared' then 'stopped but for what was spared'
+                    when 'spared' then 'stopped, except for what was spared'
                     when 'could_not_look' then 'stopped as far as the host could look'
-                    when 'not_found' then 'stopped but for what was not found'
+                    when 'not_found' then 'stopped, except for what was not found'
                     else 'stopped'
                 end
                 when outcome = 'could_not_look' then 'not looked for'
