@@ -25,6 +25,7 @@ from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.feed.notices import OrderFeed
 from dagstop.host.engine import Engine
+from dagstop.host.process_events import ProcessEvents
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_hunt import ContainerHunts
 from dagstop.kill.endings import Endings
@@ -36,6 +37,8 @@ SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
 FAILED_PAUSE = 0.1
 """Seconds of rest after an unexpected error, which may come again at once."""
+REST = 0.01
+"""Seconds between two readings of what the kernel tells: on a busy host it tells something all the time."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
 
@@ -43,8 +46,17 @@ LEARN_CONTAINERS = 10.0
 class Daemon:
     """The listener of one host."""
 
-    def __init__(self, config: ListenerConfig, proc: ProcFS | None = None) -> None:
+    def __init__(
+        self,
+        config: ListenerConfig,
+        proc: ProcFS | None = None,
+        events: ProcessEvents | None = None,
+        untold: str = "",
+    ) -> None:
+        """events: what the kernel tells of processes; `untold` says why it tells nothing."""
         self.config = config
+        self._events = events
+        self._untold = untold
         self._proc = proc or ProcFS()
         self._proc.must_be_ours()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -64,6 +76,7 @@ class Daemon:
             self._proc,
             trusted_uids=lambda: trusted_uids(config.airflow_homes, config.task_users),
             own_pid=os.getpid(),
+            events=events,
         )
         self._containers = ContainerHunts(
             [Engine(url) for url in config.docker_urls],
@@ -127,10 +140,18 @@ class Daemon:
         poller.register(self._pool.fileno(), select.POLLIN)
         next_tick = time.monotonic() + self.config.tick
         next_learning = 0.0
+        next_hearing = 0.0 if self._events is not None else float("inf")
         while not self._ending:
-            due = min(next_tick, self._stopping.next_at())
-            poller.poll(max(0.0, due - time.monotonic()) * 1000)
+            due = min(next_tick, self._stopping.next_at(), next_hearing)
+            if self._events is not None and time.monotonic() >= next_hearing:
+                poller.register(self._events, select.POLLIN)
+                due, next_hearing = min(next_tick, self._stopping.next_at()), float("inf")
+            ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
+            if self._events is not None and any(fd == self._events.fileno() for fd, _ in ready):
+                poller.unregister(self._events)
+                self._guarded(self._watch.attend)
+                next_hearing = time.monotonic() + REST
             if self._rung:
                 self._rung = False
                 self._guarded(self._containers.warm_up)
@@ -234,6 +255,7 @@ class Daemon:
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "docker_refused": self._containers.refusals(),
             "could_not_look": self._unseen,
+            "process_events": self._told(),
             "state_dir": self.config.state_dir,
             "under_way": self._stopping.under_way,
             "watched": self._watched,
@@ -246,6 +268,12 @@ class Daemon:
             "looked_ago": round(time.monotonic() - self._looked_at, 1),
             "tally": self._stopping.counters.facts(),
         }
+
+    def _told(self) -> dict[str, Any]:
+        """Whether the kernel tells of processes, why not, and how much it could not tell."""
+        if self._events is None:
+            return {"told": False, "why": self._untold, "every": self.config.tick}
+        return {"told": True, "lost": self._events.lost, "gaps": self._events.gaps}
 
     def _save(self) -> None:
         if self._state_dir is None:

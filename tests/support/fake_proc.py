@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from dagstop.evidence.site import Site
 from dagstop.evidence.watch import Watch
-from dagstop.host.procfs import ProcFS
+from dagstop.host.process_events import EXEC, EXIT, FORK, Batch, Event, ProcessEvents
+from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
 
 HOME = "/opt/airflow"
@@ -106,8 +108,45 @@ class FakeProc(ProcFS):
         (self.folder / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
 
 
-def watch_of(proc: FakeProc, *, trusted: Sequence[int] = (UID,)) -> Watch:
-    return Watch(proc, trusted_uids=lambda: frozenset(trusted), own_pid=LISTENER)
+class FakeEvents(ProcessEvents):
+    """A kernel that tells what the test says; `proc` is the clock."""
+
+    def __init__(self, proc: FakeProc) -> None:
+        self.lost = self.gaps = 0
+        self._proc = proc
+        self._told: list[Event] = []
+        self._full = False
+
+    def forked(self, parent: int, child: int) -> None:
+        self._tell(FORK, child, parent)
+
+    def executed(self, pid: int) -> None:
+        self._tell(EXEC, pid)
+
+    def ended(self, pid: int) -> None:
+        self._tell(EXIT, pid)
+
+    def overflows(self) -> None:
+        """Something that nobody is told of has happened."""
+        self._full = True
+        self.lost += 1
+        self.gaps += 1
+
+    def _tell(self, kind: int, pid: int, parent: int = 0) -> None:
+        """In the moment in which what `FakeProc.add` adds next has started."""
+        ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        at = (self._proc.now + 10) * 10**9 // TICKS_PER_SECOND
+        self._told.append(Event(kind, pid, parent, at - ahead))
+
+    def read(self) -> Batch:
+        told, self._told, lost, self._full = self._told, [], self._full, False
+        return Batch(told, lost)
+
+
+def watch_of(
+    proc: FakeProc, *, trusted: Sequence[int] = (UID,), events: ProcessEvents | None = None
+) -> Watch:
+    return Watch(proc, trusted_uids=lambda: frozenset(trusted), own_pid=LISTENER, events=events)
 
 
 def tags(dag: str = "d", run: str = "r", task: str = "t", **more: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
 from dagstop.database.asking import open_database
 from dagstop.database.url import redact
 from dagstop.errors import DagstopError
+from dagstop.host import process_events
 from dagstop.logs import event, log
 
 
@@ -85,7 +86,12 @@ def listen(
     if once:
         open_database(config.database_url, "listen").close()  # else it would wait for the database
     _many_descriptors()
-    daemon = Daemon(config)
+    events, untold = process_events.subscribe()
+    if events is not None:
+        log.info(event("forks", known="the kernel tells of each"))
+    else:
+        log.info(event("forks", known=f"by a look every {tick:g} s", why=untold))
+    daemon = Daemon(config, events=events, untold=untold)
     lock = _alone(config, daemon.stand_by)
     daemon.run()
     log.info(event("end"))

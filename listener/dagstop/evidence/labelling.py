@@ -1,4 +1,4 @@
-"""Which task a process belongs to: by its own words, by its parent, its session or its process group."""
+"""Which task a process belongs to: by its own words, by what forked it, its session or its process group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dagstop.airflow_names import airflow_of, conflict, differs, is_init, read_t
 from dagstop.evidence.folders import Folders
 from dagstop.evidence.forks import Forks
 from dagstop.evidence.groups import Groups
+from dagstop.evidence.lineage import Lineage
 from dagstop.evidence.match import ELSEWHERE, asks_to_be_spared
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Label, Process, Role
@@ -26,8 +27,10 @@ class Labelling:
         processes: Mapping[int, Process],
         trusted_uids: Callable[[], frozenset[int]],
         namespace: str | None,
+        lineage: Lineage,
     ) -> None:
         self._proc = proc
+        self._lineage = lineage
         self._processes = processes
         self._trusted_uids = trusted_uids
         self._namespace = namespace
@@ -47,8 +50,11 @@ class Labelling:
         if process.label is not None or process.role is not Role.OTHER:
             return False
         parent = self._processes.get(process.ppid)
-        labelled = parent is not None and parent.label is not None
-        return labelled or process.sid in self._sessions or process.pgid in self._groups
+        if parent is not None and parent.label is not None:
+            return True
+        if process.sid in self._sessions or process.pgid in self._groups:
+            return True
+        return self._lineage.source_of(process)[0] is not None
 
     def label(self, process: Process) -> None:
         """Label it by its own words and by what it descends from; its ancestors must have had their turn."""
@@ -136,8 +142,11 @@ class Labelling:
         if process.role in (Role.SUPERVISOR, *_NEVER):
             return None, ""
         if parent is not None and parent.label is not None and parent.role not in _NEVER:
-            if process.title is None or parent.title is not None or _one_try(process.title, parent.label):
+            if _passes_on(parent, process):
                 return parent, f"child of {parent.pid}"
+        ancestor, direct = self._lineage.source_of(process)
+        if ancestor is not None and _passes_on(ancestor, process):
+            return ancestor, f"forked by {'' if direct else 'a child of '}{ancestor.pid}, which has ended"
         if process.title is not None:  # a runner that a task started is of its own task, not of that one
             runner = self._forks.runner_of(process)
             return runner, f"fork of runner {runner.pid}" if runner is not None else ""
@@ -226,6 +235,13 @@ class Labelling:
         if (process.role is Role.OTHER or process.role is Role.RUNNER) and process.state not in "ZX":
             self._sessions.seen(process, process.sid, now)
             self._groups.seen(process, process.pgid, now)
+
+
+def _passes_on(source: Process, process: Process) -> bool:
+    """True if what descends from a labelled process is of the same task: a runner of another one is not."""
+    if source.label is None or process.title is None or source.title is not None:
+        return source.label is not None
+    return _one_try(process.title, source.label)
 
 
 def _one_try(title: Label, label: Label) -> bool:

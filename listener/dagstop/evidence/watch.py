@@ -8,6 +8,7 @@ sessions and process groups led by a labelled process are remembered with it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,12 +16,19 @@ from dagstop.airflow_names import read_command
 from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
+from dagstop.evidence.lineage import Lineage
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
+from dagstop.host.process_events import ProcessEvents
 from dagstop.host.procfs import ProcFS, Stat, parse_stat
+from dagstop.logs import event, log
 from dagstop.model import Identity, Process, Role
 
 _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
+
+
+_ROUNDS = 20
+"""How often a look goes after what was forked during it: what forks faster is found by the next one."""
 
 
 def _unsettled(process: Process) -> bool:
@@ -57,7 +65,10 @@ class _Views(NamedTuple):
 
 
 class Watch:
-    """All processes of this pid namespace. `look` reads all of /proc, `tick` only what is new."""
+    """All processes of this pid namespace. `look` reads all of /proc, `tick` only what is new, `attend` what
+
+    the kernel has told of tasks' processes since; without `events` it tells nothing.
+    """
 
     def __init__(
         self,
@@ -65,20 +76,29 @@ class Watch:
         *,
         trusted_uids: Callable[[], frozenset[int]],
         own_pid: int,
+        events: ProcessEvents | None = None,
     ) -> None:
         self._proc = proc
+        self._events = events
         self._restored: dict[Identity, Known] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
         self._restless: set[int] = set()  # pids whose words may still change
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
-        self._labelling = Labelling(proc, self.processes, trusted_uids, proc.pid_namespace(own_pid)[0])
+        self._lineage = Lineage(self.processes)
+        self._gap = False  # the kernel could not tell of everything: all is to be looked at
+        namespace = proc.pid_namespace(own_pid)[0]
+        self._labelling = Labelling(proc, self.processes, trusted_uids, namespace, self._lineage)
         self._listed: list[int] = []  # what the last tick found in /proc
         self._derived: _Views | None = None  # made when asked for; None once a process came, went or changed
         self.changed = False  # labels differ from those last saved
 
     def tick(self) -> None:
         """Learn of processes that started since the last look; costs one listing in a quiet host."""
+        self._hear()
+        if self._gap:
+            self.look()
+            return
         pids = self._proc.pids()
         new: set[int] = set()
         if pids != self._listed:
@@ -86,16 +106,55 @@ class Watch:
             for gone in self.processes.keys() - set(pids):
                 self._forget(gone)
             self._listed = pids
+        self._restless |= self._lineage.changed & self.processes.keys()
         self._read([*new, *self._restless])
+        self._lineage.attended()
+
+    def attend(self) -> None:
+        """Read what tasks' processes have forked or executed since, while it is what it is."""
+        self._hear()
+        if not self._gap:
+            self._read_kin()
 
     def look(self) -> dict[int, Process]:
         """Read every process's stat again and label what is new: the view that a kill goes by."""
+        self._hear()
         pids = self._proc.pids()
         for gone in self.processes.keys() - set(pids):
             self._forget(gone)
+        self._restless |= self._lineage.changed & self.processes.keys()
         self._read(pids)
         self._label_late()
+        self._lineage.attended()
+        if self._gap:
+            self._lineage.reset()
+            self._gap = False
+        for _ in range(_ROUNDS):
+            self._hear()
+            if self._gap or not self._read_kin():
+                break
         return self.processes
+
+    def _hear(self) -> None:
+        """Take what the kernel has told; after a gap not before everything was looked at."""
+        if self._events is None or self._gap:
+            return
+        told = self._events.read()
+        ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        self._lineage.take(told.events, ahead)
+        if told.lost:
+            self._gap = True
+            lost, do = self._events.lost, "everything is looked at"
+            log.warning(event("process events lost", since_start=lost, do=do))
+
+    def _read_kin(self) -> bool:
+        """True if tasks' processes had forked or executed something."""
+        kin = self._lineage.kin()
+        if kin:
+            self._restless |= self._lineage.changed.intersection(kin)
+            self._lineage.changed.difference_update(kin)
+            self._read(kin)
+        return bool(kin)
 
     def labelled(self) -> list[Process]:
         return self._views().labelled
@@ -166,6 +225,7 @@ class Watch:
             if known is None:
                 known, self._derived = self._new(pid, stat), None
                 self.processes[pid] = known
+                self._lineage.read(known)
             else:
                 known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
                 known.state = stat.state
@@ -243,7 +303,8 @@ class Watch:
     def _is_fork(self, process: Process) -> bool:
         """True for a child of a runner, which bears the runner's title until it execs."""
         parent = self._labelling.parent(process)
-        return parent is not None and parent.role is Role.RUNNER and parent.title == process.title
+        above = (parent, self._lineage.source_of(process)[0])
+        return any(p is not None and p.role is Role.RUNNER and p.title == process.title for p in above)
 
     def _label(self, fresh: list[Process]) -> None:
         """Parents before children, so that a label travels down a whole new tree at once."""

@@ -12,7 +12,7 @@ import dagstop
 from dagstop import sql
 from dagstop.database.asking import ask
 from dagstop.report.words import left
-from dagstop.words import ago
+from dagstop.words import ago, counted
 
 _MOST_RUNS = 20
 
@@ -107,6 +107,8 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
         if row["live"] and (refused := row["detail"].get("docker_refused")):
             do = "start the engine, or give the listener's user access to its socket"
             yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
+        if row["live"] and (told := row["detail"].get("process_events")) is not None:
+            yield _eyes(row["host"], told)
     for row in ask(connection, url, "superuser_listeners"):
         said = f"logs in as superuser {row['role_name']}, so Airflow's role could take over its rights"
         do = "give it a login role that is a member of dagstop_listener"
@@ -118,6 +120,19 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
             " if that host is gone for good, mark those tasks failed in Airflow"
         )
         yield Finding(f"host {host['hostname']}", False, count, do)
+
+
+def _eyes(host: str, told: dict[str, Any]) -> Finding:
+    """How its listener learns of processes; a fact, and no fault of the install."""
+    name = f"forks on {host}"
+    if not told.get("told"):
+        why, every = str(told.get("why")), told.get("every", 0)
+        said = f"looks every {every:g} s; what leaves its parents between two looks is missed: {why}"
+        return Finding(name, True, said, TOLD if "CAP_NET_ADMIN" in why else "")
+    said = "the kernel tells of each fork"
+    if gaps := told.get("gaps"):
+        said += f"; {counted(told['lost'], 'event')} lost in {counted(gaps, 'burst')}, all was looked at then"
+    return Finding(name, True, said)
 
 
 def _users(connection: Connection, url: str) -> Iterator[Finding]:
@@ -168,6 +183,7 @@ def _not_clear(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding(f"order {row['id']}", True, said, do)
 
 
+TOLD = "run it as root, or with CAP_NET_ADMIN, to be told of each fork"
 GIVE_RIGHTS = (
     "run it as root, or with CAP_SYS_PTRACE and CAP_KILL (`docker run --cap-add SYS_PTRACE`), "
     "or as the user of the tasks"

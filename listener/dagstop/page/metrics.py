@@ -70,6 +70,12 @@ METRICS = {
     "dagstop_listener_reconnects": Described(
         C, "Connections to the database that a listener lost since its start.", ("host",)
     ),
+    "dagstop_listener_told_of_forks": Described(
+        G, "1 if the kernel tells a listener of each fork; 0 if it only looks at intervals.", ("host",)
+    ),
+    "dagstop_listener_lost_events": Described(
+        C, "Process events that did not fit into a listener's queue since its start.", ("host",)
+    ),
     "dagstop_orders_done": Described(
         C, "Orders that ended on a host since its listener's start, by outcome.", ("host", "outcome")
     ),
@@ -156,6 +162,9 @@ class _Snapshot(Collector):
         self._add("dagstop_listener_watched_processes", detail.get("watched"), host)
         self._add("dagstop_listener_orders_under_way", detail.get("under_way"), host)
         self._add("dagstop_listener_reconnects", detail.get("reconnects"), host)
+        if (told := detail.get("process_events")) is not None:
+            self._add("dagstop_listener_told_of_forks", told.get("told"), host)
+            self._add("dagstop_listener_lost_events", told.get("lost"), host)
         counters = detail.get("tally")
         if counters is None:
             return  # a listener of an earlier version

@@ -194,6 +194,8 @@ function host(row) {
     el("p", { className: "under" },
       `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
       `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,
+      detail.process_events?.told ? " · the kernel tells of each fork" : detail.process_events ? ` · looks every ${detail.process_events.every} s` : "",
+      detail.process_events?.lost ? ` · ${plural(detail.process_events.lost, "event")} lost` : "",
       detail.under_way ? ` · ${plural(detail.under_way, "order")} under way` : "",
       detail.reconnects ? ` · reconnected ${detail.reconnects}\u00a0×` : ""));
 }

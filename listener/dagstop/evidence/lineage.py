@@ -1,0 +1,153 @@
+"""Who forked whom, as the kernel tells it (`ProcessEvents`): whatever a process gives up, this stays.
+
+A process that nobody saw, since it ended between two looks, still links its children to what forked it.
+A fork is told before the child runs and an exit before the pid is free, so a pid is one process between the
+two; a process that was read is the one that was told of if it started before that was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dagstop.host.process_events import EXEC, FORK, Event
+from dagstop.host.procfs import TICKS_PER_SECOND
+from dagstop.model import Process, Role
+
+_TICK = 10**9 // TICKS_PER_SECOND
+_LATE = 2 * 10**9
+"""Nanoseconds after its end in which something may still turn out to have been a task's: by the title of
+what forked it, which a runner sets once it runs."""
+_DEEP = 500
+"""Ancestors after which those that ended long ago are left out."""
+
+
+class _Node:
+    """One process from its fork on; `process` once it was read."""
+
+    __slots__ = ("at", "depth", "ended", "parent", "pid", "process")
+
+    def __init__(self, pid: int, parent: _Node | None, at: int) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.at = at  # when its fork was told: CLOCK_BOOTTIME in ns
+        self.ended = 0  # the same of its exit; 0 while it lives
+        self.process: Process | None = None
+        self.depth: int = parent.depth + 1 if parent is not None else 0
+
+
+class Lineage:
+    """The living processes that were forked since the listening began, with what they descend from."""
+
+    def __init__(self, processes: Mapping[int, Process]) -> None:
+        self._processes = processes  # as they were last read
+        self._nodes: dict[int, _Node] = {}
+        self.born: set[int] = set()  # told of since they were last asked for, and not ended
+        self.changed: set[int] = set()  # likewise: executed something
+        self.ended: set[int] = set()  # likewise
+
+    def take(self, events: Iterable[Event], ahead: int) -> None:
+        """Note them in their order. ahead: CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns."""
+        for kind, pid, parent, at in events:
+            if kind == FORK:
+                self._fork(pid, parent, at + ahead)
+            elif kind == EXEC:
+                self.changed.add(pid)
+            else:
+                node = self._nodes.pop(pid, None)
+                if node is not None:
+                    node.ended = at + ahead
+                self.born.discard(pid)
+                self.changed.discard(pid)
+                self.ended.add(pid)
+
+    def attended(self) -> None:
+        """All that was told of has been read."""
+        self.born.clear()
+        self.changed.clear()
+        self.ended.clear()
+
+    def reset(self) -> None:
+        """Forget it all: something was not told. What was read meanwhile is known by itself."""
+        self._nodes.clear()
+        self.attended()
+
+    def read(self, process: Process) -> None:
+        """A process was read for the first time."""
+        node = self._nodes.get(process.pid)
+        if node is not None and _began_by(process, node.at):
+            node.process = process
+
+    def source_of(self, process: Process) -> tuple[Process | None, bool]:
+        """The nearest labelled process that it descends from by fork, and whether that forked it itself.
+
+        Not beyond a service, a supervisor or a test by hand: what these start is no part of the task.
+        """
+        node = self._nodes.get(process.pid)
+        if node is None or node.process is not process:
+            return None, False
+        return self._labelled_above(node)
+
+    def kin(self) -> list[int]:
+        """The pids of those born or changed, as `born` and `changed` have them, that are some task's."""
+        changed = (self._processes.get(pid) for pid in self.changed)
+        found = [process.pid for process in changed if process is not None and process.label is not None]
+        for pid in self.born:
+            node = self._nodes.get(pid)
+            if node is not None and node.process is None and self._labelled_above(node)[0] is not None:
+                found.append(pid)
+        return found
+
+    def _labelled_above(self, node: _Node) -> tuple[Process | None, bool]:
+        above = node.parent
+        while above is not None:
+            known = above.process
+            if known is not None and known.role is not Role.RUNNER and known.role is not Role.OTHER:
+                return None, False
+            if known is not None and known.label is not None:
+                above.parent = None  # nothing beyond counts any more: a chain of short lives must not grow
+                return known, above is node.parent
+            above = above.parent
+        return None, False
+
+    def _fork(self, pid: int, parent: int, at: int) -> None:
+        above = self._nodes.get(parent)
+        if above is None:
+            above = self._older(parent, at)
+        if above is not None and above.depth > _DEEP:
+            above.parent = self._shortened(above.parent, at)
+            above.depth = above.parent.depth + 1 if above.parent is not None else 0
+        self._nodes[pid] = _Node(pid, above, at)
+        self.born.add(pid)
+        self.ended.discard(pid)
+        self.changed.discard(pid)
+
+    def _shortened(self, first: _Node | None, at: int) -> _Node | None:
+        """Without those that ended long ago and were no task's; up to what a search would not go beyond."""
+        kept: list[_Node] = []
+        node = first
+        while node is not None and len(kept) < _DEEP // 2:
+            known = node.process
+            stops = known is not None and (known.label is not None or known.role is not Role.OTHER)
+            if stops or not node.ended or at - node.ended < _LATE:
+                kept.append(node)
+            node = None if stops else node.parent
+        above: _Node | None = None
+        for node in reversed(kept):
+            node.parent = above
+            node.depth = above.depth + 1 if above is not None else 0
+            above = node
+        return above
+
+    def _older(self, pid: int, at: int) -> _Node | None:
+        """What was there before the listening began, if it was read."""
+        process = self._processes.get(pid)
+        if process is None or pid in self.ended or not _began_by(process, at):
+            return None
+        node = self._nodes[pid] = _Node(pid, None, at)
+        node.process = process
+        return node
+
+
+def _began_by(process: Process, at: int) -> bool:
+    """True if it had started by that moment (CLOCK_BOOTTIME, ns): one of that pid since then had not."""
+    return process.identity.start * _TICK <= at + _TICK

@@ -1,0 +1,239 @@
+"""Whose a process is by what forked it, as the kernel tells: parents, session and environment are gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagstop.evidence.lineage import Lineage
+from dagstop.evidence.watch import Watch
+from dagstop.host.process_events import EXIT, FORK, Event
+from dagstop.model import Role
+from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
+from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
+
+
+@pytest.fixture
+def events(proc: FakeProc) -> FakeEvents:
+    return FakeEvents(proc)
+
+
+@pytest.fixture
+def watch(proc: FakeProc, events: FakeEvents) -> Watch:
+    """On a host where a task of Airflow 2 runs, and has been seen."""
+    airflow_2(proc)
+    watch = watch_of(proc, events=events)
+    watch.look()
+    return watch
+
+
+def escapes(proc: FakeProc, events: FakeEvents, pid: int, *between: int, by: int = BASH, **more: str) -> None:
+    """A daemon: forked by what ended at once, its session its own, its environment gone."""
+    for child in (*between, pid):
+        events.forked(by, child)
+        by = child
+    for child in between:
+        events.ended(child)
+    proc.add(pid, ppid=1, argv=("sleep", "100"), **more)  # type: ignore[arg-type]
+    proc.now += 1
+    events.executed(pid)
+
+
+def told(watch: Watch, pid: int) -> str | None:
+    label = watch.processes[pid].label
+    return label.task_id if label is not None else None
+
+
+@pytest.mark.parametrize("how", ["tick", "look", "attend"])
+def test_what_gave_up_everything_is_its_tasks(
+    proc: FakeProc, events: FakeEvents, watch: Watch, how: str
+) -> None:
+    escapes(proc, events, 800, 700, 701)
+    proc.now += 5
+    getattr(watch, how)()
+    assert told(watch, 800) == "t"
+    daemon = watch.processes[800]
+    assert f"forked by a child of {BASH}, which has ended" in daemon.evidence
+    assert daemon.trusted and daemon.contrary is None and not daemon.with_runner
+
+
+def test_without_the_kernels_word_it_is_nobodys(proc: FakeProc) -> None:
+    airflow_2(proc)
+    watch = watch_of(proc)
+    watch.look()
+    proc.add(800, ppid=1, argv=("sleep", "100"))
+    watch.tick()
+    watch.look()
+    assert told(watch, 800) is None
+
+
+def test_a_daemons_own_children_are_the_tasks_too(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    proc.end(800)
+    for number in range(30):  # each forks the next one and ends
+        events.forked(800 + number, 801 + number)
+        events.ended(800 + number)
+    proc.add(830, ppid=1, argv=("sleep", "100"))
+    watch.tick()
+    assert told(watch, 830) == "t"
+
+
+def test_a_pid_that_was_given_out_again_is_another_process(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    proc.end(800)
+    events.ended(800)
+    events.forked(90, 800)
+    proc.add(800, ppid=1, argv=("sleep", "100"))
+    events.forked(800, 801)
+    proc.add(801, ppid=1, argv=("sleep", "100"))
+    watch.tick()
+    watch.look()
+    assert told(watch, 800) is None and told(watch, 801) is None
+
+
+def test_what_started_after_it_was_told_of_is_not_that(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    """The pid is given out again between the message and the reading: its own fork is still to be told."""
+    events.forked(BASH, 800)
+    proc.now += 50
+    proc.add(800, ppid=1, argv=("sleep", "100"))
+    watch.tick()
+    assert told(watch, 800) is None
+
+
+def test_what_was_forked_before_the_title_was_read(proc: FakeProc, events: FakeEvents) -> None:
+    """A runner sets its title once it runs; what it forked by then is its task's all the same."""
+    watch = watch_of(proc, events=events)
+    watch.look()
+    events.forked(1, 600)
+    proc.add(600, argv=("python", "/srv/run.py"), environ={"AIRFLOW_HOME": HOME})
+    escapes(proc, events, 800, 700, by=600)
+    watch.tick()
+    assert told(watch, 800) is None
+    proc.become(600, ("airflow task runner: d t manual__1 4",))
+    watch.tick()
+    watch.look()
+    assert told(watch, 800) == "t"
+
+
+def test_a_service_that_a_task_started_and_its_children(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    """As for what descends from a living parent: a service is never a task's, nor what it starts."""
+    escapes(proc, events, 800, 700)
+    proc.become(800, ("/usr/sbin/sshd", "-D"))
+    watch.tick()
+    assert watch.processes[800].role is Role.SERVICE
+    events.forked(800, 801)
+    proc.add(801, ppid=800, argv=("-bash",))
+    watch.tick()
+    proc.end(800)
+    events.ended(800)
+    events.forked(801, 802)
+    proc.add(802, ppid=1, argv=("sleep", "1"))
+    watch.tick()
+    watch.look()
+    assert [told(watch, pid) for pid in (801, 802)] == [None, None]
+
+
+def test_an_exec_makes_it_another_thing(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    watch.tick()
+    watch.tick()
+    assert told(watch, 800) == "t"
+    proc.become(800, ("/usr/sbin/sshd", "-D"))
+    events.executed(800)
+    watch.attend()
+    assert watch.processes[800].role is Role.SERVICE and told(watch, 800) is None
+
+
+def test_who_asks_to_be_spared_is_and_so_is_what_it_forks(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    events.forked(BASH, 700)
+    proc.add(700, ppid=BASH, argv=("bash",), environ={"DAGSTOP_SPARE": "1"})
+    proc.now += 1
+    watch.attend()
+    proc.end(700)
+    escapes(proc, events, 800, by=700)
+    events.ended(700)
+    watch.tick()
+    assert told(watch, 800) == "t" and watch.processes[800].kin_spared
+
+
+def test_another_airflow_contradicts(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    theirs = tags(AIRFLOW_HOME="/srv/other")
+    escapes(proc, events, 800, 700, environ=theirs)  # type: ignore[arg-type]
+    watch.tick()
+    assert "AIRFLOW_HOME differs" in (watch.processes[800].contrary or "")
+
+
+def test_what_a_scheduler_forks_is_no_tasks(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    escapes(proc, events, 800, 700, by=SCHEDULER)
+    watch.tick()
+    watch.look()
+    assert told(watch, 800) is None
+
+
+def test_after_a_gap_only_what_was_read_is_known(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    events.forked(BASH, 701)
+    events.overflows()
+    watch.attend()  # 701 ended, and its pid was given out again: both untold
+    proc.add(701, ppid=1, argv=("sleep", "100"), start=proc.now + 500)
+    events.forked(701, 702)
+    proc.now += 600
+    proc.add(702, ppid=1, argv=("sleep", "100"))
+    watch.tick()
+    watch.tick()
+    assert (told(watch, 800), told(watch, 701), told(watch, 702)) == ("t", None, None)
+    escapes(proc, events, 900, 901)
+    watch.tick()
+    assert told(watch, 900) == "t"
+
+
+def test_a_look_follows_what_is_forked_during_it(
+    proc: FakeProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that forks the next and ends, between the listing and the reading of a look."""
+    escapes(proc, events, 800, 700)
+    pids = proc.pids
+
+    def listed() -> list[int]:
+        found = pids()
+        monkeypatch.setattr(proc, "pids", pids)
+        proc.end(800)
+        escapes(proc, events, 801, by=800)
+        events.ended(800)
+        return found
+
+    monkeypatch.setattr(proc, "pids", listed)
+    watch.look()
+    assert told(watch, 801) == "t"
+
+
+def test_a_long_chain_of_short_lives_is_forgotten() -> None:
+    lineage = Lineage({})
+    second = 10**9
+    for number in range(20_000):
+        at = number * second // 50
+        lineage.take([Event(FORK, number + 1, number, at), Event(EXIT, number, 0, at)], 0)
+    lineage.attended()
+    node = lineage._nodes[20_000]
+    length = 0
+    while node.parent is not None:
+        node, length = node.parent, length + 1
+    assert length < 1500 and len(lineage._nodes) == 1
+
+
+def test_home_and_database_come_with_the_label(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    label = watch.processes[800].label
+    assert label is not None and label.airflow_home == HOME and label.job_id == 4
