@@ -47,11 +47,11 @@ class Fence:
 
     def living(self) -> list[int]:
         """The pids of all processes of that user, zombies left out."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_inside(pid)]
+        return [pid for pid in _pids() if self._is_inside(pid)]
 
     def commands(self) -> list[str]:
         """What they are, as their command lines say."""
-        return [_command(pid) for pid in self.living()]
+        return [_command(pid) for pid in _pids() if self._is_inside(pid)]
 
     def end(self) -> None:
         """End them all, by one of them: what is not theirs it cannot signal."""
@@ -83,6 +83,10 @@ class Fence:
             return False
         facts = dict(line.split(":", 1) for line in lines if ":" in line)
         return str(self.uid) in facts["Uid"].split() and facts["State"].split()[0] not in "ZX"
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _command(pid: int) -> str:

@@ -34,17 +34,26 @@ def dagstop(
 
 
 class Listener:
-    """`dagstop listen`, ready once it has swept the orders. Never outside a pid namespace."""
+    """`dagstop listen`, ready once it has swept the orders. Never outside a pid namespace, unless behind a fence."""
 
     def __init__(
-        self, url: str, home: Path, *options: str, docker_url: str = "unix:///nowhere", **environment: str
+        self,
+        url: str,
+        home: Path,
+        *options: str,
+        docker_url: str = "unix:///nowhere",
+        fence: Sequence[str] = (),
+        **environment: str,
     ) -> None:
-        assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.testbed.namespace"
+        """fence: the words of `Fence.within`."""
+        alone = fence or os.environ.get("DAGSTOP_TEST_NAMESPACE")
+        assert alone, "run the tests through tests.testbed.namespace"
         self.url = url
         self.home = home
         self.state_dir = home / "dagstop-state"
         self.log_path = home / "listener.log"
         self.command = [
+            *fence,
             *(sys.executable, "-m", "dagstop", "listen", "--database-url", url),
             *("--airflow-home", str(home), "--state-dir", str(self.state_dir)),
             *("--docker-url", docker_url, "--host", "host-1", "-v", *options),
