@@ -24,6 +24,7 @@ demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by
 
 test: setup lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m initial_namespace tests/initial_namespace)
 
 e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
