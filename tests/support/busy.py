@@ -22,7 +22,7 @@ HOSTILE = (
 DETAIL = {
     "notices": "listening", "reconnects": 0, "pid": 812, "uid": 0, "host_names": ["localhost"],
     "airflow_homes": ["/opt/airflow"], "docker": ["unix:///var/run/docker.sock"], "under_way": 0,
-    "watched": 14, "looked_ago": 0.1,
+    "watched": 14, "looked_ago": 0.1, "process_events": {"told": True, "lost": 0, "gaps": 0},
     "tally": {
         "outcomes": {"stopped": 40, "nothing_found": 7, "unkillable": 1, "superseded": 2, "spared": 1},
         "first_signal": {"counts": [20, 10, 5, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0], "sum": 0.5},
@@ -141,8 +141,9 @@ def busy_day(database: AirflowDatabase) -> None:
 def _busy_day(db: Rows) -> None:
     for number in range(1, 6):
         listener(db, f"worker-{number}", seen_ago=number, watched=number * 9)
-    listener(db, "worker-6", notices="polling", uid=1000, docker=[], reconnects=4)
-    listener(db, "worker-7", seen_ago=4000)
+    listener(db, "worker-6", notices="polling", uid=1000, docker=[], reconnects=4,
+             process_events={"told": False, "why": "CAP_NET_ADMIN is missing", "every": 0.25})  # fmt: skip
+    listener(db, "worker-7", seen_ago=4000, process_events={"told": True, "lost": 12, "gaps": 2})
     for number in range(9):
         one = order(db, "reporting_daily", f"scheduled__2026-11-0{number + 1}T00:00:00+00:00", ago=80000 - 900 * number,
                     by="airflow", program="airflow webserver", client="192.0.2.4")  # fmt: skip

@@ -63,6 +63,8 @@ def test_every_metric_is_served_with_its_value(served: dict[tuple[str, ...], flo
         ("dagstop_orders", "task"): 1, ("dagstop_refused_writes",): 2, ("dagstop_open_orders",): 1,
         ("dagstop_tasks_without_listener", "worker"): 1, ("dagstop_listener_up", "worker-1"): 1,
         ("dagstop_listener_up", "worker-7"): 0, ("dagstop_listener_reconnects_total", "worker-6"): 4,
+        ("dagstop_listener_told_of_forks", "worker-1"): 1, ("dagstop_listener_told_of_forks", "worker-6"): 0,
+        ("dagstop_listener_lost_events_total", "worker-7"): 12,
         ("dagstop_orders_done_total", "worker-2", "stopped"): 40,
         ("dagstop_trigger_installed", "dag_run", "dagstop_order"): 1,
         ("dagstop_last_death_seconds_bucket", "worker-1", "0.01"): 7,
