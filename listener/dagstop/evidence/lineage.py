@@ -80,7 +80,7 @@ class Lineage:
     def source_of(self, process: Process) -> tuple[Process | None, bool]:
         """The nearest labelled process that it descends from by fork, and whether that forked it itself.
 
-        Not beyond a service, a supervisor or a test by hand: what these start is no part of the task.
+        Not beyond a service, a supervisor or a test by hand: what these start does not belong to the task.
         """
         node = self._nodes.get(process.pid)
         if node is None or node.process is not process:

@@ -62,7 +62,7 @@ class Batch(NamedTuple):
 
 
 def parse(data: bytes | bytearray | memoryview, length: int) -> Event | None:
-    """One message of the kernel's; None for what is no fork, exec or exit of a process."""
+    """One message of the kernel; None for what threads do, and for other kinds of events."""
     if length < _EVENT.size:
         return None
     what, _, at, first, second, third, fourth = _EVENT.unpack_from(data)
