@@ -2,7 +2,7 @@
 -- Changes: nothing. Holds schema dagstop, and the two tables that an install reads and writes, as they are
 -- until the transaction ends; ends it, with the reason, where an install would run another role's code with
 -- the rights of this session, would take dagstop away from another Airflow, or would break a subscriber.
--- Leaves alone: what the owner of these tables does with them in a session of his own.
+-- Leaves alone: what the owner of these tables does with them in other sessions.
 -- Code of another role can do all that the login role of this session may: SET ROLE is not a boundary, since
 -- any code may reset it. So an install fires only its own code: it replaces each function before it
 -- calls it, and of the tables that were there before it reads and writes these two only.

@@ -25,7 +25,7 @@ begin
             where c.relnamespace = pg_catalog.to_regnamespace('dagstop')::oid and c.relkind in ('r', 'v')
         ) as o
         cross join lateral pg_catalog.aclexplode(o.rights) as a
-        -- what all may do is decided in 19_grants.sql, not kept; what the owner may do is his anyway
+        -- what all may do is decided in 19_grants.sql, not kept; the owner may do everything anyway
         where a.grantee <> o.owner and a.grantee <> 0::oid
     ), true);
 end

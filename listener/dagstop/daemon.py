@@ -61,7 +61,7 @@ class Daemon:
         self._proc.must_be_ours()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = False
-        self._rung = False  # the doorbell rang: orders are being read
+        self._rung = False  # a notification came: orders are being read
         self._swept = False  # all that was open here at some moment since the start is known
         self._said: str | None = None  # the last unexpected error that is in the log
         self._unsaved = False  # the last attempt to save the memory failed

@@ -215,7 +215,7 @@ class Whose(Enum):
 
     RUN = "the run's, or in doubt"
     LATER_TRY = "a later try's"  # meant to run
-    ANOTHER = "another Airflow's"  # surely: another home, and another metadata database
+    ANOTHER = "another Airflow's"  # certainly: another home and another metadata database
     FINISHED = "a task's that succeeded"  # by setting finished_tasks
     AIRFLOW = "Airflow's own"  # a service, a supervisor, a test run by hand
 

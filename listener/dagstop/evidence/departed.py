@@ -24,7 +24,7 @@ class Departed:
         self._ended: dict[Label, float] = {}  # monotonic seconds
 
     def add(self, process: Process) -> None:
-        """A process that the host has no more; only one that is surely its task's counts."""
+        """A process that is gone from the host; it counts only if it certainly belonged to its task."""
         label = process.label
         if label is None or not process.trusted or process.contrary is not None:
             return

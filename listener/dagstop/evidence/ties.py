@@ -26,7 +26,7 @@ from dagstop.model import Identity, Label, Process, Role
 SLACK = 1.0
 """Seconds by which an engine's clock may differ from this host's."""
 LATE = 5.0
-"""Seconds after a client's end until what it started has surely started."""
+"""Seconds after a client's end by which everything it asked for has started."""
 KEPT = 60.0
 """Seconds for which a client is kept whose container does not run: a restart takes a moment."""
 AWAY = 600.0

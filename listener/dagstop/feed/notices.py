@@ -1,7 +1,7 @@
 """Stage 1: orders are read, over a connection and in a thread of their own.
 
 LISTEN, then sweep the orders, then wait on the socket: so an order written while nobody listened
-is found by the sweep, one written after by the doorbell. Every reconnect counts as lost messages.
+is found by the sweep, one written later wakes it by NOTIFY. Every reconnect counts as lost messages.
 A database that is away, or a network that swallows packets, never holds up a kill; and whatever
 holds up the reports (report/sender.py) never holds up the orders.
 """
@@ -33,7 +33,7 @@ MORE = 0.5
 STALE = 30.0
 """Seconds that a sweep may be overdue until this listener does not call itself alive any more."""
 SHORTEST_DEAF, LONGEST_DEAF = 0.001, 0.05
-"""Seconds for which a doorbell waits after a look that found nothing new, ever longer: anyone may ring."""
+"""Seconds that a notification waits after a look that found nothing new, growing: anyone may send one."""
 
 
 @dataclass(slots=True)
@@ -172,7 +172,7 @@ class OrderFeed:
                 next_sweep = min(next_sweep, time.monotonic() + MORE)
 
     def _rung(self, connection: Connection) -> bool:
-        """True if the doorbell rang since the last call; other channels' notices are dropped."""
+        """True if a notification came since the last call; those of other channels are dropped."""
         connection.poll()
         rung = any(notice.channel == "dagstop" for notice in connection.notifies)
         connection.notifies.clear()

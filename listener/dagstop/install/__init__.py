@@ -211,8 +211,8 @@ def _with_retries(
     for wait in (*waits, None):
         try:
             with _transaction(url, lock_timeout) as connection:
-                # two installs at once take turns. Any role may hold this lock, for ever: at last it is
-                # done without, and what two installs could do to each other is to roll one back
+                # two installs at once take turns. But any role may hold this lock without end, so the last
+                # attempt goes on without it: the worst that two installs do to each other is a rollback
                 if not catalogue.ask(connection, "one_install_at_a_time")[0][0] and wait is not None:
                     time.sleep(wait)
                     continue
