@@ -18,9 +18,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 _HEAD = """\
 # Reference
 
-Made from the code by `make docs`; edit it there. The metrics stand in [page.md](page.md#prometheus).
+Made from the code by `make docs`: edit it there. [page.md](page.md#prometheus) has the metrics.
 
-Exit codes of every command: 0, done; 1, not so, or failed, and one line on stderr says why; 2, wrong usage.
+Exit codes of every command: 0 success; 1 failure or failed check, stderr says why; 2 wrong usage.
 """
 _OBJECT = re.compile(r"comment on (table|view) dagstop\.(\w+) is '((?:[^']|'')*)'")
 _COLUMN = re.compile(r"comment on column dagstop\.(\w+)\.(\w+) is '((?:[^']|'')*)'")
@@ -86,7 +86,7 @@ def _tables() -> Iterator[str]:
 
 def _errors() -> Iterator[str]:
     yield "## Errors\n"
-    yield "What a command says in its one line, if it has nothing more exact to say.\n"
+    yield "The message of each error, if the command has nothing more specific to say.\n"
     yield "| error | means |\n|---|---|"
     for name, kind in vars(errors).items():
         if inspect.isclass(kind) and issubclass(kind, errors.DagstopError):
