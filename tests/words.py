@@ -18,7 +18,7 @@ OLD = re.compile(
     r"\b(anew|amid|mend(s|ed|ing)?|goes before|beats|stands in|needs not|as ever|by Airflow's word"
     r"|(?<!there )is no(?! (longer|more)\b))\b"
     # a double genitive, which no noun follows
-    r"|\bof (Airflow|dagstop)'s(?=[.,;:)]| (is|are|was|were|that|which|may|can|and|or|in|to|on|out|of|has|would)\b)",
+    r"|\bof (Airflow|dagstop)'s(?=\s*$|[.,;:)]| (is|are|was|were|that|which|may|can|and|or|in|to|on|out|of|has|would)\b)",
     re.IGNORECASE,
 )
 PAGES = ("*.md", "docs/[!r]*.md")
