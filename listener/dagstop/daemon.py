@@ -18,16 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dagstop.cases.notes import Notes
 from dagstop.cases.stopping import Stopping
 from dagstop.config import ListenerConfig
 from dagstop.evidence import memory
+from dagstop.evidence.clock import Clock
 from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.feed.notices import OrderFeed
 from dagstop.host.engine import Engine
 from dagstop.host.process_events import ProcessEvents
 from dagstop.host.procfs import ProcFS
-from dagstop.kill.container_hunt import ContainerHunts
+from dagstop.kill.container_query import ContainerQueries
 from dagstop.kill.endings import Endings
 from dagstop.kill.journal import SignalJournal
 from dagstop.logs import event, log
@@ -78,12 +80,16 @@ class Daemon:
             own_pid=os.getpid(),
             events=events,
         )
-        self._containers = ContainerHunts(
+        self._journal = SignalJournal(self._state_dir)
+        clock = Clock(self._proc)
+        notes = Notes(self._journal, clock)
+        self._containers = ContainerQueries(
             [Engine(url) for url in config.docker_urls],
             self._proc,
             config.grace,
             self._wake,
             dry_run=config.dry_run,
+            note=notes.container,
         )
         listener_id = str(uuid.uuid4())
         self.feed = OrderFeed(
@@ -105,16 +111,16 @@ class Daemon:
             reads=self.feed.reads,
             on_beat=self.feed.sweep_soon,
         )
-        self._journal = SignalJournal(self._state_dir)
         self._stopping = Stopping(
             config,
             self._proc,
+            clock,
             self._watch,
             self._pool,
             self._containers,
             self.feed,
             self._sender,
-            self._journal,
+            notes,
         )
 
     def stand_by(self) -> None:

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagstop import daemon
+from dagstop.cases import case as cases
 from dagstop.cases import stopping
 from dagstop.commands import explain as explaining
 from dagstop.commands import looking
@@ -30,7 +31,6 @@ from dagstop.evidence import cidfiles
 from dagstop.feed.notices import News
 from dagstop.host.containers import Airflow, Container
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
-from dagstop.kill import hunt
 from dagstop.model import StopOrder, Target
 from dagstop.report.findings import Findings
 from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
@@ -243,7 +243,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The listener takes no breath between two looks; a --cidfile is where its client says."""
     monkeypatch.setattr(stopping, "SOON", 0.0)
     monkeypatch.setattr(stopping, "GLANCE", 0.0)
-    monkeypatch.setattr(hunt, "CALM", 0.0)
+    monkeypatch.setattr(cases, "CALM", 0.0)
     monkeypatch.setattr(cidfiles, "locate", lambda client: client.cidfile)
     yield
 

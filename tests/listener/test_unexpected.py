@@ -18,7 +18,7 @@ import importlib
 owner = getattr(importlib.import_module("{module}"), "{owner}")
 original, left = owner.{method}, [{times}]
 def failing(self, *arguments, **more):
-    of = getattr(arguments[0] if arguments else self, "hunt", arguments[0] if arguments else self)
+    of = arguments[0] if arguments else self
     order = getattr(of, "order", of)
     if getattr(order, "run_id", "bad") == "bad" and left[0]:
         left[0] -= 1
@@ -33,7 +33,7 @@ PLACES = [
     ("dagstop.cases.stopping", "Stopping", "_findings"),
     ("dagstop.cases.stopping", "Stopping", "_survey"),
     ("dagstop.cases.stopping", "Stopping", "tick"),
-    ("dagstop.kill.hunt", "Hunt", "escalate"),
+    ("dagstop.cases.case", "Case", "escalate"),
     ("dagstop.evidence.watch", "Watch", "tick"),
 ]
 

@@ -26,6 +26,16 @@ from dagstop.host.procfs import ProcFS
 from dagstop.kill.endings import NOT_SIGNALLED, now
 from dagstop.model import Verdict
 
+ASKED_EVERY = 0.2
+"""Seconds between two questions to the engine about a container that is ending."""
+
+
+class Pace:
+    """The time by which a container is waited for; a test has one of its own."""
+
+    now = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
 
 @dataclass(slots=True)
 class ContainerEnd:
@@ -37,7 +47,7 @@ class ContainerEnd:
     died_at: datetime | None = None
     refused: str | None = None
     let_live: str | None = None  # why it is not to be stopped after all
-    problem: str | None = None  # the engine died amid it: to be looked at again
+    problem: str | None = None  # the engine died before it had ended: to be looked at again
     noticed: str | None = None  # if it was found gone later
 
 
@@ -51,6 +61,7 @@ def end_container(
     patience: float = 20.0,
     before_first: Callable[[str], None] = lambda name: None,
     hands_off: Callable[[], str | None] = lambda: None,
+    pace: Pace = Pace(),  # noqa: B008
 ) -> ContainerEnd:
     """Block until the container is seen dead, or until `patience` seconds after SIGKILL.
 
@@ -59,7 +70,9 @@ def end_container(
     dies before that; afterwards `problem` says so. Either way it is to be tried again.
     """
     init = _init(proc, container)
-    if init is None:  # gone, started anew since it was learned, or not to be seen from here: the engine knows
+    if (
+        init is None
+    ):  # gone, started again since it was learned, or not to be seen from here: the engine knows
         seen = now()
         fresh = engine.inspect(container.id)
         if fresh is None:
@@ -76,7 +89,7 @@ def end_container(
             before_first("SIGTERM")
             _signal(engine, end, signal.SIGTERM, pidfd)
             _thaw(engine, container)
-            _wait(engine, end, proc, start, grace, lambda: hands_off() is not None)
+            _wait(engine, end, proc, start, grace, pace, lambda: hands_off() is not None)
         if end.died_at is None and (why := hands_off()) is not None:
             end.let_live = why
         elif end.died_at is None:
@@ -84,7 +97,7 @@ def end_container(
                 before_first("SIGKILL")
             _signal(engine, end, signal.SIGKILL, pidfd)
             _thaw(engine, container)
-            _wait(engine, end, proc, start, patience)
+            _wait(engine, end, proc, start, patience, pace)
     except ContainerRefused as exc:
         end.refused = str(exc)
     except EngineUnreachable as exc:
@@ -130,7 +143,7 @@ def _signal(engine: Engine, end: ContainerEnd, number: signal.Signals, pidfd: in
 
 
 def _never_restart(engine: Engine, container: Container) -> None:
-    """One that is just ending by itself cannot be told so: what the engine starts anew is seen and killed."""
+    """One that is just ending cannot be told so: what the engine starts again is seen and killed."""
     with suppress(ContainerRefused):
         engine.never_restart(container)
 
@@ -149,20 +162,21 @@ def _wait(
     proc: ProcFS,
     start: int | None,
     seconds: float,
+    pace: Pace,
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Look until the container is dead: at its init every few ms, at the engine every 0.2 s.
+    """Look until the container is dead: at its init every few ms, at the engine every ASKED_EVERY s.
 
-    By a restart policy that it was given since it was learned it starts anew: that is killed at once.
+    By a restart policy that it was given since it was learned it starts again: that is killed at once.
     """
-    until = time.monotonic() + seconds
+    until = pace.now() + seconds
     asked, pid = 0.0, end.container.pid
-    while time.monotonic() < until and not enough():
+    while pace.now() < until and not enough():
         gone = False
         if start is not None:
             stat = proc.stat(end.container.pid)
             gone = stat is None or stat.start != start or stat.state in {"Z", "X"}
-        if gone or time.monotonic() >= asked + 0.2:
+        if gone or pace.now() >= asked + ASKED_EVERY:
             seen = now()
             found = engine.inspect(end.container.id)
             if found is None:
@@ -174,5 +188,5 @@ def _wait(
                 with suppress(ContainerRefused):  # it is between two lives: the next look tells
                     _signal(engine, end, signal.SIGKILL, None)  # by the engine, which ends its restarts too
                 start, pid = None, found.pid
-            asked = time.monotonic()
-        time.sleep(0.002 if start is not None and not gone else 0.02)
+            asked = pace.now()
+        pace.sleep(0.002 if start is not None and not gone else 0.02)

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -44,9 +44,8 @@ class Ending:
     killed: float | None = None  # when SIGKILL was sent, monotonic seconds
     died_at: datetime | None = None
     died: float | None = None  # the same moment in monotonic seconds
-    holders: int = 0  # how many orders hunt it
+    holders: int = 0  # how many cases it is part of
     refused: str | None = None  # why a signal could not be sent; an outcome of its own
-    before_first: Callable[[str], None] | None = None  # told the first signal's name before it is sent
 
     @property
     def identity(self) -> Identity:
@@ -58,7 +57,7 @@ class Ending:
 
 
 class Endings:
-    """All quarries of this listener, by identity; owns their pidfds."""
+    """All processes that this listener is ending, by identity; owns their pidfds."""
 
     def __init__(self, proc: ProcFS, *, dry_run: bool = False) -> None:
         self._proc = proc
@@ -93,12 +92,15 @@ class Endings:
             self._poll.register(pidfd, select.EPOLLIN)
         return ending
 
-    def stop(self, ending: Ending, *, hard: bool) -> None:
-        """SIGTERM, or SIGKILL if `hard` or if SIGTERM is ignored (SigIgn): waiting would be idle."""
+    def stop(self, ending: Ending, *, hard: bool, before: Callable[[str], None] | None = None) -> None:
+        """SIGTERM, or SIGKILL if `hard` or if SIGTERM is ignored (SigIgn): waiting would be idle.
+
+        before: told the name of the signal before that is sent.
+        """
         if hard:
             if ending.killed is None:
                 ending.killed = time.monotonic()
-                self._send(ending, signal.SIGKILL)
+                self._send(ending, signal.SIGKILL, before)
             return
         if ending.signals:  # a handler that cleans up may well ignore a second SIGTERM: it has its grace
             if ending.killed is None and ending.process.state == "T":
@@ -106,13 +108,13 @@ class Endings:
             return
         masks = self._proc.signal_masks(ending.process.pid)
         if masks is not None and masks.ignores_sigterm:
-            self.stop(ending, hard=True)
+            self.stop(ending, hard=True, before=before)
             return
-        self._send(ending, signal.SIGTERM)
+        self._send(ending, signal.SIGTERM, before)
         if masks is not None and masks.stopped:  # a stopped process sees SIGTERM only then
             self._send(ending, signal.SIGCONT)
 
-    def resume(self, ending: Ending, sent: list[Sent]) -> None:
+    def resume(self, ending: Ending, sent: Sequence[Sent]) -> None:
         """Take over what a listener before this one sent, or was about to send when it was cut off.
 
         Who handles SIGTERM may be cleaning up, and its grace goes on. Another one that lives got no signal.
@@ -130,15 +132,16 @@ class Endings:
             if masks.stopped:
                 self._send(ending, signal.SIGCONT)
 
-    def _send(self, ending: Ending, number: signal.Signals) -> None:
+    def _send(
+        self, ending: Ending, number: signal.Signals, before: Callable[[str], None] | None = None
+    ) -> None:
         if ending.first_signal is None:
             ending.first_signal, ending.first_tick = time.monotonic(), self._proc.now_ticks()
         if self._dry_run:
             ending.died_at = now()
             return
-        if ending.before_first is not None:
-            ending.before_first(number.name)
-            ending.before_first = None
+        if before is not None:
+            before(number.name)
         try:
             if ending.pidfd is not None:
                 signal.pidfd_send_signal(ending.pidfd, number)
@@ -169,11 +172,11 @@ class Endings:
         return dead
 
     def hold(self, ending: Ending) -> None:
-        """One more order hunts it."""
+        """It is part of one more case."""
         ending.holders += 1
 
     def release(self, ending: Ending) -> None:
-        """One order hunts it no more; it is forgotten with the last one."""
+        """It is part of one case less; it is forgotten with the last one."""
         ending.holders -= 1
         if ending.holders <= 0:
             self._close(ending)
@@ -214,7 +217,7 @@ class Endings:
             return None
 
 
-def spared_reason(reason: str, sent: list[Sent] | None) -> str:
+def spared_reason(reason: str, sent: Sequence[Sent] | None) -> str:
     """Why it is spared, and what it had got by then."""
     return f"{reason}; it had got {', '.join(name for name, _ in sent)}" if sent else reason
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from dagstop.logs import event, log
 
-_NAME = "begun.jsonl"
+_NAME = "begun.jsonl"  # a release before this one may have left it: the name stays
 MOST_BYTES = 4 << 20
-"""From this size on the file is written anew, without the orders that have ended."""
+"""From this size on the file is rewritten without the orders that have ended."""
 
 
 class SignalJournal:
@@ -45,14 +45,14 @@ class SignalJournal:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             owner = os.fstat(self._file)
             if owner.st_uid != os.geteuid() or modes.S_IMODE(owner.st_mode) & 0o022:
-                log.warning(event("begun ignored", file=self._path, why="others could have written it"))
+                log.warning(event("journal ignored", file=self._path, why="others could have written it"))
                 os.close(self._file)
                 self._file = None
                 return
             self._size = owner.st_size
             self._found = _read(os.pread(self._file, self._size, 0), boot_id)
         except OSError as exc:
-            log.warning(event("begun ignored", file=self._path, why=exc))
+            log.warning(event("journal ignored", file=self._path, why=exc))
 
     def note(self, order_id: int, facts: dict[str, Any]) -> None:
         """One process or container that is about to get its first signal under this order."""
@@ -91,7 +91,7 @@ class SignalJournal:
             self._failing = False
         except OSError as exc:
             if not self._failing:
-                log.warning(event("begun not written", where=self._path, why=exc))
+                log.warning(event("journal not written", where=self._path, why=exc))
             self._failing = True
 
     def _empty(self) -> None:
@@ -100,7 +100,7 @@ class SignalJournal:
             os.ftruncate(self._file, 0)
             self._size = 0
         except OSError as exc:
-            log.warning(event("begun not emptied", where=self._path, why=exc))
+            log.warning(event("journal not emptied", where=self._path, why=exc))
 
 
 def _read(data: bytes, boot_id: str) -> dict[int, list[dict[str, Any]]]:

@@ -10,11 +10,23 @@ from typing import Any
 from dagstop.host.containers import Container
 from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.endings import NOT_SIGNALLED, Ending, Endings
-from dagstop.kill.hunt import Hunt
 from dagstop.logs import event, shown
 from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Target, Verdict, Whose
 
 ToDbClock = Callable[[datetime], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """What is known of one order under way, as far as a report is made of it."""
+
+    order: StopOrder
+    processes: Sequence[tuple[Ending, Verdict]]
+    containers: Sequence[ContainerEnd] = ()
+    spared: Sequence[tuple[Process, Verdict]] = ()
+    spared_containers: Sequence[tuple[Container, Verdict]] = ()
+    seen: Collection[Label] = ()  # of the run's processes, dead ones and supervisors too
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -61,7 +73,7 @@ class Findings:
         return facts | {name: value for name, value in more.items() if value}
 
     def merged(self, earlier: Findings) -> Findings:
-        """These findings after those of an earlier hunt for the same order."""
+        """These findings after those of an earlier case of the same order."""
         # what lives and is spared now is said by its sparing
         spared = {item.get("pid") for item in self.spared}
         processes = {
@@ -119,7 +131,7 @@ def resumed(
 ) -> Findings | None:
     """What a listener had done about the order here, by its report and by what it `noted`; None if nothing.
 
-    noted: the processes and containers that it wrote down before their first signals (begun.py).
+    noted: the processes and containers that it wrote down before their first signals (the journal).
     """
     begun = order.begun or {}
     known = [*noted, *begun.get("processes", ()), *begun.get("containers", ())]
@@ -141,42 +153,37 @@ def resumed(
 
 
 def findings(
-    hunt: Hunt,
-    ends: Iterable[ContainerEnd],
-    spared_containers: Iterable[tuple[Container, Verdict]],
-    problem: str | None,
+    facts: CaseFacts,
     pool: Endings,
     at: ToDbClock,
     start_of: Callable[[Process], datetime],
     host_names: Collection[str],
     departed: Callable[[], Iterable[Label]] = tuple,
 ) -> Findings:
-    """Put together what a hunt and its container passes saw; departed: of what ended before they looked."""
-    result = Findings(problem=problem)
+    """Put together what a case has come to; departed: of what ended before it looked."""
+    result = Findings(problem=facts.problem)
     signalled: list[datetime] = []
     deaths: list[datetime] = []
-    for identity, ending in hunt.endings.items():
-        verdict = hunt.verdicts[identity]
+    for ending, verdict in facts.processes:
         result.processes.append(_process(ending, verdict, pool, at, start_of(ending.process)))
         signalled += [moment for _, moment in ending.signals]
         deaths += [ending.died_at] if ending.died_at is not None else []
-    result_ends = list(ends)
-    for end in result_ends:
+    for end in facts.containers:
         result.containers.append(_container(end, at))
         signalled += [moment for _, moment in end.signals]
         deaths += [end.died_at] if end.died_at is not None else []
-    told = [q.process.label for q in hunt.endings.values()]
-    told += [end.verdict.label for end in result_ends]
-    for process, verdict in hunt.spared.values():
+    told = [ending.process.label for ending, _ in facts.processes]
+    told += [end.verdict.label for end in facts.containers]
+    for process, verdict in facts.spared:
         if process.role is not Role.SUPERVISOR:  # Airflow's own, which nobody expects to die
             result.spared.append({"pid": process.pid, "command": command(process), **_why(verdict)})
             told += [process.label] if verdict.whose is Whose.RUN else []
-    for container, verdict in spared_containers:
+    for container, verdict in facts.spared_containers:
         result.spared.append({"container": shown(container.name), **_why(verdict)})
         told += [verdict.label] if verdict.whose is Whose.RUN else []
     known = [label for label in told if label is not None]
     result.not_found, result.ended_by_itself = missing(
-        hunt.order, known, lambda: [*hunt.seen, *departed()], host_names
+        facts.order, known, lambda: [*facts.seen, *departed()], host_names
     )
     result.first_signal_at = at(min(signalled)) if signalled else None
     result.last_death_at = at(max(deaths)) if deaths else None
@@ -299,12 +306,12 @@ def container_facts(container: Container, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def is_superseded(hunt: Hunt) -> bool:
+def is_superseded(order: StopOrder) -> bool:
     """True if all that the order stopped was cleared (or marked otherwise) since."""
-    targets = hunt.order.targets
+    targets = order.targets
     # a deleted one is released from the beginning
     released = (target.released_at is not None for target in targets)
-    return bool(targets) and not hunt.order.deleted and all(released)
+    return bool(targets) and not order.deleted and all(released)
 
 
 def summary(order: StopOrder, result: Findings, outcome: str) -> str:

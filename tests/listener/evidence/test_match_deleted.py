@@ -8,7 +8,6 @@ from datetime import datetime
 import pytest
 
 from dagstop.evidence.match import judge
-from dagstop.kill.hunt import Hunt
 from dagstop.model import Decision, Label, Process, StopOrder, Target
 from dagstop.report.findings import is_superseded
 from tests.listener.evidence.test_match import AFTER, BEFORE, OTHER_UUID, RUNNER, TITLE, label
@@ -67,8 +66,8 @@ def test_an_old_runner_may_write_nothing_into_the_row_made_anew() -> None:
 
 
 def test_what_is_deleted_is_not_superseded_by_that() -> None:
-    assert not is_superseded(Hunt(deleted(), 10.0))
-    assert is_superseded(Hunt(deleted(what="failed"), 10.0))
+    assert not is_superseded(deleted())
+    assert is_superseded(deleted(what="failed"))
 
 
 def test_it_is_called_what_it_was() -> None:

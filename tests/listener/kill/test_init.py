@@ -16,7 +16,7 @@ from dagstop.evidence.verdicts import start_of_init
 from dagstop.host.containers import Container
 from dagstop.host.engine import ContainerRefused
 from dagstop.host.procfs import ProcFS
-from dagstop.kill.containers import _init, end_container
+from dagstop.kill.containers import Pace, _init, end_container
 from dagstop.model import Decision, Verdict
 
 ID = "f" * 64
@@ -144,3 +144,38 @@ def test_what_is_between_two_lives_is_seen_dead(child: subprocess.Popen[bytes], 
     end = end_container(engine, learned, Verdict(Decision.KILL, ""), proc, grace=0.1)  # type: ignore[arg-type]
     assert (end.refused, engine.told) == (None, ["SIGKILL"]) and end.died_at is not None
     assert child.wait(5) == -9
+
+
+class Slow(Engine):
+    """Its container, of which the host shows nothing, ends a while after its SIGTERM."""
+
+    def __init__(self, pace: GivenTime, ends_after: float) -> None:
+        super().__init__()
+        self.pace = pace
+        self.ends_at = pace.seconds + ends_after
+
+    def inspect(self, name: str) -> Container | None:
+        return container(0) if self.pace.seconds < self.ends_at else None
+
+
+class GivenTime(Pace):
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> float:  # type: ignore[override]
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:  # type: ignore[override]
+        self.seconds += seconds
+
+
+@pytest.mark.parametrize(("ends_after", "told"), [(0.5, ["SIGTERM"]), (99, ["SIGTERM", "SIGKILL"])])
+def test_the_engine_is_asked_some_times_a_second(ends_after: float, told: list[str]) -> None:
+    """And SIGKILL comes after one grace. In given time: nothing here sleeps."""
+    pace = GivenTime()
+    engine = Slow(pace, ends_after)
+    verdict = Verdict(Decision.KILL, "")
+    end_container(engine, container(0), verdict, ProcFS(), grace=10, patience=20, pace=pace)  # type: ignore[arg-type]
+    took = pace.seconds - 1000.0
+    assert engine.told == told
+    assert took <= ends_after + 0.3 if told == ["SIGTERM"] else 30 <= took < 30.3

@@ -1,6 +1,6 @@
 """The containers of a batch of orders, ended in threads beside the processes.
 
-A dead engine is no failed kill: its orders are tried again until it answers, or until no
+A dead engine does not mean a failed kill: its orders are tried again until it answers, or until no
 containerd-shim is left on the host, without which no container lives.
 """
 
@@ -28,37 +28,44 @@ from dagstop.logs import event, log
 from dagstop.model import Decision, Process, StopOrder, Verdict
 
 LEARN_PAUSE = 0.05
-"""The least seconds between two listings ahead of need: a flood of doorbells is no load for an engine."""
+"""The least seconds between two listings ahead of need: a flood of doorbells must not load an engine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quest:
-    """One order, and what of its containers was found before."""
+class ContainerQuery:
+    """What the engines are asked about one order, and what of its containers was found before."""
 
     order: StopOrder
     known: tuple[str, ...] = ()  # ids, or their beginnings, of what was signalled and not yet seen dead
     named: tuple[str, ...] = ()  # the same, of all that its report names
-    hands_off: Callable[[], str | None] = lambda: None  # of the order as it was read last
-    quiet: bool = False  # what has ended already is no news
+    quiet: bool = False  # what has ended already is not reported
 
 
 @dataclass(slots=True)
-class Found:
-    """What one pass over the engines found for one order."""
+class ContainerAnswer:
+    """What one pass over the engines found, and ended, for one order."""
 
     order_id: int
     ends: list[ContainerEnd] = field(default_factory=list)
     spared: list[tuple[Container, Verdict]] = field(default_factory=list)
     problem: str | None = None  # an engine that did not answer: to be tried again
     running: set[str] = field(default_factory=set)  # of the known ones
-    gone: dict[str, datetime] = field(
-        default_factory=dict
-    )  # those of the known ones that do not run any more
+    gone: dict[str, datetime] = field(default_factory=dict)  # the known ones that do not run any more
 
 
 @dataclass(slots=True)
-class ContainerHunts:
-    """Passes over the engines, each in a thread; results wait in `results`."""
+class Wish:
+    """What an order says by now of the containers that are being ended for it.
+
+    The main thread tells it; the threads that end containers read it until SIGKILL.
+    """
+
+    hands_off: str | None = None  # why nothing of it is to be stopped any more
+
+
+@dataclass(slots=True)
+class ContainerQueries:
+    """Passes over the engines, each in a thread; the answers wait in `answers`."""
 
     engines: Sequence[Engine]
     proc: ProcFS
@@ -66,9 +73,10 @@ class ContainerHunts:
     wake_main: Callable[[], None]
     dry_run: bool = False
     note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
-    results: deque[Found] = field(default_factory=deque)
+    answers: deque[ContainerAnswer] = field(default_factory=deque)
     refused: dict[str, str] = field(default_factory=dict)  # by engine: why it did not answer the last time
     _seen: bool = False  # an engine was there since the listener started
+    _wishes: dict[int, Wish] = field(default_factory=dict)  # by order
     _learning: threading.Thread = field(default_factory=threading.Thread)
     _next_learning: float = 0.0
     _next_tying: float = 0.0
@@ -106,9 +114,9 @@ class ContainerHunts:
             for engine in self.engines:
                 if engine.exists:
                     try:
-                        begun = time.monotonic()
+                        asked_at = time.monotonic()
                         engine.learn()
-                        self.ties.tie(engine.url, engine.listed(), begun)
+                        self.ties.tie(engine.url, engine.listed(), asked_at)
                         self.refused.pop(engine.url, None)
                     except EngineUnreachable as exc:
                         self.refused[engine.url] = str(exc)
@@ -144,52 +152,63 @@ class ContainerHunts:
             self.ties.note(clients)
             self.ties.read_cidfiles(wait=0.05)
 
-    def look(
+    def ask(
         self,
-        quests: Sequence[Quest],
+        queries: Sequence[ContainerQuery],
         site: Site,
         to_db_clock: Callable[[datetime], datetime],
         *,
         delay: float = 0.0,
         since: float = float("inf"),
     ) -> None:
-        """Begin a pass; one Found for each quest comes into `results`.
+        """Begin a pass; one answer to each query comes into `answers`.
 
         A listing of the engines that began after `since` (monotonic seconds) will do.
         """
-        arguments = (list(quests), site, to_db_clock, delay, since)
+        for query in queries:
+            self._wishes.setdefault(query.order.id or 0, Wish()).hands_off = query.order.hands_off
+        arguments = (list(queries), site, to_db_clock, delay, since)
         threading.Thread(target=self._pass, args=arguments, name="containers", daemon=True).start()
+
+    def tell(self, order: StopOrder) -> None:
+        """An order was read again: what of it is being ended may have to be left alone now."""
+        if order.id in self._wishes:
+            self._wishes[order.id].hands_off = order.hands_off
+
+    def forget(self, order_id: int) -> None:
+        """An order is done: nothing of it is asked for any more."""
+        self._wishes.pop(order_id, None)
 
     def _pass(
         self,
-        quests: Sequence[Quest],
+        queries: Sequence[ContainerQuery],
         site: Site,
         to_db_clock: Callable[[datetime], datetime],
         delay: float,
         since: float,
     ) -> None:
         time.sleep(delay)
-        found = {id(quest): Found(quest.order.id or 0) for quest in quests}
-        pending: list[tuple[Found, Future[ContainerEnd]]] = []
+        found = {id(query): ContainerAnswer(query.order.id or 0) for query in queries}
+        pending: list[tuple[ContainerAnswer, Future[ContainerEnd]]] = []
         try:
-            begun = now()
-            if any(quest.known for quest in quests) and not self.any_engine and self._shims():
+            looked_at = now()
+            if any(query.known for query in queries) and not self.any_engine and self._shims():
                 raise EngineUnreachable("no Docker engine is there, and containers run")
             taken: set[str] = set()  # two URLs may be one engine's
             for engine in self.engines:
                 if engine.exists or self._seen:
-                    pending += self._engine(engine, taken, quests, found, site, to_db_clock, since)
+                    pending += self._engine(engine, taken, queries, found, site, to_db_clock, since)
             for result, future in pending:
                 try:
                     result.ends.append(end := future.result())
                     result.problem = end.problem or result.problem
                 except EngineUnreachable as exc:
                     result.problem = str(exc)
-            self._ended(quests, found, site, to_db_clock)
-            for quest in quests:
-                result = found[id(quest)]
+            self._ended(queries, found, site, to_db_clock)
+            for query in queries:
+                result = found[id(query)]
                 if result.problem is None:
-                    result.gone = dict.fromkeys(set(quest.known) - result.running, begun)
+                    result.gone = dict.fromkeys(set(query.known) - result.running, looked_at)
         except EngineUnreachable as exc:
             for result in found.values():
                 result.problem = str(exc)
@@ -198,16 +217,18 @@ class ContainerHunts:
             log.exception(event("container pass failed"))
             for result in found.values():
                 result.problem = result.problem or f"{type(exc).__name__}: {exc}"
-        self.results.extend(found.values())
+        self.answers.extend(found.values())
         self.wake_main()
 
-    def _running(self, engine: Engine, found: dict[int, Found], since: float) -> Sequence[Container]:
+    def _running(
+        self, engine: Engine, found: dict[int, ContainerAnswer], since: float
+    ) -> Sequence[Container]:
         """What an engine runs, tied to its clients; nothing if it does not answer."""
         try:
-            begun = time.monotonic()
+            asked_at = time.monotonic()
             containers = engine.running(since)
             self.ties.read_cidfiles(wait=0.05)
-            self.ties.tie(engine.url, containers, begun)
+            self.ties.tie(engine.url, containers, asked_at)
             return containers
         except EngineUnreachable as exc:
             if not self._engine_is_idle(engine):
@@ -219,12 +240,12 @@ class ContainerHunts:
         self,
         engine: Engine,
         taken: set[str],
-        quests: Sequence[Quest],
-        found: dict[int, Found],
+        queries: Sequence[ContainerQuery],
+        found: dict[int, ContainerAnswer],
         site: Site,
         to_db_clock: Callable[[datetime], datetime],
         since: float,
-    ) -> list[tuple[Found, Future[ContainerEnd]]]:
+    ) -> list[tuple[ContainerAnswer, Future[ContainerEnd]]]:
         """Judge what one engine runs, and begin to end it; `taken` was shown by another engine."""
         running = self._running(engine, found, since)
         pending = []
@@ -232,52 +253,53 @@ class ContainerHunts:
         here = [container for container in running if container.id not in taken]
         taken |= {container.id for container in here}
         containers = Containers(here, self.ties.clients(), beside=others)
-        for quest in quests:
-            result = found[id(quest)]
-            known = {c.id: ident for c in here for ident in quest.known if c.id.startswith(ident)}
+        for query in queries:
+            result = found[id(query)]
+            known = {c.id: ident for c in here for ident in query.known if c.id.startswith(ident)}
             result.running |= set(known.values())
-            for container, verdict in of_containers(quest.order, containers, to_db_clock, site, known):
+            for container, verdict in of_containers(query.order, containers, to_db_clock, site, known):
                 if verdict.decision is Decision.SPARE:
                     result.spared.append((container, verdict))
                 else:
-                    pending.append((result, self._end(engine, quest, container, verdict)))
+                    pending.append((result, self._end(engine, query, container, verdict)))
         return pending
 
     def _ended(
         self,
-        quests: Sequence[Quest],
-        found: dict[int, Found],
+        queries: Sequence[ContainerQuery],
+        found: dict[int, ContainerAnswer],
         site: Site,
         to_db_clock: Callable[[datetime], datetime],
     ) -> None:
         """Add what would have been ended, had it not ended by then: by its task's `on_kill`, as a rule."""
         if any(result.problem for result in found.values()):
             return  # there will be another pass, and an engine that hangs is not asked again
-        if all(quest.quiet for quest in quests):
+        if all(query.quiet for query in queries):
             return
         moment = now()
-        since = min(quest.order.created_at for quest in quests) - (to_db_clock(moment) - moment)
+        since = min(query.order.created_at for query in queries) - (to_db_clock(moment) - moment)
         deaths = [end for engine in self.engines if engine.exists for end in engine.ended(since)]
         died_at = {container.id: at for container, at in deaths}
         ended = Containers((container for container, _ in deaths), self.ties.clients())
-        for quest in quests:
-            if quest.quiet:
+        for query in queries:
+            if query.quiet:
                 continue
-            result = found[id(quest)]
-            named = (*quest.named, *(end.container.id for end in result.ends))
-            for container, verdict in of_containers(quest.order, ended, to_db_clock, site):
+            result = found[id(query)]
+            named = (*query.named, *(end.container.id for end in result.ends))
+            for container, verdict in of_containers(query.order, ended, to_db_clock, site):
                 at = died_at[container.id]
-                before = to_db_clock(at) < quest.order.created_at or container.id.startswith(named)
+                before = to_db_clock(at) < query.order.created_at or container.id.startswith(named)
                 if verdict.decision is Decision.KILL and not before:
                     end = ContainerEnd(container, verdict, died_at=at, noticed=NOT_SIGNALLED)
                     result.ends.append(end)
 
     def _end(
-        self, engine: Engine, quest: Quest, container: Container, verdict: Verdict
+        self, engine: Engine, query: ContainerQuery, container: Container, verdict: Verdict
     ) -> Future[ContainerEnd]:
         future: Future[ContainerEnd] = Future()
-        note = partial(self.note, quest.order.id or 0, container, verdict)
-        grace = quest.order.grace(self.grace)
+        note = partial(self.note, query.order.id or 0, container, verdict)
+        grace = query.order.grace(self.grace)
+        wish = self._wishes.get(query.order.id or 0) or Wish(query.order.hands_off)
 
         def end() -> None:
             try:
@@ -292,7 +314,7 @@ class ContainerHunts:
                             self.proc,
                             grace=grace,
                             before_first=note,
-                            hands_off=quest.hands_off,
+                            hands_off=lambda: wish.hands_off,
                         )
                     )
             except BaseException as exc:

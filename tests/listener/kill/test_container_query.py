@@ -15,7 +15,7 @@ from docker.models.containers import Container
 
 from dagstop.host.engine import Engine
 from dagstop.host.procfs import ProcFS
-from dagstop.kill.container_hunt import LEARN_PAUSE, ContainerHunts, Found, Quest
+from dagstop.kill.container_query import LEARN_PAUSE, ContainerAnswer, ContainerQueries, ContainerQuery
 from dagstop.kill.endings import now
 from tests.support.fake_proc import HOME, order, site
 from tests.support.watch import wait_until
@@ -39,13 +39,13 @@ class CountingEngine:
         self.most_threads = max(self.most_threads, alive)
 
 
-def hunts(engine: Any, proc: Path) -> ContainerHunts:
-    return ContainerHunts([cast(Engine, engine)], ProcFS(str(proc)), 10.0, lambda: None)
+def queries(engine: Any, proc: Path) -> ContainerQueries:
+    return ContainerQueries([cast(Engine, engine)], ProcFS(str(proc)), 10.0, lambda: None)
 
 
 def test_a_flood_of_doorbells_lists_the_containers_some_times_a_second(tmp_path: Path) -> None:
     engine = CountingEngine()
-    some = hunts(engine, tmp_path)
+    some = queries(engine, tmp_path)
     begun = time.monotonic()
     for _ in range(5000):
         some.warm_up()
@@ -55,7 +55,7 @@ def test_a_flood_of_doorbells_lists_the_containers_some_times_a_second(tmp_path:
 
 
 def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: lab.Engine) -> None:
-    some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
+    some = ContainerQueries([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
     with containers(docker_engine, *[["sleep", "7602"]] * 4) as started:
         some.engines[0].learn()
         started[0].kill()  # before the order: it may have ended by itself
@@ -72,13 +72,13 @@ def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: lab.
         assert [container.id for container in some.engines[0].running()] == [started[3].id]
         some.engines[0].close()
         # a listener that never saw them run: what is removed nobody knows any more
-        some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
+        some = ContainerQueries([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
         assert [end.container.id for end in found(some, began).ends] == [started[1].id]
     some.engines[0].close()
 
 
 def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine: lab.Engine) -> None:
-    some = ContainerHunts([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
+    some = ContainerQueries([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
     handles = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 7602 & wait; done']
     with containers(docker_engine, handles, ["sleep", "7602"], ["sleep", "7602"]) as started:
         some.engines[0].learn()
@@ -123,10 +123,10 @@ def containers(engine: lab.Engine, *commands: list[str]) -> Iterator[list[Contai
 
 
 def found(
-    some: ContainerHunts, began: datetime, *, named: tuple[str, ...] = (), since: float = float("inf")
-) -> Found:
+    some: ContainerQueries, began: datetime, *, named: tuple[str, ...] = (), since: float = float("inf")
+) -> ContainerAnswer:
     """What one pass finds for an order of that moment."""
-    quest = Quest(order(created_at=began, db_now=now()), named=named)
-    some.look([quest], site(), lambda moment: moment, since=since)
-    wait_until(lambda: bool(some.results), 20, lambda: "no answer")
-    return some.results.popleft()
+    query = ContainerQuery(order(created_at=began, db_now=now()), named=named)
+    some.ask([query], site(), lambda moment: moment, since=since)
+    wait_until(lambda: bool(some.answers), 20, lambda: "no answer")
+    return some.answers.popleft()

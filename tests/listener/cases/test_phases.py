@@ -1,0 +1,403 @@
+"""One order from its first look to its last report: time, deaths and engines' answers are given in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dagstop.cases.case import CALM, GIVE_UP, LOOK_AGAIN, Case, Phase, View
+from dagstop.host.containers import Container
+from dagstop.kill.containers import ContainerEnd
+from dagstop.model import Decision, Identity, Label, Process, Role, Verdict
+from dagstop.report.findings import Findings
+from tests.support.case_host import START, CaseHost
+from tests.support.fake_proc import HOME, at, order, process, row, site
+
+KILLED = Verdict(Decision.KILL, "of the stopped run")
+
+
+def bash(pid: int = 601, **more: object) -> Process:
+    """What an operator started, in a session of its own."""
+    return process(identity=Identity(pid, pid), sid=pid, **more)
+
+
+def runner(pid: int = 600, label: Label | None = None) -> Process:
+    return process(
+        label, identity=Identity(pid, pid), sid=pid, role=Role.RUNNER, with_runner=True,
+        line=frozenset({pid}),
+    )  # fmt: skip
+
+
+def container(number: int = 1) -> Container:
+    return Container(f"{number:064x}", f"c{number}", "image", 0, at(-60), False, "no", False, {})
+
+
+def ended(number: int = 1, **more: object) -> ContainerEnd:
+    facts: dict[str, object] = {"signals": [("SIGTERM", at(0))], "died_at": at(1)}
+    return ContainerEnd(container(number), KILLED, **(facts | more))  # type: ignore[arg-type]
+
+
+def round_of(host: CaseHost, case: Case, *processes: Process, everything: bool = True) -> None:
+    host.look(case, *processes, everything=everything)
+    host.ask(case)
+    host.report(case)
+
+
+def test_it_ends_with_a_look_at_everything_that_came_a_while_after_the_last_death() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    assert case.phase is Phase.STOPPING
+    round_of(host, case, one, everything=False)
+    assert (host.sent, case.phase) == ([(601, "SIGTERM", 0.0)], Phase.STOPPING)
+    host.seconds += 1
+    host.die(one, case)
+    assert case.due_at == 0.0  # did it leave something behind?
+    round_of(host, case, everything=False)
+    assert case.phase is Phase.NOTHING_NEW
+    assert case.next_look == host.seconds + CALM
+    round_of(host, case)  # its other order is due, say: too early to be the last look
+    assert case.phase is Phase.LAST_QUERY
+    assert case.next_look == host.seconds + CALM
+    host.seconds += CALM
+    round_of(host, case)
+    assert case.phase is Phase.DONE
+    assert host.reports == [False, True]  # the first signals once, and the end once
+
+
+def test_where_nothing_is_the_first_look_at_everything_is_the_last() -> None:
+    host = CaseHost()
+    case = host.case()
+    round_of(host, case, everything=False)
+    assert (case.phase, host.reports) == (Phase.NOTHING_NEW, [])
+    round_of(host, case)
+    assert (case.phase, host.reports) == (Phase.DONE, [True])
+
+
+def test_what_a_dying_process_left_behind_is_stopped_too() -> None:
+    host, one, late = CaseHost(), bash(), bash(602)
+    case = host.case()
+    round_of(host, case, one)
+    host.die(one, case)
+    host.seconds += CALM
+    round_of(host, case, late)
+    assert case.phase is Phase.STOPPING
+    assert [sent[:2] for sent in host.sent[1:]] == [(602, "SIGTERM")]
+
+
+def test_the_engines_have_the_last_word_and_are_asked_after_the_last_death() -> None:
+    host, one = CaseHost(engine=True), bash()
+    case = host.case()
+    host.look(case, one)
+    early = host.ask(case)
+    assert early is not None and host.ask(case) is None  # one query at a time
+    host.die(one, case)
+    host.seconds += CALM
+    round_of(host, case)
+    assert case.phase is Phase.CLEAR and case.query is early
+    host.answer(case)
+    host.report(case)
+    assert True not in host.reports  # that was asked while a process lived
+    assert case.next_look == 0.0
+    host.look(case)
+    assert host.ask(case) is not None and case.phase is Phase.LAST_QUERY
+    host.report(case)
+    assert True not in host.reports  # it is not answered yet
+    host.answer(case)
+    host.report(case)
+    assert host.reports[-1] is True
+
+
+def test_a_death_while_the_engines_are_asked_makes_that_query_not_the_last() -> None:
+    host, one, late = CaseHost(engine=True), bash(), bash(602)
+    case = host.case()
+    host.look(case, one)
+    host.die(one, case)
+    host.seconds += CALM
+    host.look(case)
+    host.ask(case)
+    assert case.phase is Phase.LAST_QUERY
+    host.look(case, late)
+    assert case.phase is Phase.STOPPING
+    host.die(late, case)
+    host.answer(case)
+    host.report(case)
+    assert True not in host.reports
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_container_that_was_ended_may_have_been_started_again(dry_run: bool) -> None:
+    host = CaseHost(engine=True)
+    case = host.case(dry_run=dry_run)
+    round_of(host, case)
+    host.answer(case, ends=[ended()])
+    host.report(case)
+    assert host.reports == ([True] if dry_run else [])  # in a dry run it is still there next time
+    if not dry_run:
+        round_of(host, case)
+        host.answer(case)
+        host.report(case)
+        assert host.reports == [True]
+    assert list(case.ends) == [container().id]
+
+
+def test_a_container_that_cannot_be_stopped_is_not_asked_for_for_ever() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, ends=[ended(died_at=None, refused="read-only engine")])
+    host.report(case)
+    assert host.reports == [True]
+
+
+def test_an_engine_that_does_not_answer_is_reported_once_and_asked_until_it_does() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    for _ in range(3):
+        round_of(host, case)
+        host.answer(case, problem="connection refused")
+        host.report(case)
+    assert (host.warnings, host.reports) == (["connection refused"], [False])
+    assert case.facts().problem == "connection refused"
+    round_of(host, case)
+    host.answer(case)
+    host.report(case)
+    assert host.reports == [False, False, True] and case.facts().problem is None
+
+
+def test_a_container_signalled_before_its_engine_died_is_asked_for_without_an_engine() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, ends=[ended(died_at=None, problem="it died")], problem="it died")
+    host.engine = False
+    host.look(case)
+    query = host.ask(case)
+    assert query is not None and query.known == (container().id,)
+    host.answer(case, gone={container().id: at(5)})
+    host.report(case)
+    assert host.reports[-1] is True
+    (end,) = case.ends.values()
+    assert (end.died_at, end.noticed) == (at(5), "gone when the engine was back")
+
+
+@pytest.mark.parametrize("how", ["refused", "in state D"])
+def test_what_cannot_be_killed_is_given_up(how: str) -> None:
+    host, one = CaseHost(masked=frozenset({601} if how == "refused" else ())), bash()
+    case = host.case()
+    round_of(host, case, one)
+    if how == "in state D":
+        host.seconds += 10
+        round_of(host, case, one)
+        assert host.sent[-1] == (601, "SIGKILL", 10.0)
+        host.seconds += GIVE_UP - 0.1
+        round_of(host, case, one)
+        assert True not in host.reports
+        host.seconds += 0.1
+    round_of(host, case, one)
+    assert case.phase is Phase.DONE and host.reports[-1] is True
+
+
+def test_what_was_given_up_and_dies_after_all_is_not_the_end() -> None:
+    host, one = CaseHost(engine=True, masked=frozenset({601})), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.answer(case)
+    round_of(host, case, one)
+    assert case.phase is Phase.LAST_QUERY
+    host.die(one, case)
+    assert case.phase is Phase.STOPPING and case.due_at == 0.0
+
+
+def test_a_look_that_failed_is_not_the_last() -> None:
+    host = CaseHost()
+    case = host.case()
+    host.look(case)
+    host.ask(case)
+    case.failed("KeyError: k", host.seconds)
+    host.report(case)
+    assert host.reports == [] and case.next_look <= host.seconds + 1.0
+    assert case.facts().problem == "KeyError: k"
+    round_of(host, case)
+    assert host.reports == [True] and case.facts().problem is None
+
+
+def test_a_round_in_which_something_failed_is_not_the_last() -> None:
+    """SIGKILL could not be sent, say, and then the look went well."""
+    host = CaseHost()
+    case = host.case()
+    host.look(case)
+    case.failed("KeyError: k", host.seconds)
+    host.do(case.look(View((), site(), host.clock, host.seconds), host.seconds))
+    host.ask(case)
+    host.report(case)
+    assert host.reports == []
+
+
+def test_the_engines_are_asked_again_after_a_round_that_failed() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    assert case.phase is Phase.LAST_QUERY
+    case.failed("KeyError: k", host.seconds)
+    host.answer(case)
+    host.look(case)
+    assert host.ask(case) is not None
+
+
+def test_it_is_not_due_again_without_a_pause_whatever_fails() -> None:
+    host = CaseHost()
+    case = host.case()
+    case.begin_round(host.seconds)
+    assert case.due_at > host.seconds
+
+
+def test_sigkill_comes_after_one_grace_and_the_next_look_with_it() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case(grace=3.0)
+    host.look(case, one)
+    assert case.next_look == host.seconds + LOOK_AGAIN
+    host.seconds = START + 2.9
+    host.look(case, one)
+    assert case.next_look == START + 3.0
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+    host.seconds = START + 3.0
+    host.look(case, one)
+    assert host.sent[1:] == [(601, "SIGKILL", 3.0)]
+
+
+def test_each_first_signal_is_in_the_journal_once() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    for _ in range(3):
+        host.look(case, one)
+        host.seconds += 10
+    assert host.journal == [(601, ["SIGTERM"])]
+    assert [name for _, name, _ in host.sent] == ["SIGTERM", "SIGKILL"]
+    other = host.case(order(id=2))
+    host.look(other, one)
+    assert host.journal[1:] == [(601, ["SIGTERM", "SIGKILL"])]  # what it had got by then
+
+
+def test_a_runner_that_reports_its_own_failure_has_the_settling_time() -> None:
+    """What its operator started has ended, if the operator failed by itself: what lives dies at once."""
+    host, above, below = CaseHost(), runner(), bash()
+    asked = order(kind="task", task_id="t", map_index=-1, self_reported=True, settle_seconds=10.0)
+    case = host.case(asked)
+    host.look(case, above, below)
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+    host.die(below, case)
+    host.seconds = START + 8.9  # the row was read a second after it was written
+    round_of(host, case, above)
+    assert len(host.sent) == 1 and case.phase is Phase.STOPPING
+    host.seconds = START + 9.0
+    host.look(case, above)
+    assert host.sent[1:] == [(600, "SIGTERM", 9.0)]
+
+
+@pytest.mark.parametrize("index", [0, 1, None])
+def test_each_map_index_settles_by_its_own_row(index: int | None) -> None:
+    """One ran when its run was failed, the other had failed by itself before, and may still report it."""
+    host = CaseHost()
+    label = Label(dag_id="d", run_id="r", task_id="t", map_index=index, airflow_home=HOME)
+    rows = (row(map_index=0, state="running"), row(map_index=1, state="failed"))
+    case = host.case(order(targets=rows, present=tuple(replace(one, state="failed") for one in rows)))
+    host.look(case, runner(label=label))
+    assert host.sent == ([] if index != 0 else [(600, "SIGTERM", 0.0)])
+
+
+def test_what_is_started_to_clean_up_has_its_starters_grace() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    host.look(case, one)
+    cleanup = process(identity=Identity(700, int(START * 100)), ppid=601, sid=601)
+    before = process(identity=Identity(701, int(START * 100) - 1), ppid=601, sid=601)
+    host.seconds += 1
+    host.look(case, one, cleanup, before)
+    assert host.sent[1:] == [(701, "SIGTERM", 1.0)]
+    host.seconds = START + 10
+    host.look(case, one, cleanup, before)
+    assert sorted(host.sent[2:]) == [(pid, "SIGKILL", 10.0) for pid in (601, 700, 701)]
+
+
+def test_a_clean_up_goes_on_after_a_restart_of_the_listener() -> None:
+    """The grace began with the signal of the listener before; nobody gets a second SIGTERM."""
+    host, one = CaseHost(), bash()
+    case = host.case()
+    case.sent_before[one.identity] = [("SIGTERM", at(-6))]
+    host.look(case, one)
+    assert (host.sent, host.journal) == ([], [(601, ["SIGTERM"])])
+    assert case.first_signal == START - 6
+    host.seconds = START + 4
+    host.look(case, one)
+    assert host.sent == [(601, "SIGKILL", 4.0)]
+
+
+def test_what_is_to_be_left_alone_after_its_sigterm_gets_no_sigkill() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    host.look(case, one)
+    case.order = replace(case.order, hands_off="observe only")
+    host.seconds += 5
+    host.look(case, one)
+    assert host.endings[one.identity].holders == 0
+    ((_, verdict),) = case.spared.values()
+    assert verdict.reason.endswith("; it had got SIGTERM")
+    host.seconds += 10
+    round_of(host, case, one)
+    assert host.sent == [(601, "SIGTERM", 0.0)] and host.reports[-1] is True
+
+
+def test_what_runs_under_one_that_is_ending_is_asked_for_again() -> None:
+    host = CaseHost()
+    case = host.case()
+    doubtful = bash(above_ends=True, contrary="what it runs under is ending")
+    round_of(host, case, doubtful)
+    assert (case.phase, host.reports) == (Phase.STOPPING, [])
+    host.seconds += GIVE_UP
+    round_of(host, case, doubtful)
+    assert (host.sent, host.reports) == ([], [True])
+
+
+def test_a_dry_run_shows_what_would_die_at_the_first_look() -> None:
+    host, above = CaseHost(), runner()
+    below = process(identity=Identity(601, 601), ppid=600, sid=600, with_runner=True, line=above.line)
+    case = host.case(dry_run=True)
+    host.look(case, above, below)
+    assert [pid for pid, _, _ in host.sent] == [600, 601]
+
+
+def test_who_only_watches_a_container_ends_with_it() -> None:
+    host, watcher = CaseHost(engine=True), bash(argv=("docker", "stats", "c1"))
+    case = host.case()
+    round_of(host, case, watcher)
+    host.answer(case, ends=[ended(2)])
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+    host.look(case, watcher)
+    host.ask(case)
+    host.answer(case, ends=[ended(1)])
+    assert host.sent[1:] == [(601, "SIGKILL", 0.0)]
+
+
+def test_what_an_earlier_listener_signalled_is_asked_for_by_name() -> None:
+    host = CaseHost()
+    case = host.case()
+    case.earlier = Findings(containers=[{"id": "abc", "died_at": None}, {"id": "def", "died_at": "then"}])
+    host.look(case)
+    query = host.ask(case)  # though no engine is there
+    assert query is not None and (query.known, query.named) == (("abc",), ("abc", "def"))
+    host.answer(case, gone={"abc": at(3)})
+    assert case.earlier.containers[0]["noticed"] == "gone when the listener came back"
+
+
+def test_a_container_that_is_let_live_is_spared_and_its_signals_said() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, ends=[ended(died_at=None, let_live="observe only")])
+    assert case.ends == {}
+    host.look(case)
+    host.ask(case)
+    host.answer(case, spared=[(container(), Verdict(Decision.SPARE, "observe only"))])
+    ((_, verdict),) = case.spared_containers.values()
+    assert verdict.reason.endswith("; it had got SIGTERM")
