@@ -277,8 +277,9 @@ class Daemon:
 
     def _told(self) -> dict[str, Any]:
         """Whether the kernel tells of processes, why not, and how much it could not tell."""
-        if self._events is None:
-            return {"told": False, "why": self._untold, "every": self.config.tick}
+        if self._events is None or not self._watch.told:
+            why = self._untold or "the kernel has ceased to tell: start the listener again"
+            return {"told": False, "why": why, "every": self.config.tick}
         return {"told": True, "lost": self._events.lost, "gaps": self._events.gaps}
 
     def _save(self) -> None:

@@ -41,6 +41,7 @@ class Lineage:
     def __init__(self, processes: Mapping[int, Process]) -> None:
         self._processes = processes  # as they were last read
         self._nodes: dict[int, _Node] = {}
+        self.heard: set[int] = set()  # pids whose forks were told; who proves by them begins them anew
         self.born: set[int] = set()  # told of since they were last asked for, and not ended
         self.changed: set[int] = set()  # likewise: executed something
         self.ended: set[int] = set()  # likewise
@@ -72,7 +73,7 @@ class Lineage:
         self.attended()
 
     def read(self, process: Process) -> None:
-        """A process was read for the first time."""
+        """A process was read after its fork was told."""
         node = self._nodes.get(process.pid)
         if node is not None and _began_by(process, node.at):
             node.process = process
@@ -118,6 +119,7 @@ class Lineage:
             above.depth = above.parent.depth + 1 if above.parent is not None else 0
         self._nodes[pid] = _Node(pid, above, at)
         self.born.add(pid)
+        self.heard.add(pid)
         self.ended.discard(pid)
         self.changed.discard(pid)
 

@@ -27,6 +27,8 @@ from dagstop.model import Identity, Process, Role
 _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read again once
 
 
+PROVE = 10.0
+"""Seconds between two listings that hold what the kernel tells against what is there."""
 _ROUNDS = 20
 """How often a look goes after what was forked during it: what forks faster is found by the next one."""
 
@@ -87,6 +89,9 @@ class Watch:
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
         self._lineage = Lineage(self.processes)
         self._gap = False  # the kernel could not tell of everything: all is to be looked at
+        self.deaf = False  # it has ceased to tell: a program with CAP_NET_ADMIN may switch it off for all
+        self._prove_at = 0.0  # when that is looked at again, monotonic seconds
+        self._ending: set[int] = set()  # told to have ended, and still there: zombies
         namespace = proc.pid_namespace(own_pid)[0]
         self._labelling = Labelling(proc, self.processes, trusted_uids, namespace, self._lineage)
         self._listed: list[int] = []  # what the last tick found in /proc
@@ -94,11 +99,26 @@ class Watch:
         self.changed = False  # labels differ from those last saved
 
     def tick(self) -> None:
-        """Learn of processes that started since the last look; costs one listing in a quiet host."""
+        """Learn of processes that started since the last look.
+
+        Costs one listing of /proc, or what the kernel told and now and then a listing that proves it.
+        """
         self._hear()
         if self._gap:
             self.look()
             return
+        if self.told and time.monotonic() < self._prove_at:
+            new = self._lineage.born | self._ending | (self._lineage.ended & self.processes.keys())
+        else:
+            new = self._list()
+        self._restless |= self._lineage.changed & self.processes.keys()
+        self._read([*new, *(self._restless - new)])
+        # a zombie is told of once, and gone later
+        self._ending = {pid for pid in self._ending | self._lineage.ended if pid in self.processes}
+        self._lineage.attended()
+
+    def _list(self) -> set[int]:
+        """The pids in /proc that are not known, or that the kernel told of."""
         pids = self._proc.pids()
         new: set[int] = set()
         if pids != self._listed:
@@ -106,9 +126,20 @@ class Watch:
             for gone in self.processes.keys() - set(pids):
                 self._forget(gone)
             self._listed = pids
-        self._restless |= self._lineage.changed & self.processes.keys()
-        self._read([*new, *self._restless])
-        self._lineage.attended()
+        self._prove_at = time.monotonic() + PROVE
+        heard, self._lineage.heard = self._lineage.heard, set()
+        self._hear()
+        unheard = new - heard - self._lineage.heard
+        if self.told and not self._gap and unheard:
+            self.deaf = True
+            do = "looks four times a second from now on; start the listener again"
+            log.warning(event("process events ceased", untold=min(unheard), do=do))
+        return new | self._lineage.born
+
+    @property
+    def told(self) -> bool:
+        """True while the kernel tells of each fork."""
+        return self._events is not None and not self.deaf
 
     def attend(self) -> None:
         """Read what tasks' processes have forked or executed since, while it is what it is."""
@@ -211,7 +242,8 @@ class Watch:
         fresh: list[Process] = []
         for pid in pids:
             data = self._proc.read(pid, "stat")
-            if data is not None and data == self._stats.get(pid) and pid not in self._restless:
+            told = pid in self._lineage.born
+            if not told and data is not None and data == self._stats.get(pid) and pid not in self._restless:
                 continue  # it did nothing since: most of a host sleeps
             stat = parse_stat(data) if data else None
             known = self.processes.get(pid)
@@ -225,13 +257,15 @@ class Watch:
             if known is None:
                 known, self._derived = self._new(pid, stat), None
                 self.processes[pid] = known
-                self._lineage.read(known)
             else:
                 known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
                 known.state = stat.state
-                if pid not in self._restless:
+                if pid in self._restless:
+                    self._reread(known)
+                elif not told:
                     continue
-                self._reread(known)
+            if told:
+                self._lineage.read(known)
             fresh.append(known)
             (self._restless.add if _unsettled(known) else self._restless.discard)(pid)
         self._label(fresh)

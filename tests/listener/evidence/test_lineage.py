@@ -218,6 +218,65 @@ def test_a_look_follows_what_is_forked_during_it(
     assert told(watch, 801) == "t"
 
 
+def test_what_was_read_before_its_fork_was_told(
+    proc: FakeProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = proc.pids
+
+    def listed() -> list[int]:
+        monkeypatch.setattr(proc, "pids", pids)
+        escapes(proc, events, 800, 700)
+        return pids()
+
+    monkeypatch.setattr(proc, "pids", listed)
+    watch.look()
+    watch.tick()
+    assert told(watch, 800) == "t"
+
+
+def test_a_tick_goes_by_what_was_told(
+    proc: FakeProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.tick()  # proves that the kernel tells
+    monkeypatch.setattr(proc, "pids", lambda: pytest.fail("it listed /proc"))
+    escapes(proc, events, 800, 700)
+    watch.tick()
+    assert told(watch, 800) == "t"
+    proc._stat(800, "Z", [1, 800, 800], watch.processes[800].identity.start)
+    events.ended(800)
+    watch.tick()
+    assert watch.processes[800].state == "Z"
+    monkeypatch.undo()
+    proc.end(800)  # its parent has waited for it, of which nobody is told
+    monkeypatch.setattr(proc, "pids", lambda: pytest.fail("it listed /proc"))
+    watch.tick()
+    assert 800 not in watch.processes and watch.told
+
+
+def test_a_kernel_that_ceases_to_tell_is_no_longer_believed(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    watch.tick()
+    watch._prove_at = 0.0
+    events.forked(BASH, 800)
+    proc.add(800, ppid=BASH, argv=("sleep", "1"))
+    watch.tick()
+    events.forked(BASH, 700)
+    events.ended(700)
+    watch.tick()
+    proc.add(700, ppid=BASH, state="Z")  # nobody waits for it
+    watch._prove_at = 0.0
+    watch.tick()
+    assert watch.told
+    watch._prove_at = 0.0
+    proc.add(801, ppid=BASH, argv=("sleep", "1"))
+    watch.tick()
+    assert not watch.told and told(watch, 801) == "t"
+    proc.add(802, ppid=BASH, argv=("sleep", "1"))
+    watch.tick()
+    assert told(watch, 802) == "t"
+
+
 def test_a_long_chain_of_short_lives_is_forgotten() -> None:
     lineage = Lineage({})
     second = 10**9
