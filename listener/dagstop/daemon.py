@@ -39,7 +39,7 @@ SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
 FAILED_PAUSE = 0.1
 """Seconds of rest after an unexpected error, which may come again at once."""
-REST = 0.01
+REST = 0.05
 """Seconds between two readings of what the kernel tells: on a busy host it tells something all the time."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
@@ -150,8 +150,11 @@ class Daemon:
         while not self._ending:
             due = min(next_tick, self._stopping.next_at(), next_hearing)
             if self._events is not None and time.monotonic() >= next_hearing:
-                poller.register(self._events, select.POLLIN)
-                due, next_hearing = min(next_tick, self._stopping.next_at()), float("inf")
+                # what is told where no task runs can wait for the next tick
+                next_hearing = float("inf") if self._watch.labelled() else next_tick
+                if self._watch.labelled():
+                    poller.register(self._events, select.POLLIN)
+                due = min(next_tick, self._stopping.next_at())
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
             if self._events is not None and any(fd == self._events.fileno() for fd, _ in ready):
