@@ -41,7 +41,7 @@ class Lineage:
     def __init__(self, processes: Mapping[int, Process]) -> None:
         self._processes = processes  # as they were last read
         self._nodes: dict[int, _Node] = {}
-        self.heard: set[int] = set()  # pids whose forks were told; who proves by them begins them anew
+        self.heard: set[int] = set()  # pids whose forks were told since the last proof
         self.born: set[int] = set()  # told of since they were last asked for, and not ended
         self.changed: set[int] = set()  # likewise: executed something
         self.ended: set[int] = set()  # likewise
