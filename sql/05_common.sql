@@ -6,29 +6,6 @@
 -- may write to can stand in for one that is meant. A statement that writes Airflow's tables runs under
 -- another, airflow_path, since others' triggers need it: each name and operator in its text is qualified.
 
-create or replace function dagstop.setting_of(setting_name text, fallback text) returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return coalesce((select s.value from dagstop.setting s where s.name = setting_name), fallback);
-end
-$$;
-comment on function dagstop.setting_of(text, text) is 'The value of a setting, or the fallback where there is no such row.';
-
-create or replace function dagstop.seconds_of(setting_name text, fallback integer) returns interval
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- a mistyped setting must not switch anything off
-    return make_interval(secs => coalesce(
-        (select s.value::integer from dagstop.setting s where s.name = setting_name and s.value ~ '^[0-9]{1,9}$'), fallback
-    ));
-end
-$$;
-comment on function dagstop.seconds_of(text, integer) is 'A setting in seconds as an interval; the fallback where it is missing or not a whole number.';
-
 create or replace function dagstop.columns_of(schema_name text, table_name text) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -44,7 +44,7 @@ declare
     columns text[];
     key text;
     mapped boolean;
-    final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+    final text[] := case when dagstop.setting_of('cascade') = 'all'
         then array['failed', 'removed']
         else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
     ids bigint[];
@@ -451,7 +451,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     new_order bigint;
 begin
     insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, state_before)

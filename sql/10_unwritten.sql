@@ -393,7 +393,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
     kept dagstop.unwritten_order;
 begin

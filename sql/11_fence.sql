@@ -44,7 +44,7 @@ declare
     of_run text collate "default" := run;
     index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
     run_date timestamptz := task_instance ->> 'execution_date';
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
 begin
     -- those of the run, and those of this task instance: the others of the run may be thousands.
     -- "is true": no index answers that, so the one on the orders' age is not taken for the run's
@@ -192,7 +192,7 @@ declare
     task text collate "default" := before ->> 'task_id';
     index integer := coalesce((before ->> 'map_index')::integer, -1);
     late boolean := dagstop.may_be_late(before, after);
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds', 600);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds');
 begin
     return (
         select max(o.id)

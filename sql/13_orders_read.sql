@@ -32,7 +32,7 @@ begin
         select o.id from dagstop.stop_order o
         where o.closed_at is null
             -- reckoned once: asked for each order of a busy day it would take longer than all else
-            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             and not exists (
                 select from dagstop.report r
                 where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
@@ -51,8 +51,8 @@ set plan_cache_mode = force_custom_plan  -- once after a start, for the sizes th
 as $$
 declare
     -- sooner than the others count it as dead
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
-    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds') / 2;
+    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     picked dagstop.stop_order[];
 begin
     -- nothing is closed without the report of a listener that lives, or it says so
@@ -109,11 +109,11 @@ as $$
 #variable_conflict use_column
 declare
     picked dagstop.stop_order[];
-    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
-    finished text := dagstop.setting_of('finished_tasks', 'stop');
+    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds'));
+    finished text := dagstop.setting_of('finished_tasks');
     numbers bigint[];
     rows jsonb[];
-    readable text := dagstop.setting_of('airflow_schema', 'public');
+    readable text := dagstop.setting_of('airflow_schema');
 begin
     numbers := coalesce(ids, dagstop.swept_for(host, max_orders));
     picked := array(select o from dagstop.stop_order o where o.id = any (numbers));
@@ -172,7 +172,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     run_date timestamptz;
     run_state text;
     known boolean;
@@ -203,13 +203,13 @@ begin
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
         inet_client_addr(), pg_backend_pid(),
         case when of_task is null then run_state else rows -> 0 ->> 'state' end, null::timestamptz, clock_timestamp(),
-        extract(epoch from dagstop.seconds_of('settle_seconds', 10))::integer,
+        extract(epoch from dagstop.seconds_of('settle_seconds'))::integer,
         coalesce((
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
         coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed',
-        dagstop.setting_of('finished_tasks', 'stop');
+        dagstop.setting_of('finished_tasks');
 end
 $$;
 comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
@@ -224,7 +224,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     columns text[];
     date_column text;
     by_run boolean;

@@ -81,7 +81,7 @@ begin
         and r.outcome in ('unkillable', 'spared', 'could_not_look', 'not_found', 'stopped');
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
-        or dagstop.setting_of('airflow_log', 'on') = 'off'
+        or dagstop.setting_of('airflow_log') = 'off'
         or dagstop.observes() or told.hands_off = 'observe only'
     then
         return;

@@ -18,8 +18,8 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    alive constant interval := dagstop.seconds_of('live_seconds', 60);
-    young constant boolean := for_order.created_at > clock_timestamp() - alive - dagstop.seconds_of('settle_seconds', 10);
+    alive constant interval := dagstop.seconds_of('live_seconds');
+    young constant boolean := for_order.created_at > clock_timestamp() - alive - dagstop.seconds_of('settle_seconds');
 begin
     return array(
         select l.host
@@ -37,7 +37,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds');
     closed bigint;
 begin
     update dagstop.stop_order o
@@ -227,7 +227,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
     pending record;
     one bigint;
@@ -267,7 +267,7 @@ begin
         select count(*) from (
             select from dagstop.stop_order o
             where not o.cascaded and o.kind = 'run'
-                and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+                and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             order by o.created_at
             limit 1000
         ) as p
@@ -292,7 +292,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     size constant integer := 200;
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     after_at timestamptz := young;
     after_id bigint := 0;
     skipped integer := 0;
@@ -328,7 +328,7 @@ as $$
 declare
     -- never what a host may still carry out, of which a trigger may hold a row
     oldest timestamptz := clock_timestamp()
-        - greatest(dagstop.seconds_of('keep_seconds', 2592000), dagstop.seconds_of('order_seconds', 86400));
+        - greatest(dagstop.seconds_of('keep_seconds'), dagstop.seconds_of('order_seconds'));
     ids bigint[] := array(
         select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
         for update skip locked
@@ -357,7 +357,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     -- sooner than the others count it as dead
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds') / 2;
 begin
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (be_alive.host, be_alive.listener_id, be_alive.version, coalesce(be_alive.detail, '{}'))
@@ -491,7 +491,7 @@ begin
     perform dagstop.speak_for(forget_host.host);
     -- locked, so that a heartbeat that comes now is not taken away with it
     select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host for update;
-    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) then
+    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds') then
         raise exception 'dagstop.forget_host: the listener of host % lives, it was seen % s ago',
                 quote_literal(forget_host.host), round(extract(epoch from clock_timestamp() - seen))
             using errcode = 'object_in_use', hint = 'stop it first: it takes its row away itself';

@@ -8,8 +8,8 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    airflow text := dagstop.setting_of('airflow_schema', 'public');
-    checksum text := dagstop.setting_of('triggers_checksum', '');
+    airflow text := dagstop.setting_of('airflow_schema');
+    checksum text := dagstop.setting_of('triggers_checksum');
 begin
     return query
     select
@@ -42,7 +42,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
 begin
     begin
         perform dagstop.reach(schema_name, 'task_instance', 'access share');
@@ -68,10 +68,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema_name constant text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name constant text := dagstop.setting_of('airflow_schema');
     -- what was ordered since then such a host may still have to carry out
     since constant timestamptz := clock_timestamp()
-        - greatest(dagstop.seconds_of('order_seconds', 86400), dagstop.seconds_of('live_seconds', 60));
+        - greatest(dagstop.seconds_of('order_seconds'), dagstop.seconds_of('live_seconds'));
     silent jsonb;
     used text[];
     lately text;
@@ -117,7 +117,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
 begin
     begin
         perform dagstop.reach(schema_name, 'dag_run', 'access share');
@@ -165,5 +165,5 @@ select
 from dagstop.stop_order o
 -- num_nonnulls: who asks for an order by its number must not read all open ones for it
 where pg_catalog.num_nonnulls(o.closed_at) = 0
-    and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds', 86400));
+    and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds'));
 comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for).';

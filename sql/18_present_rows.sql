@@ -9,7 +9,7 @@ drop function if exists  -- of an earlier release
 
 do $install$
 declare
-    airflow constant text := dagstop.setting_of('airflow_schema', 'public');
+    airflow constant text := dagstop.setting_of('airflow_schema');
     -- no release of Airflow's has all of these columns. A name is looked up from the inside out: in the row, and
     -- where that has no such column in `lacking`, the only other one that has
     rows constant text := $sql$

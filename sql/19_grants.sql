@@ -35,7 +35,7 @@ begin
     grant usage on schema dagstop to dagstop_listener;
     grant select on all tables in schema dagstop to dagstop_listener;
     grant execute on routine
-        dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
+        dagstop.known_settings(), dagstop.setting_of(text, text), dagstop.seconds_of(text, integer),
         dagstop.open_orders(text, bigint[], integer), dagstop.rung_for(text, integer), dagstop.would_be_order(text, text, text),
         dagstop.task_states(text[], jsonb), dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb),
         dagstop.heartbeat(text, uuid, text, jsonb), dagstop.retire(text, uuid), dagstop.trigger_health(),

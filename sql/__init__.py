@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import NamedTuple
 
 _FOLDER = files(__name__)
 PIN_FILE, REFUSE_FILE = "00_pin", "01_refuse"
@@ -21,7 +22,7 @@ INSTALL_FILES = tuple(
     )
 )
 """What an install runs: the numbered files below 90, in the order of the folder."""
-TRIGGERS_FILE, GRANTS_FILE = "17_triggers", "19_grants"
+SETTINGS_FILE, TRIGGERS_FILE, GRANTS_FILE = "06_settings", "17_triggers", "19_grants"
 UNINSTALL_FILES = ("02_lock", "90_uninstall", "91_drop_schema")
 REVISION_FILE = "92_revision"
 
@@ -30,6 +31,21 @@ _OBJECT = re.compile(
     r"^create (?:or replace )?(?:table|view|function|procedure|index) (?:if not exists )?(?:dagstop\.)?(\w+)",
     re.MULTILINE,
 )
+
+_SETTING = re.compile(
+    r"^    \('(?P<name>\w+)', '(?P<default>[^']*)', (?P<item>null|'[^']*'),"
+    r".*?'(?P<meaning>(?:[^']|'')*)'\),?$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class KnownSetting(NamedTuple):
+    """One row of dagstop.known_settings()."""
+
+    name: str
+    default: str
+    meaning: str
+    internal: bool  # written by an install, not by hand
 
 
 @cache
@@ -88,6 +104,17 @@ def listener_functions() -> frozenset[str]:
 def whole() -> dict[str, list[str]]:
     """What the query `lacking` of catalogue.sql is to look for."""
     return {"objects": sorted(objects()), "functions": sorted(listener_functions())}
+
+
+@cache
+def settings() -> tuple[KnownSetting, ...]:
+    """What dagstop.known_settings() says, without a database."""
+    return tuple(
+        KnownSetting(
+            row["name"], row["default"], row["meaning"].replace("''", "'"), internal=row["item"] == "null"
+        )
+        for row in _SETTING.finditer(read(SETTINGS_FILE))
+    )
 
 
 @cache

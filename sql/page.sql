@@ -117,7 +117,7 @@ with recent as (
 ), still_open as (
     -- as in dagstop.open_order, which would work out for each what it waits for
     select created_at from dagstop.stop_order
-    where closed_at is null and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+    where closed_at is null and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
 ), took as (
     select extract(epoch from max(r.last_death_at) - o.created_at)::float8 as seconds
     from recent o

@@ -61,7 +61,7 @@ select * from dagstop.trigger_health();
 
 -- listeners --
 select
-    *, seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds', 60)) as live,
+    *, seen_at > (select clock_timestamp() - dagstop.seconds_of('live_seconds')) as live,
     host in (select dagstop.gone_hosts()) as gone, clock_timestamp() as db_now
 from dagstop.listener
 order by host;
@@ -86,7 +86,7 @@ from dagstop.open_order
 where order_id = any (array(
     select id from dagstop.stop_order
     where closed_at is null
-        and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+        and created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
     order by created_at, id
     limit %(limit)s
 ))
@@ -255,7 +255,7 @@ select
                 select from dagstop.listener l
                 where (l.host = t.hostname or coalesce(l.detail -> 'host_names' ? t.hostname, false))
                     and (
-                        (l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) and not l.host = any (coalesce(o.closed_without, '{}')))
+                        (l.seen_at > clock_timestamp() - dagstop.seconds_of('live_seconds') and not l.host = any (coalesce(o.closed_without, '{}')))
                         or exists (
                             select from dagstop.report r
                             where r.order_id = o.id and r.host = l.host and r.outcome is not null

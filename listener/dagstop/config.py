@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dagstop.settings import seconds
+
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 
 
@@ -21,9 +23,9 @@ class ListenerConfig:
     task_users: tuple[int, ...] = ()  # uids besides the homes' owners whose tasks may be killed
     host: str = ""
     state_dir: str | None = None
-    grace: float = 10.0  # seconds between SIGTERM and SIGKILL
-    tick: float = 0.25  # seconds between two looks for new processes
-    sweep: float = 30.0  # seconds between two readings of the orders in silence
+    grace: float = seconds("grace_seconds")  # seconds between SIGTERM and SIGKILL
+    tick: float = seconds("tick")  # seconds between two looks for new processes
+    sweep: float = seconds("sweep")  # seconds between two readings of the orders in silence
     dry_run: bool = False
     once: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)  # parameter -> option, environment or default

@@ -82,9 +82,9 @@ ATTACKS = {
     "our trigger's name": "drop trigger dagstop_setting on dagstop.setting;"
     " create trigger dagstop_setting before insert or update on dagstop.setting for each row"
     " execute function trap.fired()",
-    "function setting_of": "create or replace function dagstop.setting_of(setting_name text, fallback text) returns text"
+    "function setting_of": "create or replace function dagstop.setting_of(setting_name text, fallback text default null) returns text"
     " language plpgsql as $f$ begin perform trap.grab(); return fallback; end $f$",
-    "function seconds_of": "create or replace function dagstop.seconds_of(setting_name text, fallback integer)"
+    "function seconds_of": "create or replace function dagstop.seconds_of(setting_name text, fallback integer default null)"
     " returns interval language plpgsql as $f$ begin perform trap.grab(); return '1 s'; end $f$",
     "function trigger_health": "create or replace function dagstop.trigger_health()"
     " returns table (table_name text, trigger_name text, status text, comment text) language plpgsql as"

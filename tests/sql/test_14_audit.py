@@ -126,7 +126,7 @@ def test_no_log_table_or_not_wanted(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("create table log (id serial, event varchar(30))")  # nor a shape that nobody knows
     report(airflow_db, "stopped", "other", processes=[_PROCESS])
     assert [place for place, _ in airflow_db.faults()] == ["audit"]
-    airflow_db.rows("insert into dagstop.setting (name, value, comment) values ('airflow_log', 'off', '')")
+    airflow_db.rows("update dagstop.setting set value = 'off' where name = 'airflow_log'")
     airflow_db.rows("delete from dagstop.fault")
     report(airflow_db, "stopped", "third", processes=[_PROCESS])
     assert airflow_db.faults() == []

@@ -15,7 +15,7 @@ from dagstop.database.asking import ask, open_database
 from dagstop.database.connection import query
 from dagstop.database.failures import READ_ONLY_LOGIN, one_line
 from dagstop.errors import DagstopError, ReadOnlyError, SettingError
-from dagstop.settings import SETTINGS, Setting, checked, setting
+from dagstop.settings import SETTINGS, Setting, setting
 
 
 @click.command()
@@ -35,11 +35,7 @@ def config(name: str | None, value: str | None, unset: bool, database_url: str |
             raise SettingError("--unset takes a NAME and no VALUE")
         if unset and name is None:
             raise SettingError("--unset needs the NAME of a setting")
-        if value is not None and name is not None:
-            value = checked(name, value)
-        elif name is not None and unset:
-            setting(name)
-        elif name is not None and name not in {known.name for known in SETTINGS}:
+        if name is not None and (unset or value is not None or name not in {s.name for s in SETTINGS}):
             setting(name)
         url = url_of(database_url)
         connection = open_database(url, "config")
@@ -72,7 +68,7 @@ def _change(connection: Connection, url: str, name: str, value: str | None) -> N
         else:
             query(connection, "set_setting", setting=name, value=value, comment=setting(name).meaning)
     except psycopg2.errors.CheckViolation as exc:
-        raise SettingError(exc.diag.message_primary) from exc
+        raise SettingError((exc.diag.message_primary or "").removeprefix("dagstop setting ")) from exc
     except psycopg2.errors.InsufficientPrivilege as exc:
         do = "connect as the role that installed dagstop"
         raise DagstopError(f"{one_line(exc, url)}: {do}") from exc

@@ -20,6 +20,7 @@ from dagstop.database.url import redact
 from dagstop.errors import DagstopError
 from dagstop.host import process_events
 from dagstop.logs import event, log
+from dagstop.settings import seconds
 
 
 @click.command()
@@ -27,9 +28,15 @@ from dagstop.logs import event, log
 @airflow_options
 @click.option("--host", default="", help="Name of this host in orders and reports. [hostname]")
 @click.option("--state-dir", metavar="DIR", help="Where to remember tasks across a restart.")
-@click.option("--grace", default=10.0, show_default=True, help="Seconds from SIGTERM to SIGKILL.")
-@click.option("--tick", default=0.25, show_default=True, help="Seconds between looks for new tasks.")
-@click.option("--sweep", default=30.0, show_default=True, help="Seconds between looks for orders.")
+@click.option(
+    "--grace", default=seconds("grace_seconds"), show_default=True, help="Seconds from SIGTERM to SIGKILL."
+)
+@click.option(
+    "--tick", default=seconds("tick"), show_default=True, help="Seconds between looks for new tasks."
+)
+@click.option(
+    "--sweep", default=seconds("sweep"), show_default=True, help="Seconds between looks for orders."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would die; signal and report nothing.")
 @click.option("--once", is_flag=True, help="Carry out the open orders, then end.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what is looked at, too.")

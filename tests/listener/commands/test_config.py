@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from dagstop import sql
-from dagstop.errors import SettingError
-from dagstop.settings import SETTINGS, checked
+from dagstop.settings import SETTINGS
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
@@ -108,44 +107,56 @@ def test_observing_is_said_by_check(airflow_db: AirflowDatabase) -> None:
     assert "never stopped: billing_*" in done.stdout
 
 
+VALUES = (
+    "on", "off", "all", "unfinished", "stop", "spare", "12", "-1", "1.5", "a b", "a, b", "a_*\nb?", "a[b]", "", "deleted, skipped",
+    "deleted skipped", " ,removed",
+)  # fmt: skip
+ACCEPTED = {
+    "observe_only": {"on", "off"},
+    "airflow_log": {"on", "off"},
+    "cascade": {"all", "unfinished"},
+    "finished_tasks": {"stop", "spare"},
+    "also_stop_on": {"", "deleted, skipped", " ,removed"},
+    "protected": set(VALUES) - {"a b", "a[b]", "deleted skipped"},
+}
+
+
 @one_server
 @shape_2
-def test_the_database_refuses_what_the_command_refuses(airflow_db: AirflowDatabase) -> None:
-    values = (
-        "on",
-        "off",
-        "all",
-        "unfinished",
-        "12",
-        "-1",
-        "1.5",
-        "a b",
-        "a, b",
-        "a_*\nb?",
-        "a[b]",
-        "",
-        "deleted, skipped",
-        "deleted skipped",
-        " ,removed",
-    )
+def test_the_database_refuses_what_a_setting_cannot_be(airflow_db: AirflowDatabase) -> None:
     for known in SETTINGS:
-        for value in values if known.in_database else ():
-            try:
-                kept: str | None = checked(known.name, value)
-            except SettingError:
-                kept = None
+        for value in VALUES if known.in_database else ():
+            refused = False
             with airflow_db.connect() as connection, connection.cursor() as cursor:
-                refused = None
                 try:
                     cursor.execute(
                         sql.queries()["set_setting"], {"setting": known.name, "value": value, "comment": ""}
                     )
-                except Exception as exc:
-                    refused = exc
-            assert (kept is None) == (refused is not None), (known.name, value, refused)
+                except psycopg2.errors.CheckViolation:
+                    refused = True
+            assert refused == (value not in ACCEPTED.get(known.name, {"12"})), (known.name, value)
 
 
-def test_the_defaults_are_those_of_the_install() -> None:
-    seeded = dict(re.findall(r"^    \('(\w+)', '([^']*)', ", sql.read("06_settings"), re.MULTILINE))
-    known = {setting.name: setting.default for setting in SETTINGS}
-    assert seeded.items() <= known.items() and len(seeded) == 10
+@one_server
+@shape_2
+def test_the_list_that_is_read_from_the_file_is_that_of_the_database(airflow_db: AirflowDatabase) -> None:
+    known = airflow_db.rows("select name, value, meaning, item is null from dagstop.known_settings()")
+    assert [tuple(row) for row in sql.settings()] == known and len(known) > 10
+    seeded = airflow_db.rows("select name, value, comment from dagstop.setting")
+    assert set(seeded) >= {
+        (s.name, s.default, s.meaning) for s in SETTINGS if s.in_database and s.name != "grace_seconds"
+    }
+
+
+@one_server
+@shape_2
+def test_a_setting_without_a_row_or_with_a_bad_one_has_its_default(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("alter table dagstop.setting disable trigger dagstop_setting")
+    airflow_db.rows("update dagstop.setting set value = 'long' where name like '%%seconds'")
+    airflow_db.rows("delete from dagstop.setting where name not like '%%seconds'")
+    for known in (setting for setting in SETTINGS if setting.in_database):
+        if known.unit:
+            found = airflow_db.one("select extract(epoch from dagstop.seconds_of(%s))::int", (known.name,))
+            assert found == int(known.default)
+        else:
+            assert airflow_db.one("select dagstop.setting_of(%s)", (known.name,)) == known.default
