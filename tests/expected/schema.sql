@@ -176,7 +176,7 @@ begin
         and r.outcome in ('unkillable', 'spared', 'could_not_look', 'not_found', 'stopped');
     select * into told from dagstop.stop_order o where o.id = final.order_id;
     if told.id is null or to_regclass(format('%I.log', told.airflow_schema)) is null
-        or dagstop.setting_of('airflow_log', 'on') = 'off'
+        or dagstop.setting_of('airflow_log') = 'off'
         or dagstop.observes() or told.hands_off = 'observe only'
     then
         return;
@@ -518,7 +518,7 @@ CREATE FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, deta
     AS $$
 declare
     -- sooner than the others count it as dead
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds') / 2;
 begin
     insert into dagstop.listener as l (host, listener_id, version, detail)
     values (be_alive.host, be_alive.listener_id, be_alive.version, coalesce(be_alive.detail, '{}'))
@@ -624,7 +624,7 @@ declare
     columns text[];
     key text;
     mapped boolean;
-    final text[] := case when dagstop.setting_of('cascade', 'unfinished') = 'all'
+    final text[] := case when dagstop.setting_of('cascade') = 'all'
         then array['failed', 'removed']
         else array['success', 'failed', 'skipped', 'upstream_failed', 'removed'] end;
     ids bigint[];
@@ -837,34 +837,29 @@ COMMENT ON FUNCTION dagstop.cascade_statement() IS 'Trigger function: writes the
 CREATE FUNCTION dagstop.check_setting() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-    wanted text;
-    name_for_all text := split_part(new.name, ':', 1);
+    known record;
+    items text[] := array[new.value];
 begin
     if tg_op = 'UPDATE' and new.name = old.name and new.value = old.value then
         return new;
     end if;
-    wanted := case
-        when new.name = 'cascade' and new.value not in ('unfinished', 'all') then 'unfinished or all'
-        when new.name = 'finished_tasks' and new.value not in ('stop', 'spare') then 'stop or spare'
-        when new.name in ('observe_only', 'airflow_log') and new.value not in ('on', 'off') then 'on or off'
-        when new.name in ('order_seconds', 'fence_seconds', 'settle_seconds', 'live_seconds', 'keep_seconds')
-            and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
-        when name_for_all = 'grace_seconds' and new.value !~ '^[0-9]{1,9}$' then 'a whole number of seconds'
-        when new.name = 'also_stop_on' and not dagstop.patterns_in(new.value) <@ array['deleted', 'skipped', 'removed']
-            then 'of deleted, skipped, removed, with commas between'
-        when new.name = 'protected' and exists (
-            select from unnest(dagstop.patterns_in(new.value)) as p where p ~ '[][[:space:]]'
-        ) then 'patterns of DAG ids such as billing_*, with a comma or a new line between two'
-    end;
-    if wanted is not null then
-        raise exception 'dagstop setting %: % is not %', new.name, quote_literal(left(new.value, 100)), wanted
+    -- NAME:DAG_ID is a NAME for one DAG
+    select * into known from dagstop.known_settings() k where k.name = split_part(new.name, ':', 1);
+    if known.many then
+        items := dagstop.patterns_in(new.value);
+    end if;
+    if exists (select from unnest(items) as i where i !~ known.item) then
+        raise exception 'dagstop setting %: % is not %', new.name, quote_literal(left(new.value, 100)), known.wanted
             using errcode = 'check_violation';
+    end if;
+    if known.many then
+        new.value := array_to_string(items, ', ');
     end if;
     return new;
 end
-$_$;
+$$;
 
 
 --
@@ -937,7 +932,7 @@ CREATE FUNCTION dagstop.close_left_behind() RETURNS void
     AS $$
 declare
     size constant integer := 200;
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     after_at timestamptz := young;
     after_id bigint := 0;
     skipped integer := 0;
@@ -982,7 +977,7 @@ CREATE FUNCTION dagstop.close_orders(order_ids bigint[]) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60);
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds');
     closed bigint;
 begin
     update dagstop.stop_order o
@@ -1054,7 +1049,7 @@ CREATE FUNCTION dagstop.complete_left() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
     pending record;
     one bigint;
@@ -1531,7 +1526,7 @@ declare
     task text collate "default" := before ->> 'task_id';
     index integer := coalesce((before ->> 'map_index')::integer, -1);
     late boolean := dagstop.may_be_late(before, after);
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds', 600);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds');
 begin
     return (
         select max(o.id)
@@ -1605,7 +1600,7 @@ begin
     perform dagstop.speak_for(forget_host.host);
     -- locked, so that a heartbeat that comes now is not taken away with it
     select l.seen_at into seen from dagstop.listener l where l.host = forget_host.host for update;
-    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds', 60) then
+    if seen > clock_timestamp() - dagstop.seconds_of('live_seconds') then
         raise exception 'dagstop.forget_host: the listener of host % lives, it was seen % s ago',
                 quote_literal(forget_host.host), round(extract(epoch from clock_timestamp() - seen))
             using errcode = 'object_in_use', hint = 'stop it first: it takes its row away itself';
@@ -1655,10 +1650,10 @@ CREATE FUNCTION dagstop.gone_hosts() RETURNS SETOF text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    schema_name constant text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name constant text := dagstop.setting_of('airflow_schema');
     -- what was ordered since then such a host may still have to carry out
     since constant timestamptz := clock_timestamp()
-        - greatest(dagstop.seconds_of('order_seconds', 86400), dagstop.seconds_of('live_seconds', 60));
+        - greatest(dagstop.seconds_of('order_seconds'), dagstop.seconds_of('live_seconds'));
     silent jsonb;
     used text[];
     lately text;
@@ -2002,6 +1997,54 @@ COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For a mass of ro
 
 
 --
+-- Name: known_settings(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.known_settings() RETURNS TABLE(name text, value text, item text, many boolean, wanted text, meaning text)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+values
+    ('observe_only', 'off', '^(on|off)$', false, 'on or off',
+        'on: nothing is signalled and nothing in Airflow''s tables is changed or refused; orders are written, and each host reports what would have died. For the first week.'),
+    ('protected', '', '^[^][[:space:]]+$', true,
+        'patterns of DAG ids such as billing_*, with a comma or a new line between two',
+        'DAGs that are never stopped, only reported on: patterns (* and ?) with commas or new lines between.'),
+    ('cascade', 'unfinished', '^(unfinished|all)$', false, 'unfinished or all',
+        'Which task instances of a failed run fail with it: unfinished, or all (finished ones too).'),
+    ('finished_tasks', 'stop', '^(stop|spare)$', false, 'stop or spare',
+        'What happens to processes and containers that a successful task left running, when its run is failed later: stop, or spare.'),
+    ('also_stop_on', '', '^(deleted|skipped|removed)$', true, 'of deleted, skipped, removed, with commas between',
+        'What orders a stop besides failed, with commas between: deleted (the row of a run or of a running task instance is deleted), skipped, removed (a running task instance is set so).'),
+    ('grace_seconds', '10', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'From SIGTERM to SIGKILL; grace_seconds:DAG_ID for one DAG. The value for a DAG takes precedence over the one for all DAGs, which takes precedence over the listener''s --grace.'),
+    ('settle_seconds', '10', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'Time that a task which failed by itself gets for its callbacks.'),
+    ('fence_seconds', '600', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'How long a stopped task instance is kept from being revived, at most.'),
+    ('order_seconds', '86400', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'How long a host that was away still carries out an order.'),
+    ('live_seconds', '60', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'A listener not seen for this long counts as dead.'),
+    ('keep_seconds', '2592000', '^[0-9]{1,9}$', false, 'a whole number of seconds',
+        'How long orders and their reports are kept for the history.'),
+    ('airflow_log', 'on', '^(on|off)$', false, 'on or off',
+        'Whether each report is also a row in Airflow''s own audit log, including what was spared: on or off.'),
+    -- without a pattern: written by an install, not by hand
+    ('airflow_schema', 'public', null, false, null, 'The schema of Airflow''s tables; set by dagstop install.'),
+    ('triggers_checksum', '', null, false, null, 'The triggers that belong here; set by dagstop install.'),
+    ('listener_role', '', null, false, null, 'The role of the listeners; set by dagstop install.')
+$_$;
+
+
+--
+-- Name: FUNCTION known_settings(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.known_settings() IS 'Every setting with its default, a pattern for its value (or for each item of a list), that pattern in words, and what it means.';
+
+
+--
 -- Name: leave_to_heartbeat(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -2290,7 +2333,7 @@ CREATE FUNCTION dagstop.observes() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    return dagstop.setting_of('observe_only', 'off') = 'on';
+    return dagstop.setting_of('observe_only') = 'on';
 end
 $$;
 
@@ -2315,11 +2358,11 @@ CREATE FUNCTION dagstop.open_orders(host text, ids bigint[] DEFAULT NULL::bigint
 #variable_conflict use_column
 declare
     picked dagstop.stop_order[];
-    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds', 10));
-    finished text := dagstop.setting_of('finished_tasks', 'stop');
+    settle integer := extract(epoch from dagstop.seconds_of('settle_seconds'));
+    finished text := dagstop.setting_of('finished_tasks');
     numbers bigint[];
     rows jsonb[];
-    readable text := dagstop.setting_of('airflow_schema', 'public');
+    readable text := dagstop.setting_of('airflow_schema');
 begin
     numbers := coalesce(ids, dagstop.swept_for(host, max_orders));
     picked := array(select o from dagstop.stop_order o where o.id = any (numbers));
@@ -2744,7 +2787,7 @@ declare
     of_run text collate "default" := run;
     index integer := coalesce((task_instance ->> 'map_index')::integer, -1);
     run_date timestamptz := task_instance ->> 'execution_date';
-    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
 begin
     -- those of the run, and those of this task instance: the others of the run may be thousands.
     -- "is true": no index answers that, so the one on the orders' age is not taken for the run's
@@ -2799,7 +2842,7 @@ $$;
 -- Name: FUNCTION patterns_in(list text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The patterns of a list with commas or new lines between them.';
+COMMENT ON FUNCTION dagstop.patterns_in(list text) IS 'The items of a list with commas or new lines between them.';
 
 
 --
@@ -2816,7 +2859,7 @@ begin
         select count(*) from (
             select from dagstop.stop_order o
             where not o.cascaded and o.kind = 'run'
-                and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+                and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             order by o.created_at
             limit 1000
         ) as p
@@ -2930,7 +2973,7 @@ begin
     -- backslash means another with standard_conforming_strings = off
     return array(
         select translate(regexp_replace(p, E'([\\\\%_])', E'\\\\\\1', 'g'), '*?', '%_')
-        from unnest(dagstop.patterns_in(dagstop.setting_of('protected', ''))) as p
+        from unnest(dagstop.patterns_in(dagstop.setting_of('protected'))) as p
     );
 end
 $$;
@@ -2954,7 +2997,7 @@ CREATE FUNCTION dagstop.prune() RETURNS void
 declare
     -- never what a host may still carry out, of which a trigger may hold a row
     oldest timestamptz := clock_timestamp()
-        - greatest(dagstop.seconds_of('keep_seconds', 2592000), dagstop.seconds_of('order_seconds', 86400));
+        - greatest(dagstop.seconds_of('keep_seconds'), dagstop.seconds_of('order_seconds'));
     ids bigint[] := array(
         select o.id from dagstop.stop_order o where o.created_at < oldest order by o.created_at limit 500
         for update skip locked
@@ -3519,7 +3562,7 @@ begin
         select o.id from dagstop.stop_order o
         where o.closed_at is null
             -- reckoned once: asked for each order of a busy day it would take longer than all else
-            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds', 86400))
+            and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             and not exists (
                 select from dagstop.report r
                 where r.order_id = o.id and r.host = rung_for.host and r.outcome is not null
@@ -3547,7 +3590,7 @@ CREATE FUNCTION dagstop.running_in_failed_runs() RETURNS TABLE(dag_id text, run_
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
 begin
     begin
         perform dagstop.reach(schema_name, 'dag_run', 'access share');
@@ -3665,15 +3708,19 @@ COMMENT ON FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) IS
 -- Name: seconds_of(text, integer); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.seconds_of(setting_name text, fallback integer) RETURNS interval
+CREATE FUNCTION dagstop.seconds_of(setting_name text, fallback integer DEFAULT NULL::integer) RETURNS interval
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+    found integer := (
+        select s.value::integer from dagstop.setting s where s.name = setting_name and s.value ~ '^[0-9]{1,9}$'
+    );
 begin
-    -- a mistyped setting must not switch anything off
-    return make_interval(secs => coalesce(
-        (select s.value::integer from dagstop.setting s where s.name = setting_name and s.value ~ '^[0-9]{1,9}$'), fallback
-    ));
+    if found is null then  -- a mistyped setting must not switch anything off
+        found := (select k.value::integer from dagstop.known_settings() k where k.name = setting_name);
+    end if;
+    return make_interval(secs => found);
 end
 $_$;
 
@@ -3682,7 +3729,7 @@ $_$;
 -- Name: FUNCTION seconds_of(setting_name text, fallback integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS 'A setting in seconds as an interval; the fallback where it is missing or not a whole number.';
+COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS 'A setting in seconds as an interval; its default where it has no row, or no whole number. The second argument is ignored: listeners of 0.1.0 give one.';
 
 
 --
@@ -3743,12 +3790,17 @@ COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, ass
 -- Name: setting_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.setting_of(setting_name text, fallback text) RETURNS text
+CREATE FUNCTION dagstop.setting_of(setting_name text, fallback text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    found text := (select s.value from dagstop.setting s where s.name = setting_name);
 begin
-    return coalesce((select s.value from dagstop.setting s where s.name = setting_name), fallback);
+    if found is null then  -- in a query of its own: triggers wait for the other
+        found := (select k.value from dagstop.known_settings() k where k.name = setting_name);
+    end if;
+    return found;
 end
 $$;
 
@@ -3757,7 +3809,7 @@ $$;
 -- Name: FUNCTION setting_of(setting_name text, fallback text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or the fallback where there is no such row.';
+COMMENT ON FUNCTION dagstop.setting_of(setting_name text, fallback text) IS 'The value of a setting, or its default where it has no row. The second argument is ignored: listeners of 0.1.0 give one.';
 
 
 --
@@ -3820,7 +3872,7 @@ CREATE FUNCTION dagstop.stop_again(of_dag text, of_run text) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     new_order bigint;
 begin
     insert into dagstop.stop_order (kind, airflow_schema, dag_id, run_id, state_before)
@@ -3849,7 +3901,7 @@ CREATE FUNCTION dagstop.stops_on(what text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    return what = 'failed' or what = any (dagstop.patterns_in(dagstop.setting_of('also_stop_on', '')));
+    return what = 'failed' or what = any (dagstop.patterns_in(dagstop.setting_of('also_stop_on')));
 end
 $$;
 
@@ -3872,8 +3924,8 @@ CREATE FUNCTION dagstop.swept_for(host text, max_orders integer) RETURNS bigint[
     AS $$
 declare
     -- sooner than the others count it as dead
-    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds', 60) / 2;
-    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    alive timestamptz := clock_timestamp() - dagstop.seconds_of('live_seconds') / 2;
+    young timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     picked dagstop.stop_order[];
 begin
     -- nothing is closed without the report of a listener that lives, or it says so
@@ -3989,7 +4041,7 @@ CREATE FUNCTION dagstop.task_hosts() RETURNS TABLE(hostname text, tasks bigint)
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
 begin
     begin
         perform dagstop.reach(schema_name, 'task_instance', 'access share');
@@ -4027,7 +4079,7 @@ CREATE FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) RETURNS TABLE(dag
     AS $_$
 #variable_conflict use_column
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     columns text[];
     date_column text;
     by_run boolean;
@@ -4111,8 +4163,8 @@ CREATE FUNCTION dagstop.trigger_health() RETURNS TABLE(table_name text, trigger_
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    airflow text := dagstop.setting_of('airflow_schema', 'public');
-    checksum text := dagstop.setting_of('triggers_checksum', '');
+    airflow text := dagstop.setting_of('airflow_schema');
+    checksum text := dagstop.setting_of('triggers_checksum');
 begin
     return query
     select
@@ -4156,8 +4208,8 @@ CREATE FUNCTION dagstop.waits_for(for_order dagstop.stop_order) RETURNS text[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    alive constant interval := dagstop.seconds_of('live_seconds', 60);
-    young constant boolean := for_order.created_at > clock_timestamp() - alive - dagstop.seconds_of('settle_seconds', 10);
+    alive constant interval := dagstop.seconds_of('live_seconds');
+    young constant boolean := for_order.created_at > clock_timestamp() - alive - dagstop.seconds_of('settle_seconds');
 begin
     return array(
         select l.host
@@ -4186,7 +4238,7 @@ CREATE FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text DE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    schema_name text := dagstop.setting_of('airflow_schema', 'public');
+    schema_name text := dagstop.setting_of('airflow_schema');
     run_date timestamptz;
     run_state text;
     known boolean;
@@ -4217,13 +4269,13 @@ begin
         null::integer, false, clock_timestamp(), null::bigint, false, session_user::text, current_setting('application_name'),
         inet_client_addr(), pg_backend_pid(),
         case when of_task is null then run_state else rows -> 0 ->> 'state' end, null::timestamptz, clock_timestamp(),
-        extract(epoch from dagstop.seconds_of('settle_seconds', 10))::integer,
+        extract(epoch from dagstop.seconds_of('settle_seconds'))::integer,
         coalesce((
             select jsonb_agg((r - 'state' - 'ended_at') || jsonb_build_object('state_before', r -> 'state', 'released_at', null))
             from jsonb_array_elements(rows) as r
         ), '[]'),
         coalesce(rows, '[]'), dagstop.hands_off_of(of_dag), dagstop.grace_of(of_dag), 'failed',
-        dagstop.setting_of('finished_tasks', 'stop');
+        dagstop.setting_of('finished_tasks');
 end
 $_$;
 
@@ -4438,7 +4490,7 @@ CREATE FUNCTION dagstop.write_unwritten() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds', 86400);
+    young constant timestamptz := clock_timestamp() - dagstop.seconds_of('order_seconds');
     give_way_at constant timestamptz := clock_timestamp() + interval '3 seconds';
     kept dagstop.unwritten_order;
 begin
@@ -5063,7 +5115,7 @@ CREATE VIEW dagstop.open_order AS
     dagstop.waits_for(o.*) AS waiting_for,
     state_after
    FROM dagstop.stop_order o
-  WHERE ((num_nonnulls(closed_at) = 0) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text, 86400)))));
+  WHERE ((num_nonnulls(closed_at) = 0) AND (created_at > ( SELECT (clock_timestamp() - dagstop.seconds_of('order_seconds'::text)))));
 
 
 --
@@ -5728,6 +5780,14 @@ REVOKE ALL ON FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) FROM PUBLI
 --
 
 REVOKE ALL ON FUNCTION dagstop.keys_set_anew(schema_name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION known_settings(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.known_settings() FROM PUBLIC;
+GRANT ALL ON FUNCTION dagstop.known_settings() TO dagstop_listener;
 
 
 --
