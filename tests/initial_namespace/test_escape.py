@@ -118,6 +118,32 @@ def test_what_asks_to_be_spared_and_services_live(
         assert report["outcome"] == "spared", show(report)
 
 
+def test_what_was_told_outlives_the_listener(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool
+) -> None:
+    """SIGKILLed and started again: what it was told of it remembers, though nothing in /proc shows it."""
+    airflow_db.add_running("run")
+    airflow_db.add_running("other", number=1)
+    with (
+        FencedTasks(fence) as tasks,
+        Listener(airflow_db.url, fence.home, fence=fence.within(told=True)) as listener,
+    ):
+        assert told(listener, airflow_db) == initial
+        begin(tasks, "run", 1)
+        begin(tasks, "other", 2)
+        wait_until(lambda: len(sleeps(fence, 2)) == OF_EACH, 20, lambda: str(fence.commands()))
+        listener.wait_until_remembered(2 * OF_EACH if initial else 2)
+        listener.kill()
+        listener.start()
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert len(sleeps(fence, 2)) == OF_EACH
+        if initial:
+            assert not sleeps(fence, 1) and report["outcome"] == "stopped", show(report)
+            evidence = {proof for item in report["detail"]["processes"] for proof in item["evidence"]}
+            assert "remembered" in evidence, show(report)
+
+
 def test_after_a_storm_that_nobody_could_note_everything_is_looked_at(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool
 ) -> None:
