@@ -11,7 +11,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- found before the query, which would be planned anew for each call otherwise
+    -- found before the query, which would otherwise be planned at each call
     asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
 begin
     if asked is null then
@@ -24,7 +24,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.columns_of(text, text) is 'The columns that a table of Airflow''s has now; asked at each call, since Airflow is upgraded underneath.';
+comment on function dagstop.columns_of(text, text) is 'The columns that an Airflow table has now; read at each call, since Airflow may be upgraded in between.';
 
 create or replace function dagstop.date_column_of(schema_name text) returns text
 language plpgsql stable
@@ -95,7 +95,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.airflow_path(text, text) is 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
+comment on function dagstop.airflow_path(text, text) is 'The search_path for a statement that writes an Airflow table, under which others'' triggers must work: the path the session began with if its role may act as the tables'' owner, else the owner''s default; plus Airflow''s schema and those of the trigger functions.';
 
 create or replace function dagstop.asked_for(what text) returns boolean
 language plpgsql
@@ -111,7 +111,7 @@ begin
     return coalesce(asked = txid_current()::text, false);
 end
 $$;
-comment on function dagstop.asked_for(text) is 'Whether this very transaction has asked for something: a setting of that name has its number. One that a session has set for good says nothing of the next transaction.';
+comment on function dagstop.asked_for(text) is 'True if this transaction has asked for something: a setting of that name holds the transaction''s number. A value set for the whole session does not count.';
 
 create or replace function dagstop.may_wait() returns boolean
 language plpgsql
@@ -138,7 +138,7 @@ begin
     return true;
 end
 $$;
-comment on function dagstop.may_wait() is 'For whoever tries for a lock: waits for a moment, or says no. A transaction waits for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
+comment on function dagstop.may_wait() is 'Between two tries for a lock: sleeps for a moment and returns true, or returns false. A transaction tries for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
 
 create or replace function dagstop.reach(schema_name text, table_name text, mode text) returns void
 language plpgsql
@@ -158,7 +158,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.reach(text, text, text) is 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+comment on function dagstop.reach(text, text, text) is 'Takes a lock on an Airflow table by trying as long as may_wait allows, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would end the migration. Raises lock_not_available.';
 
 create or replace function dagstop.reach_own(mode text, variadic tables text[]) returns void
 language plpgsql
@@ -190,7 +190,7 @@ begin
     perform set_config('dagstop.reached', reached || asked, true);
 end
 $$;
-comment on function dagstop.reach_own(text, text[]) is 'As reach, for dagstop''s own tables: a DBA may have locked one, to build an index or to vacuum it in full. Each trigger function asks for those that it is about to use, or its statement would wait.';
+comment on function dagstop.reach_own(text, text[]) is 'Like reach, for dagstop''s own tables: a DBA may have locked one to build an index or for VACUUM FULL. Each trigger function asks for the tables it is about to use; otherwise its statement would wait.';
 
 create or replace function dagstop.references_of(schema_name text)
 returns table (referenced regclass, ours text[], theirs text[])
@@ -222,7 +222,7 @@ begin
         or current_setting('track_counts') = 'off' or exists (select from pg_inherits i where i.inhparent = asked);
 end
 $$;
-comment on function dagstop.may_have_written(text, text) is 'False only if this transaction has written no row of a table of Airflow''s: Postgres counts them.';
+comment on function dagstop.may_have_written(text, text) is 'False only if this transaction has written no row of an Airflow table, by Postgres'' own count.';
 
 create or replace function dagstop.reach_references(schema_name text, task_instance jsonb) returns void
 language plpgsql
@@ -248,7 +248,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.reach_references(text, jsonb) is 'Takes the locks that Postgres'' check of the foreign keys of a row of task_instance will take (a row written twice by one transaction is checked each time), or raises lock_not_available: the check itself would wait, for a scheduler that has the run and may want this row.';
+comment on function dagstop.reach_references(text, jsonb) is 'Takes the locks that Postgres'' foreign key check of a row of task_instance will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
 
 create or replace function dagstop.set_again(schema_name text, task_instance jsonb, assignments text) returns boolean
 language plpgsql
@@ -291,7 +291,7 @@ begin
     return true;
 end
 $$;
-comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way, since another session has what the row refers to.';
+comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
 
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void

@@ -136,7 +136,7 @@ begin
     return what = 'failed' or what = any (dagstop.patterns_in(dagstop.setting_of('also_stop_on')));
 end
 $$;
-comment on function dagstop.stops_on(text) is 'Whether that state, or deleted, orders a stop.';
+comment on function dagstop.stops_on(text) is 'True if this state, or deleted, orders a stop.';
 
 create or replace function dagstop.observes() returns boolean
 language plpgsql stable
@@ -146,7 +146,7 @@ begin
     return dagstop.setting_of('observe_only') = 'on';
 end
 $$;
-comment on function dagstop.observes() is 'Whether nothing is to be stopped in this database: orders are written, and reported on, only.';
+comment on function dagstop.observes() is 'True if nothing is to be stopped in this database: orders are only written and reported on.';
 
 create or replace function dagstop.protected_dags() returns text[]
 language plpgsql stable
@@ -177,7 +177,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.hands_off_of(text) is 'Why nothing of a DAG is to be stopped, as the settings are now; null if it is.';
+comment on function dagstop.hands_off_of(text) is 'Why a DAG is not stopped under the present settings; null if it is.';
 
 create or replace function dagstop.take_hands_off(order_ids bigint[]) returns bigint[]
 language plpgsql
@@ -201,7 +201,7 @@ begin
     return taken;
 end
 $$;
-comment on function dagstop.take_hands_off(bigint[]) is 'Marks those of these orders that are not to be carried out, as the settings are now, so that nothing is cascaded for them; gives them back.';
+comment on function dagstop.take_hands_off(bigint[]) is 'Marks the orders that the present settings exempt, so that nothing is cascaded for them, and returns them.';
 
 create or replace function dagstop.grace_of(dag text) returns integer
 language plpgsql stable
@@ -216,7 +216,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.grace_of(text) is 'Seconds between SIGTERM and SIGKILL for a DAG: its own, or those of all; null where the listener decides.';
+comment on function dagstop.grace_of(text) is 'Seconds between SIGTERM and SIGKILL for a DAG: its own value, or that for all DAGs; null if the listener decides.';
 
 -- when all that their trigger calls is this release's; settings that were edited are kept. Without a row of
 -- grace_seconds the listener's --grace decides

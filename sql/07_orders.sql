@@ -29,7 +29,7 @@ begin
     perform set_config('dagstop.runs', '', true);
 end
 $$;
-comment on function dagstop.put_notes_aside() is 'Keeps the list of noted runs short, since each note copies it: what is noted moves to a longer list, and that one to numbered parts.';
+comment on function dagstop.put_notes_aside() is 'Keeps the list of noted runs short, since each note copies it: entries move to a longer list, and from there to numbered parts.';
 
 create or replace function dagstop.noted_runs() returns jsonb[]
 language plpgsql
@@ -130,7 +130,7 @@ begin
     is_there := coalesce(is_there, false);
 end
 $$;
-comment on function dagstop.run_of(text, jsonb) is 'The run_id and the date of the run that a row of task_instance belongs to, and whether there is such a run.';
+comment on function dagstop.run_of(text, jsonb) is 'The run_id and the date of the run that a row of task_instance belongs to, and whether that run exists.';
 
 create or replace function dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamptz)
 returns void
@@ -148,7 +148,7 @@ begin
          task_instance ->> 'state', (task_instance ->> 'start_date')::timestamptz, add_target.released_at);
 end
 $$;
-comment on function dagstop.add_target(bigint, jsonb, timestamptz) is 'Makes a row of task_instance, as it was, a target of an order; released_at where the row is no more.';
+comment on function dagstop.add_target(bigint, jsonb, timestamptz) is 'Makes a row of task_instance, as it was, a target of an order; sets released_at if the row is gone.';
 
 create or replace function dagstop.order_task() returns trigger
 language plpgsql security definer
@@ -239,4 +239,4 @@ exception
         return null;
 end
 $$;
-comment on function dagstop.order_task() is 'Trigger function: writes the stop order of a task instance that was failed directly, or turned to what setting also_stop_on names.';
+comment on function dagstop.order_task() is 'Trigger function: writes the stop order of a task instance that was failed directly, or changed to a state that setting also_stop_on names.';

@@ -89,7 +89,7 @@ begin
     return not rest;
 end
 $$;
-comment on function dagstop.run_is_gone(text, jsonb) is 'Whether no task instance is left of the run that a deleted one belonged to.';
+comment on function dagstop.run_is_gone(text, jsonb) is 'True if no task instance is left of the run that a deleted one belonged to.';
 
 create or replace function dagstop.order_of_deleted(dag text, run text, run_date timestamptz) returns bigint
 language plpgsql
@@ -188,4 +188,4 @@ exception
         return null;
 end
 $$;
-comment on function dagstop.order_deleted_task() is 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that went with it, if setting also_stop_on says so.';
+comment on function dagstop.order_deleted_task() is 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that was deleted too, if setting also_stop_on says so.';

@@ -29,7 +29,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.keys_set_anew(text) is 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
+comment on function dagstop.keys_set_anew(text) is 'For many rows: assignments of one column of each index of task_instance, which the cascade does not change, to itself. Otherwise Postgres (14 and later) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
 
 -- of an earlier release, which read the orders again: under SERIALIZABLE that is a conflict with all others that write some
 drop function if exists
@@ -151,7 +151,7 @@ begin
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 end
 $$;
-comment on function dagstop.cascade_orders(dagstop.stop_order[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+comment on function dagstop.cascade_orders(dagstop.stop_order[], text, boolean) is 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it never waits, and raises lock_not_available if another session has locked one of them.';
 
 create or replace function dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) returns void
 language plpgsql
@@ -163,7 +163,7 @@ begin
     perform dagstop.cascade_orders(orders, schema_name, false);
 end
 $$;
-comment on function dagstop.cascade_mass(dagstop.stop_order[], text) is 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+comment on function dagstop.cascade_mass(dagstop.stop_order[], text) is 'Like cascade_orders, but without locking first, which for many runs costs as much again as the update; waits for 10 ms at most.';
 
 create or replace function dagstop.cascade(orders dagstop.stop_order[], schema_name text) returns bigint[]
 language plpgsql
@@ -201,7 +201,7 @@ begin
     return held;
 end
 $$;
-comment on function dagstop.cascade(dagstop.stop_order[], text) is 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
+comment on function dagstop.cascade(dagstop.stop_order[], text) is 'Fails the task instances of the runs of these orders; returns the orders that it left because another session held one of their task instances.';
 
 create or replace function dagstop.fill_dates(order_ids bigint[], schema_name text) returns void
 language plpgsql
@@ -216,7 +216,7 @@ begin
     ) using order_ids;
 end
 $$;
-comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that can be done if the cascade itself failed.';
 
 create or replace function dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean)
 returns dagstop.stop_order[]
@@ -293,7 +293,7 @@ begin
     return written;
 end
 $$;
-comment on function dagstop.write_orders(jsonb[], text, boolean) is 'Writes the orders of the runs that a statement has failed or deleted, and gives back those that are to be cascaded; not carried out: nothing but the orders, which the next heartbeat cascades.';
+comment on function dagstop.write_orders(jsonb[], text, boolean) is 'Writes the orders of the runs that a statement has failed or deleted, and returns those to cascade. With carried_out false it writes the orders only, and the next heartbeat cascades them.';
 
 create or replace function dagstop.leave_to_heartbeat(order_ids bigint[]) returns void
 language plpgsql
@@ -304,13 +304,13 @@ begin
     update dagstop.stop_order o set cascaded = false where o.id = any (order_ids);
 end
 $$;
-comment on function dagstop.leave_to_heartbeat(bigint[]) is 'Marks orders whose cascade is still to be done.';
+comment on function dagstop.leave_to_heartbeat(bigint[]) is 'Marks orders whose cascade is yet to be done.';
 
 -- security definer: a role that may only update dag_run still cascades
 create or replace function dagstop.cascade_statement() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set row_security = on  -- what a policy hides is hidden, it is no error
+set row_security = on  -- what a policy hides is hidden, which is not an error
 as $$
 declare
     runs jsonb[];
@@ -431,7 +431,7 @@ begin
         perform set_config('dagstop.cascading', '', true);
         update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
-    -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
+    -- a run that was cleared, deleted or created again since has nothing left to fail
     execute format(
         $sql$
         update dagstop.stop_order o
@@ -444,7 +444,7 @@ begin
     ) using order_ids, coalesce(gone, '{}');
 end
 $$;
-comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, where the run is failed still, or deleted; what another session holds waits for the next call.';
+comment on function dagstop.complete_orders(bigint[], text) is 'Cascades orders that were left behind, if their run is still failed, or deleted; rows that another session holds wait for the next call.';
 
 create or replace function dagstop.stop_again(of_dag text, of_run text) returns bigint
 language plpgsql
@@ -462,4 +462,4 @@ begin
     return new_order;
 end
 $$;
-comment on function dagstop.stop_again(text, text) is 'Orders a stop of a run that is failed already (before dagstop came, say), and fails what is unfinished in it.';
+comment on function dagstop.stop_again(text, text) is 'Orders a stop of a run that has failed already (before dagstop was installed, say), and fails its unfinished task instances.';

@@ -33,7 +33,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.draft_of(text) is 'What all orders of this moment would say of their writer.';
+comment on function dagstop.draft_of(text) is 'What an order written now would say about its writer.';
 
 create or replace function dagstop.task_draft(
     schema_name text, before jsonb, state_after text, self_reported boolean
@@ -85,7 +85,7 @@ as $$
         false
     )
 $$;
-comment on function dagstop.same_try(jsonb, jsonb, text) is 'Whether a row of task_instance is surely of the try that a draft has kept; false in doubt.';
+comment on function dagstop.same_try(jsonb, jsonb, text) is 'True if a row of task_instance certainly belongs to the try that a draft has kept; false in doubt.';
 
 create or replace function dagstop.running_now(runs jsonb[], schema_name text) returns jsonb[]
 language plpgsql
@@ -120,7 +120,7 @@ exception
         return array_fill(null::jsonb, array[cardinality(runs)]);  -- a draft that lacks them is better than none
 end
 $$;
-comment on function dagstop.running_now(jsonb[], text) is 'For each of these runs its task instances that are unfinished, or ended a moment ago, for a draft.';
+comment on function dagstop.running_now(jsonb[], text) is 'For each of these runs, its task instances that are unfinished or ended a moment ago, for a draft.';
 
 create or replace function dagstop.keep_draft(draft jsonb, targets jsonb) returns boolean
 language plpgsql
@@ -134,7 +134,7 @@ exception
         return false;
 end
 $$;
-comment on function dagstop.keep_draft(jsonb, jsonb) is 'Keeps one draft where the disk is full; false if there is no room. Without its targets it is smaller: what ran before is stopped, but stays as it is in Airflow''s tables.';
+comment on function dagstop.keep_draft(jsonb, jsonb) is 'Keeps one draft on a full disk; false if there is no room. Without its targets a draft is smaller: what ran before is stopped, but keeps its state in Airflow''s tables.';
 
 create or replace function dagstop.leave_unwritten(
     place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]
@@ -186,7 +186,7 @@ exception
         );
 end
 $$;
-comment on function dagstop.leave_unwritten(text, text, text, oid, jsonb[], jsonb[]) is 'Keeps drafts of orders that could not be written, for the chores, and records a fault. Where not even that can be done, nobody stops what was failed: another fault says so, or a warning.';
+comment on function dagstop.leave_unwritten(text, text, text, oid, jsonb[], jsonb[]) is 'Keeps drafts of orders that could not be written, for the chores, and records a fault. If even that fails, nothing is stopped: another fault says so, or a warning.';
 
 create or replace function dagstop.run_named(
     schema_name text, dag text, run text, date timestamptz, out run_id text, out run_date timestamptz
@@ -240,7 +240,7 @@ begin
     return coalesce(present, 'deleted') = draft.state_after;
 end
 $$;
-comment on function dagstop.is_still_so(dagstop.stop_order) is 'Whether the run or task instance of a draft is still in the state that ordered the stop, and that state still does.';
+comment on function dagstop.is_still_so(dagstop.stop_order) is 'True if the run or task instance of a draft is still in the state that ordered the stop, and that state still orders one.';
 
 create or replace function dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) returns timestamptz
 language plpgsql
@@ -278,7 +278,7 @@ begin
     return null;
 end
 $$;
-comment on function dagstop.fail_kept(dagstop.stop_order, jsonb) is 'Fails the task instance that a draft has kept, if it is still that try; gives back since when it is not. Raises lock_not_available where another session has it.';
+comment on function dagstop.fail_kept(dagstop.stop_order, jsonb) is 'Fails the task instance that a draft has kept, if it is still that try; otherwise returns since when it is not. Raises lock_not_available if another session has locked it.';
 
 create or replace function dagstop.write_late(kept dagstop.unwritten_order) returns void
 language plpgsql
@@ -330,7 +330,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    beats constant text[] := array['last_heartbeat_at', 'updated_at'];
+    heartbeats constant text[] := array['last_heartbeat_at', 'updated_at'];
     present jsonb;
 begin
     perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
@@ -344,10 +344,10 @@ begin
     ) into present using
         task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
         task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
-    return coalesce(present - beats = task_instance - beats, false);
+    return coalesce(present - heartbeats = task_instance - heartbeats, false);
 end
 $$;
-comment on function dagstop.lock_untouched(text, jsonb) is 'Locks a row of task_instance; whether it is as it was, but for heartbeats. Raises lock_not_available.';
+comment on function dagstop.lock_untouched(text, jsonb) is 'Locks a row of task_instance; true if it is unchanged except for heartbeats. Raises lock_not_available.';
 
 create or replace function dagstop.fence_late(kept dagstop.unwritten_order) returns void
 language plpgsql
@@ -435,4 +435,4 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.write_unwritten() is 'Writes the orders that could not be written when they were due. One that cannot be written still holds up no other.';
+comment on function dagstop.write_unwritten() is 'Writes the orders that could not be written when they were due. One that still cannot be written does not hold up the others.';

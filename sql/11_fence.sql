@@ -72,7 +72,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.orders_of_task(text, jsonb, text, text) is 'The orders about a row of task_instance, or about its run, that a turn to that state gave, as long as a host may carry them out.';
+comment on function dagstop.orders_of_task(text, jsonb, text, text) is 'The orders about a row of task_instance, or about its run, that a change to this state ordered, as long as a host may carry them out.';
 
 create or replace function dagstop.is_late_success(before jsonb, after jsonb) returns boolean
 language plpgsql stable
@@ -94,30 +94,30 @@ begin
     end;
 end
 $$;
-comment on function dagstop.is_late_success(jsonb, jsonb) is 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
+comment on function dagstop.is_late_success(jsonb, jsonb) is 'True if success was written to a row of task_instance by the task''s own process, which was being stopped; false if a person may have marked it.';
 
 create or replace function dagstop.may_be_late(before jsonb, after jsonb) returns boolean
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
     -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
-    -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
+    -- schedules it again (a backfill), or sets the state alone (a person), is not that message.
     select not before ? 'queued_by_job_id' and coalesce(after ->> 'state', '') not in ('scheduled', 'queued')
         and before - 'state' is distinct from after - 'state'
 $$;
-comment on function dagstop.may_be_late(jsonb, jsonb) is 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
+comment on function dagstop.may_be_late(jsonb, jsonb) is 'True if a row of task_instance that was queued when it was stopped may have been written by its late queue message.';
 
 create or replace function dagstop.is_late_without_slot(before jsonb, after jsonb) returns boolean
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-    -- 1.10's runner takes its start and its place in the queue anew when it gives up for want of a slot; a clear
+    -- 1.10's runner takes its start and its place in the queue again when it gives up for want of a slot; a clear
     -- touches neither
     select not before ? 'queued_by_job_id' and after ->> 'state' is null
         and before -> 'start_date' is distinct from after -> 'start_date'
         and before -> 'queued_dttm' is distinct from after -> 'queued_dttm'
 $$;
-comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
+comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'True if a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, not to a person who cleared it.';
 
 create or replace function dagstop.left_to_put_back() returns bigint[]
 language plpgsql stable
@@ -133,7 +133,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.left_to_put_back() is 'The refused writes that stand still, the oldest first.';
+comment on function dagstop.left_to_put_back() is 'The refused writes that are not yet reverted, oldest first.';
 
 create or replace function dagstop.put_back_left() returns void
 language plpgsql
@@ -181,7 +181,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.put_back_left() is 'Puts back what the fence had to let stand, since another session had the run.';
+comment on function dagstop.put_back_left() is 'Reverts the writes that the fence had to leave because another session had locked the run.';
 
 create or replace function dagstop.fencing_order(order_ids bigint[], before jsonb, after jsonb) returns bigint
 language plpgsql
@@ -239,7 +239,7 @@ as $$
         else after ->> 'state' in ('up_for_retry', 'running', 'queued', 'scheduled', 'deferred', 'up_for_reschedule', 'awaiting_input')
     end
 $$;
-comment on function dagstop.is_revival(jsonb, jsonb) is 'Whether an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears it or marks it.';
+comment on function dagstop.is_revival(jsonb, jsonb) is 'True if an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears or marks it.';
 
 create or replace function dagstop.fence() returns trigger
 language plpgsql security definer

@@ -15,4 +15,4 @@ begin
     end if;
 end
 $$;
-comment on function dagstop.ring() is 'Wakes the listeners at commit, once per transaction; not if the transaction has set dagstop.quiet to its number.';
+comment on function dagstop.ring() is 'Wakes the listeners at commit, once per transaction, unless the transaction has set dagstop.quiet to its number.';

@@ -31,7 +31,7 @@ begin
     return array(
         select o.id from dagstop.stop_order o
         where o.closed_at is null
-            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            -- evaluated once: per order it would dominate the query on a busy day
             and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             and not exists (
                 select from dagstop.report r
@@ -42,7 +42,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.rung_for(text, integer) is 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
+comment on function dagstop.rung_for(text, integer) is 'What a notification may mean for a live host: its open orders. Closed ones, which a host that was away may not know, are left to its sweeps: there may be 20,000 of a day.';
 
 create or replace function dagstop.swept_for(host text, max_orders integer) returns bigint[]
 language plpgsql
@@ -90,7 +90,7 @@ begin
     return array(select o.id from unnest(picked) as o);
 end
 $$;
-comment on function dagstop.swept_for(text, integer) is 'The orders on which a host has no final report yet. Closed ones are looked through until there are none of these left, and again after the host was away.';
+comment on function dagstop.swept_for(text, integer) is 'The orders on which a host has no final report yet. Closed ones are searched until none of these is left, and again after the host was away.';
 
 create or replace function dagstop.open_orders(host text, ids bigint[] default null, max_orders integer default 2000)
 returns table (
@@ -212,7 +212,7 @@ begin
         dagstop.setting_of('finished_tasks');
 end
 $$;
-comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
+comment on function dagstop.would_be_order(text, text, text) is 'The order that failing this run or task would write, for explain; it is not written. No row if there is no such run.';
 
 create or replace function dagstop.task_states(ti_ids text[], keys jsonb)
 returns table (
@@ -290,4 +290,4 @@ begin
     end;
 end
 $$;
-comment on function dagstop.task_states(text[], jsonb) is 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';
+comment on function dagstop.task_states(text[], jsonb) is 'What the database says about task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';

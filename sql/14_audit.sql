@@ -13,7 +13,7 @@ as $$
     -- what surely is not the run's says whose it is
     select coalesce(jsonb_agg(s), '[]') from jsonb_array_elements(coalesce(detail -> 'spared', '[]')) as s where not s ? 'whose'
 $$;
-comment on function dagstop.left_alive(jsonb) is 'Of a report''s detail, what was spared and is the run''s, or may be.';
+comment on function dagstop.left_alive(jsonb) is 'From a report''s detail: what was spared and belongs, or may belong, to the run.';
 
 create or replace function dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb)
 returns text
@@ -61,7 +61,7 @@ as $$
         '[[:cntrl:]]', '?', 'g'
     )
 $$;
-comment on function dagstop.audit_text(dagstop.stop_order, text, text, jsonb) is 'What Airflow''s audit log is told of a host''s final report, in one line.';
+comment on function dagstop.audit_text(dagstop.stop_order, text, text, jsonb) is 'The line about a host''s final report for Airflow''s audit log.';
 
 create or replace function dagstop.audit(order_id bigint, report_host text) returns void
 language plpgsql

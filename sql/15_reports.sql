@@ -30,7 +30,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.waits_for(dagstop.stop_order) is 'The live hosts that still owe a final report on an order. One that has said nothing of the order for live_seconds (after settle_seconds) is not waited for: whoever may beat could else keep every order open.';
+comment on function dagstop.waits_for(dagstop.stop_order) is 'The live hosts that still owe a final report on an order. One that has said nothing of the order for live_seconds (after settle_seconds) is not waited for: otherwise any login that may send heartbeats could keep every order open.';
 
 create or replace function dagstop.close_orders(order_ids bigint[]) returns bigint
 language plpgsql
@@ -60,7 +60,7 @@ begin
     return closed;
 end
 $$;
-comment on function dagstop.close_orders(bigint[]) is 'Closes those of these orders on which at least one host has a final report, and for which no other is waited for; how many.';
+comment on function dagstop.close_orders(bigint[]) is 'Closes the orders that have a final report from at least one host and wait for no other; returns how many.';
 
 create or replace function dagstop.audit_reports(order_ids bigint[]) returns void
 language plpgsql
@@ -81,7 +81,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.audit_reports(bigint[]) is 'Tells Airflow''s audit log of the final reports of these orders, or of all, that it has not been told of.';
+comment on function dagstop.audit_reports(bigint[]) is 'Writes the final reports of these orders, or of all, to Airflow''s audit log, if they are not there yet.';
 
 create or replace function dagstop.require_short(what text, value text, most integer) returns void
 language plpgsql immutable
@@ -94,7 +94,7 @@ begin
     end if;
 end
 $$;
-comment on function dagstop.require_short(text, text, integer) is 'Raises where a text from a listener is longer than that.';
+comment on function dagstop.require_short(text, text, integer) is 'Raises if a text from a listener is too long.';
 
 create or replace function dagstop.require_small(what text, value jsonb, most integer) returns void
 language plpgsql immutable
@@ -107,7 +107,7 @@ begin
     end if;
 end
 $$;
-comment on function dagstop.require_small(text, jsonb, integer) is 'Raises where a listener''s detail is larger than that.';
+comment on function dagstop.require_small(text, jsonb, integer) is 'Raises if a listener''s detail is too large.';
 
 create or replace function dagstop.speak_for(host text) returns void
 language plpgsql
@@ -147,7 +147,7 @@ begin
             hint = format('log in as that role, or delete from dagstop.host_role where host = %L', speak_for.host);
 end
 $$;
-comment on function dagstop.speak_for(text) is 'Raises unless the session''s login role may speak for a host: the first that did, its members, and the owner of dagstop.';
+comment on function dagstop.speak_for(text) is 'Raises unless the session''s login role may report for a host: the first that did, its members, and the owner of dagstop.';
 
 create or replace function dagstop.write_report(
     order_id bigint, host text, outcome text, first_signal_at timestamptz, last_death_at timestamptz, detail jsonb
@@ -189,7 +189,7 @@ begin
         ));
 end
 $$;
-comment on function dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb) is 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if it was the last one.';
+comment on function dagstop.write_report(bigint, text, text, timestamptz, timestamptz, jsonb) is 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if this was the last report.';
 
 create or replace function dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamptz) returns void
 language plpgsql
@@ -220,7 +220,7 @@ begin
     perform dagstop.complete_some(order_ids[half + 1:], schema_name, give_way_at);
 end
 $$;
-comment on function dagstop.complete_some(bigint[], text, timestamptz) is 'Cascades orders that were left behind: all at once, or where one of them fails in halves, until only that one is left. Begins nothing after give_way_at.';
+comment on function dagstop.complete_some(bigint[], text, timestamptz) is 'Cascades orders that were left behind: all at once, or, if one of them fails, in halves until only that one is left. Begins nothing after give_way_at.';
 
 create or replace function dagstop.complete_left() returns void
 language plpgsql
@@ -255,7 +255,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.complete_left() is 'Cascades the orders that were left behind, by a fault or since another session held their rows. One that fails holds up no other.';
+comment on function dagstop.complete_left() is 'Cascades the orders that were left behind after a fault or because another session held their rows. One that fails does not hold up the others.';
 
 create or replace function dagstop.pending() returns bigint
 language plpgsql stable
@@ -284,7 +284,7 @@ begin
     );
 end
 $$;
-comment on function dagstop.pending() is 'How many orders wait to be written or for their cascade, and refused writes to be put back: the chores do all of it.';
+comment on function dagstop.pending() is 'How many orders are yet to be written or cascaded, and refused writes to be reverted; the chores do all of it.';
 
 create or replace function dagstop.close_left_behind() returns void
 language plpgsql
@@ -319,7 +319,7 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.close_left_behind() is 'Closes orders whose last outstanding host has died: a few of the open ones at each call, and more as long as there are such.';
+comment on function dagstop.close_left_behind() is 'Closes orders whose last outstanding host has died: looks at a few open ones at each call, and at more as long as it finds some.';
 
 create or replace function dagstop.prune() returns void
 language plpgsql
@@ -349,7 +349,7 @@ begin
     where l.host = any (array(select x.host from dagstop.listener x where x.seen_at < oldest for update skip locked));
 end
 $$;
-comment on function dagstop.prune() is 'Removes what is older than keep_seconds, listeners not seen since then too; at most 500 orders and 500 faults at once.';
+comment on function dagstop.prune() is 'Deletes everything older than keep_seconds, including listeners not seen since; at most 500 orders and 500 faults per call.';
 
 create or replace function dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) returns void
 language plpgsql
@@ -370,7 +370,7 @@ begin
         detail = excluded.detail;
 end
 $$;
-comment on function dagstop.be_alive(text, uuid, text, jsonb) is 'Writes the row of a listener that lives.';
+comment on function dagstop.be_alive(text, uuid, text, jsonb) is 'Writes the row of a running listener.';
 
 create or replace function dagstop.chore(named text, order_ids bigint[] default null) returns void
 language plpgsql security definer
@@ -412,7 +412,7 @@ exception
         perform dagstop.record_fault('chore ' || named, sqlstate, sqlerrm, '{"repeats": true}');
 end
 $$;
-comment on function dagstop.chore(text, bigint[]) is 'One of the chores, by name; only as a part of dagstop.do_chores.';
+comment on function dagstop.chore(text, bigint[]) is 'Runs one of the chores, by name; a part of dagstop.do_chores, which alone may call it.';
 
 -- no search_path: Postgres lets a procedure that has one not commit. It uses nothing that a path could change.
 create or replace procedure dagstop.do_chores(reported bigint[] default null)
@@ -438,7 +438,7 @@ begin
     end if;
 end
 $$;
-comment on procedure dagstop.do_chores(bigint[]) is 'What reports lead to, for the orders just reported on: their closing and Airflow''s audit log. Without orders all chores: also the cascades and fences that were left behind, and old rows. Each is committed; refused inside a transaction.';
+comment on procedure dagstop.do_chores(bigint[]) is 'The work that follows reports: closing the orders just reported on, and Airflow''s audit log. Without orders, all chores: also cascades and fences that were left behind, and old rows. Each step is committed; refused inside a transaction.';
 
 create or replace function dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb)
 returns table (triggers_ok boolean, faults bigint, pending bigint)
@@ -460,7 +460,7 @@ begin
     return next;
 end
 $$;
-comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener says that it lives; answers whether all triggers are in place, the number of the last fault that was recorded, and how much waits for the chores.';
+comment on function dagstop.heartbeat(text, uuid, text, jsonb) is 'A listener''s heartbeat. Returns whether all triggers are in place, the number of the last recorded fault, and how much is left for the chores.';
 
 create or replace function dagstop.retire(host text, listener_id uuid) returns void
 language plpgsql security definer
@@ -473,7 +473,7 @@ begin
     delete from dagstop.listener l where l.host = retire.host and l.listener_id = retire.listener_id;
 end
 $$;
-comment on function dagstop.retire(text, uuid) is 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';
+comment on function dagstop.retire(text, uuid) is 'Deletes the row of a listener that ends cleanly, unless a newer listener of that host has written its own.';
 
 create or replace function dagstop.forget_host(host text) returns boolean
 language plpgsql security definer
@@ -501,4 +501,4 @@ begin
     return true;
 end
 $$;
-comment on function dagstop.forget_host(text) is 'Takes a host that is gone for good out of the listeners, and sets its name free; false if there is none of that name. Never one whose listener lives. Orders and reports stay as they are.';
+comment on function dagstop.forget_host(text) is 'Removes a host that is gone for good from the listeners, and frees its name; false if there is none of that name. Refused while its listener is running. Orders and reports stay.';

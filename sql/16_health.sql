@@ -110,7 +110,7 @@ begin
     where not exists (select from jsonb_array_elements_text(s.value) as n (name) where n.name = any (used));
 end
 $$;
-comment on function dagstop.gone_hosts() is 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: nothing is to be stopped there.';
+comment on function dagstop.gone_hosts() is 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: there is nothing to stop there.';
 
 create or replace function dagstop.running_in_failed_runs() returns table (dag_id text, run_id text, tasks bigint)
 language plpgsql security definer
@@ -141,7 +141,7 @@ begin
     end;
 end
 $$;
-comment on function dagstop.running_in_failed_runs() is 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+comment on function dagstop.running_in_failed_runs() is 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop was installed or without firing its triggers, or somebody cleared a task and left the run failed.';
 
 create or replace view dagstop.history as
 select

@@ -64,7 +64,7 @@ create trigger dagstop_order
         and pg_catalog.current_setting('dagstop.cascading', true) is distinct from 'on'::text
     )
     execute function dagstop.order_task();
-comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly, or turned to what setting also_stop_on names. [dagstop {checksum}]';
+comment on trigger dagstop_order on task_instance is 'Writes a stop order when a task instance is failed directly, or changed to a state that setting also_stop_on names. [dagstop {checksum}]';
 
 drop trigger if exists dagstop_deleted on task_instance;
 create trigger dagstop_deleted

@@ -1,5 +1,5 @@
 -- Fired by: dagstop.open_orders and dagstop.would_be_order, which ask it for what Airflow's table says now.
--- Changes: nothing; `dagstop install` makes the function, and makes it anew when Airflow's tables have moved.
+-- Changes: nothing; `dagstop install` creates the function, and replaces it when Airflow's tables have moved.
 -- Leaves alone: Airflow's tables are only read, in the shape that they have at that moment.
 -- The one function that names Airflow's table in its text: a kill waits for its answer, and what is put together
 -- at each call is planned at each call, which took longer than all else that was asked of the database.
@@ -10,7 +10,7 @@ drop function if exists  -- of an earlier release
 do $install$
 declare
     airflow constant text := dagstop.setting_of('airflow_schema');
-    -- no release of Airflow's has all of these columns. A name is looked up from the inside out: in the row, and
+    -- no Airflow release has all of these columns. A name is looked up from the inside out: in the row, and
     -- where that has no such column in `lacking`, the only other one that has
     rows constant text := $sql$
         select k.number, jsonb_agg(jsonb_build_object(
@@ -41,7 +41,7 @@ create or replace function dagstop.present_rows(orders dagstop.stop_order[]) ret
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan  -- a kill waits for this, as in open_orders
-set enable_seqscan = on  -- open_orders goes without, which knows its own tables' indexes, not those of Airflow's
+set enable_seqscan = on  -- off in open_orders, which knows the indexes of its own tables, not Airflow's
 as $$
 #variable_conflict use_column
 begin
@@ -61,4 +61,4 @@ $$;
     );
 end
 $install$;
-comment on function dagstop.present_rows(dagstop.stop_order[]) is 'The rows of task_instance that orders are about as they are now, one JSON array for each; none for an order of which there is no row. To be asked only of orders about the Airflow in the schema that setting airflow_schema names.';
+comment on function dagstop.present_rows(dagstop.stop_order[]) is 'The present rows of task_instance for each order, as one JSON array; no row for an order without any. Only for orders about the Airflow in the schema that setting airflow_schema names.';

@@ -1,5 +1,5 @@
 -- Fired by: `dagstop install`, when it brings the schema to a release, or its `--sql` script.
--- Changes: who may call and read what of dagstop's: what 03_schema.sql has noted, and what the
+-- Changes: who may call and read which of dagstop's objects: what 03_schema.sql has noted, and what the
 -- role dagstop_listener needs, are granted; what all may do by a default is taken back.
 -- Leaves alone: every right on Airflow's tables.
 

@@ -148,7 +148,7 @@ select hostname, tasks from dagstop.task_hosts() order by hostname;
 select * from dagstop.running_in_failed_runs();
 
 -- recent_faults --
--- having given way to a lock of Airflow's is no trouble once the next heartbeat made it good
+-- backing off from a lock that Airflow holds is not a fault once the next heartbeat has done the rest
 select * from dagstop.fault
 where at > (select clock_timestamp() - interval '1 day')
     and (sqlstate <> '55P03' or exists (select from dagstop.stop_order where kind = 'run' and not cascaded))
@@ -158,7 +158,7 @@ order by at desc, id desc
 limit 100;
 
 -- fail_run --
--- here and below: the columns of Airflow's are compared as text with text, or Postgres would prefer the operator
+-- here and below: Airflow's columns are compared as text with text, or Postgres would prefer the operator
 -- that a stranger made for their very type in a schema on the path of whoever types `dagstop stop`
 with changed as (
     update {airflow}.dag_run

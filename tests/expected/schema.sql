@@ -55,7 +55,7 @@ $$;
 -- Name: FUNCTION add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) IS 'Makes a row of task_instance, as it was, a target of an order; released_at where the row is no more.';
+COMMENT ON FUNCTION dagstop.add_target(of_order bigint, task_instance jsonb, released_at timestamp with time zone) IS 'Makes a row of task_instance, as it was, a target of an order; sets released_at if the row is gone.';
 
 
 --
@@ -124,7 +124,7 @@ $_$;
 -- Name: FUNCTION airflow_path(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) IS 'The search_path for a statement that writes a table of Airflow''s, on which the triggers of others must work: what the session began with if its role may act as the tables'' owner, else the owner''s default; with Airflow''s schema and those of the trigger functions.';
+COMMENT ON FUNCTION dagstop.airflow_path(schema_name text, table_name text) IS 'The search_path for a statement that writes an Airflow table, under which others'' triggers must work: the path the session began with if its role may act as the tables'' owner, else the owner''s default; plus Airflow''s schema and those of the trigger functions.';
 
 
 --
@@ -151,7 +151,7 @@ $$;
 -- Name: FUNCTION asked_for(what text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.asked_for(what text) IS 'Whether this very transaction has asked for something: a setting of that name has its number. One that a session has set for good says nothing of the next transaction.';
+COMMENT ON FUNCTION dagstop.asked_for(what text) IS 'True if this transaction has asked for something: a setting of that name holds the transaction''s number. A value set for the whole session does not count.';
 
 
 --
@@ -252,7 +252,7 @@ $$;
 -- Name: FUNCTION audit_reports(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.audit_reports(order_ids bigint[]) IS 'Tells Airflow''s audit log of the final reports of these orders, or of all, that it has not been told of.';
+COMMENT ON FUNCTION dagstop.audit_reports(order_ids bigint[]) IS 'Writes the final reports of these orders, or of all, to Airflow''s audit log, if they are not there yet.';
 
 
 SET default_tablespace = '';
@@ -505,7 +505,7 @@ $$;
 -- Name: FUNCTION audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb) IS 'What Airflow''s audit log is told of a host''s final report, in one line.';
+COMMENT ON FUNCTION dagstop.audit_text(for_order dagstop.stop_order, report_host text, outcome text, detail jsonb) IS 'The line about a host''s final report for Airflow''s audit log.';
 
 
 --
@@ -537,7 +537,7 @@ $$;
 -- Name: FUNCTION be_alive(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) IS 'Writes the row of a listener that lives.';
+COMMENT ON FUNCTION dagstop.be_alive(host text, listener_id uuid, version text, detail jsonb) IS 'Writes the row of a running listener.';
 
 
 --
@@ -586,7 +586,7 @@ $$;
 -- Name: FUNCTION cascade(orders dagstop.stop_order[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade(orders dagstop.stop_order[], schema_name text) IS 'Fails the task instances of the runs of these orders; gives back the orders that it left, since another session held a task instance of theirs.';
+COMMENT ON FUNCTION dagstop.cascade(orders dagstop.stop_order[], schema_name text) IS 'Fails the task instances of the runs of these orders; returns the orders that it left because another session held one of their task instances.';
 
 
 --
@@ -609,7 +609,7 @@ $$;
 -- Name: FUNCTION cascade_mass(orders dagstop.stop_order[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) IS 'As cascade_orders without locking first, which for a mass of runs costs as much again as the update; waits for 10 ms at most.';
+COMMENT ON FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name text) IS 'Like cascade_orders, but without locking first, which for many runs costs as much again as the update; waits for 10 ms at most.';
 
 
 --
@@ -737,7 +737,7 @@ $_$;
 -- Name: FUNCTION cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it raises lock_not_available where another session has one of them, and waits for nothing.';
+COMMENT ON FUNCTION dagstop.cascade_orders(orders dagstop.stop_order[], schema_name text, lock_first boolean) IS 'Fails the task instances of the runs of these orders, in the Airflow tables of that schema. With lock_first it never waits, and raises lock_not_available if another session has locked one of them.';
 
 
 --
@@ -919,7 +919,7 @@ $_$;
 -- Name: FUNCTION chore(named text, order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.chore(named text, order_ids bigint[]) IS 'One of the chores, by name; only as a part of dagstop.do_chores.';
+COMMENT ON FUNCTION dagstop.chore(named text, order_ids bigint[]) IS 'Runs one of the chores, by name; a part of dagstop.do_chores, which alone may call it.';
 
 
 --
@@ -965,7 +965,7 @@ $$;
 -- Name: FUNCTION close_left_behind(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.close_left_behind() IS 'Closes orders whose last outstanding host has died: a few of the open ones at each call, and more as long as there are such.';
+COMMENT ON FUNCTION dagstop.close_left_behind() IS 'Closes orders whose last outstanding host has died: looks at a few open ones at each call, and at more as long as it finds some.';
 
 
 --
@@ -1006,7 +1006,7 @@ $$;
 -- Name: FUNCTION close_orders(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes those of these orders on which at least one host has a final report, and for which no other is waited for; how many.';
+COMMENT ON FUNCTION dagstop.close_orders(order_ids bigint[]) IS 'Closes the orders that have a final report from at least one host and wait for no other; returns how many.';
 
 
 --
@@ -1018,7 +1018,7 @@ CREATE FUNCTION dagstop.columns_of(schema_name text, table_name text) RETURNS te
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    -- found before the query, which would be planned anew for each call otherwise
+    -- found before the query, which would otherwise be planned at each call
     asked constant oid := to_regclass(format('%I.%I', schema_name, table_name))::oid;
 begin
     if asked is null then
@@ -1037,7 +1037,7 @@ $$;
 -- Name: FUNCTION columns_of(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.columns_of(schema_name text, table_name text) IS 'The columns that a table of Airflow''s has now; asked at each call, since Airflow is upgraded underneath.';
+COMMENT ON FUNCTION dagstop.columns_of(schema_name text, table_name text) IS 'The columns that an Airflow table has now; read at each call, since Airflow may be upgraded in between.';
 
 
 --
@@ -1083,7 +1083,7 @@ $$;
 -- Name: FUNCTION complete_left(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_left() IS 'Cascades the orders that were left behind, by a fault or since another session held their rows. One that fails holds up no other.';
+COMMENT ON FUNCTION dagstop.complete_left() IS 'Cascades the orders that were left behind after a fault or because another session held their rows. One that fails does not hold up the others.';
 
 
 --
@@ -1135,7 +1135,7 @@ begin
         perform set_config('dagstop.cascading', '', true);
         update dagstop.stop_order o set cascaded = true where o.id = any (still_failed) and o.id <> all (held);
     end if;
-    -- a run that was cleared or deleted since, or made anew, has nothing to fail any more
+    -- a run that was cleared, deleted or created again since has nothing left to fail
     execute format(
         $sql$
         update dagstop.stop_order o
@@ -1154,7 +1154,7 @@ $_$;
 -- Name: FUNCTION complete_orders(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, where the run is failed still, or deleted; what another session holds waits for the next call.';
+COMMENT ON FUNCTION dagstop.complete_orders(order_ids bigint[], schema_name text) IS 'Cascades orders that were left behind, if their run is still failed, or deleted; rows that another session holds wait for the next call.';
 
 
 --
@@ -1196,7 +1196,7 @@ $$;
 -- Name: FUNCTION complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone) IS 'Cascades orders that were left behind: all at once, or where one of them fails in halves, until only that one is left. Begins nothing after give_way_at.';
+COMMENT ON FUNCTION dagstop.complete_some(order_ids bigint[], schema_name text, give_way_at timestamp with time zone) IS 'Cascades orders that were left behind: all at once, or, if one of them fails, in halves until only that one is left. Begins nothing after give_way_at.';
 
 
 --
@@ -1256,7 +1256,7 @@ $$;
 -- Name: PROCEDURE do_chores(IN reported bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON PROCEDURE dagstop.do_chores(IN reported bigint[]) IS 'What reports lead to, for the orders just reported on: their closing and Airflow''s audit log. Without orders all chores: also the cascades and fences that were left behind, and old rows. Each is committed; refused inside a transaction.';
+COMMENT ON PROCEDURE dagstop.do_chores(IN reported bigint[]) IS 'The work that follows reports: closing the orders just reported on, and Airflow''s audit log. Without orders, all chores: also cascades and fences that were left behind, and old rows. Each step is committed; refused inside a transaction.';
 
 
 --
@@ -1281,7 +1281,7 @@ $$;
 -- Name: FUNCTION draft_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.draft_of(schema_name text) IS 'What all orders of this moment would say of their writer.';
+COMMENT ON FUNCTION dagstop.draft_of(schema_name text) IS 'What an order written now would say about its writer.';
 
 
 --
@@ -1330,7 +1330,7 @@ $_$;
 -- Name: FUNCTION fail_kept(draft dagstop.stop_order, kept jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) IS 'Fails the task instance that a draft has kept, if it is still that try; gives back since when it is not. Raises lock_not_available where another session has it.';
+COMMENT ON FUNCTION dagstop.fail_kept(draft dagstop.stop_order, kept jsonb) IS 'Fails the task instance that a draft has kept, if it is still that try; otherwise returns since when it is not. Raises lock_not_available if another session has locked it.';
 
 
 --
@@ -1577,7 +1577,7 @@ $_$;
 -- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that is left to do where the cascade itself failed.';
+COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that can be done if the cascade itself failed.';
 
 
 --
@@ -1616,7 +1616,7 @@ $$;
 -- Name: FUNCTION forget_host(host text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.forget_host(host text) IS 'Takes a host that is gone for good out of the listeners, and sets its name free; false if there is none of that name. Never one whose listener lives. Orders and reports stay as they are.';
+COMMENT ON FUNCTION dagstop.forget_host(host text) IS 'Removes a host that is gone for good from the listeners, and frees its name; false if there is none of that name. Refused while its listener is running. Orders and reports stay.';
 
 
 --
@@ -1698,7 +1698,7 @@ $_$;
 -- Name: FUNCTION gone_hosts(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.gone_hosts() IS 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: nothing is to be stopped there.';
+COMMENT ON FUNCTION dagstop.gone_hosts() IS 'The hosts whose listener was not seen for order_seconds, and on which Airflow has run no task since: there is nothing to stop there.';
 
 
 --
@@ -1724,7 +1724,7 @@ $_$;
 -- Name: FUNCTION grace_of(dag text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.grace_of(dag text) IS 'Seconds between SIGTERM and SIGKILL for a DAG: its own, or those of all; null where the listener decides.';
+COMMENT ON FUNCTION dagstop.grace_of(dag text) IS 'Seconds between SIGTERM and SIGKILL for a DAG: its own value, or that for all DAGs; null if the listener decides.';
 
 
 --
@@ -1751,7 +1751,7 @@ $$;
 -- Name: FUNCTION hands_off_of(dag text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.hands_off_of(dag text) IS 'Why nothing of a DAG is to be stopped, as the settings are now; null if it is.';
+COMMENT ON FUNCTION dagstop.hands_off_of(dag text) IS 'Why a DAG is not stopped under the present settings; null if it is.';
 
 
 --
@@ -1783,7 +1783,7 @@ $$;
 -- Name: FUNCTION heartbeat(host text, listener_id uuid, version text, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener says that it lives; answers whether all triggers are in place, the number of the last fault that was recorded, and how much waits for the chores.';
+COMMENT ON FUNCTION dagstop.heartbeat(host text, listener_id uuid, version text, detail jsonb) IS 'A listener''s heartbeat. Returns whether all triggers are in place, the number of the last recorded fault, and how much is left for the chores.';
 
 
 --
@@ -1839,7 +1839,7 @@ $$;
 -- Name: FUNCTION is_late_success(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) IS 'Whether a row of task_instance that turned success was written by the task''s own process, which was being stopped; false where it may have been a person who marked it so.';
+COMMENT ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) IS 'True if success was written to a row of task_instance by the task''s own process, which was being stopped; false if a person may have marked it.';
 
 
 --
@@ -1850,7 +1850,7 @@ CREATE FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) RETURNS 
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    -- 1.10's runner takes its start and its place in the queue anew when it gives up for want of a slot; a clear
+    -- 1.10's runner takes its start and its place in the queue again when it gives up for want of a slot; a clear
     -- touches neither
     select not before ? 'queued_by_job_id' and after ->> 'state' is null
         and before -> 'start_date' is distinct from after -> 'start_date'
@@ -1862,7 +1862,7 @@ $$;
 -- Name: FUNCTION is_late_without_slot(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'Whether a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, and not to a person who cleared it.';
+COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'True if a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, not to a person who cleared it.';
 
 
 --
@@ -1885,7 +1885,7 @@ $$;
 -- Name: FUNCTION is_revival(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.is_revival(before jsonb, after jsonb) IS 'Whether an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears it or marks it.';
+COMMENT ON FUNCTION dagstop.is_revival(before jsonb, after jsonb) IS 'True if an update takes a row of task_instance out of failed as a late or dying process does, not as a person who clears or marks it.';
 
 
 --
@@ -1933,7 +1933,7 @@ $_$;
 -- Name: FUNCTION is_still_so(draft dagstop.stop_order); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) IS 'Whether the run or task instance of a draft is still in the state that ordered the stop, and that state still does.';
+COMMENT ON FUNCTION dagstop.is_still_so(draft dagstop.stop_order) IS 'True if the run or task instance of a draft is still in the state that ordered the stop, and that state still orders one.';
 
 
 --
@@ -1958,7 +1958,7 @@ $$;
 -- Name: FUNCTION keep_draft(draft jsonb, targets jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) IS 'Keeps one draft where the disk is full; false if there is no room. Without its targets it is smaller: what ran before is stopped, but stays as it is in Airflow''s tables.';
+COMMENT ON FUNCTION dagstop.keep_draft(draft jsonb, targets jsonb) IS 'Keeps one draft on a full disk; false if there is no room. Without its targets a draft is smaller: what ran before is stopped, but keeps its state in Airflow''s tables.';
 
 
 --
@@ -1993,7 +1993,7 @@ $_$;
 -- Name: FUNCTION keys_set_anew(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For a mass of rows: a column of each index of task_instance that the cascade does not change, set to what it is. Else Postgres (14 on) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
+COMMENT ON FUNCTION dagstop.keys_set_anew(schema_name text) IS 'For many rows: assignments of one column of each index of task_instance, which the cascade does not change, to itself. Otherwise Postgres (14 and later) searches each full page of that index for versions to delete, mostly in vain, since this transaction wrote them. The price: such an index may grow more until it is vacuumed.';
 
 
 --
@@ -2063,7 +2063,7 @@ $$;
 -- Name: FUNCTION leave_to_heartbeat(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) IS 'Marks orders whose cascade is still to be done.';
+COMMENT ON FUNCTION dagstop.leave_to_heartbeat(order_ids bigint[]) IS 'Marks orders whose cascade is yet to be done.';
 
 
 --
@@ -2124,7 +2124,7 @@ $$;
 -- Name: FUNCTION leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]) IS 'Keeps drafts of orders that could not be written, for the chores, and records a fault. Where not even that can be done, nobody stops what was failed: another fault says so, or a warning.';
+COMMENT ON FUNCTION dagstop.leave_unwritten(place text, code text, problem text, on_table oid, drafts jsonb[], targets jsonb[]) IS 'Keeps drafts of orders that could not be written, for the chores, and records a fault. If even that fails, nothing is stopped: another fault says so, or a warning.';
 
 
 --
@@ -2144,7 +2144,7 @@ $$;
 -- Name: FUNCTION left_alive(detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.left_alive(detail jsonb) IS 'Of a report''s detail, what was spared and is the run''s, or may be.';
+COMMENT ON FUNCTION dagstop.left_alive(detail jsonb) IS 'From a report''s detail: what was spared and belongs, or may belong, to the run.';
 
 
 --
@@ -2171,7 +2171,7 @@ $$;
 -- Name: FUNCTION left_to_put_back(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.left_to_put_back() IS 'The refused writes that stand still, the oldest first.';
+COMMENT ON FUNCTION dagstop.left_to_put_back() IS 'The refused writes that are not yet reverted, oldest first.';
 
 
 --
@@ -2183,7 +2183,7 @@ CREATE FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) RE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-    beats constant text[] := array['last_heartbeat_at', 'updated_at'];
+    heartbeats constant text[] := array['last_heartbeat_at', 'updated_at'];
     present jsonb;
 begin
     perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
@@ -2197,7 +2197,7 @@ begin
     ) into present using
         task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
         task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
-    return coalesce(present - beats = task_instance - beats, false);
+    return coalesce(present - heartbeats = task_instance - heartbeats, false);
 end
 $_$;
 
@@ -2206,7 +2206,7 @@ $_$;
 -- Name: FUNCTION lock_untouched(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) IS 'Locks a row of task_instance; whether it is as it was, but for heartbeats. Raises lock_not_available.';
+COMMENT ON FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) IS 'Locks a row of task_instance; true if it is unchanged except for heartbeats. Raises lock_not_available.';
 
 
 --
@@ -2218,7 +2218,7 @@ CREATE FUNCTION dagstop.may_be_late(before jsonb, after jsonb) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     -- 1.10 runs a queued message that arrives long after every process is dead; 2.0 and later refuse it. Whoever
-    -- schedules it anew (a backfill), or sets the state alone (a person), is not that message.
+    -- schedules it again (a backfill), or sets the state alone (a person), is not that message.
     select not before ? 'queued_by_job_id' and coalesce(after ->> 'state', '') not in ('scheduled', 'queued')
         and before - 'state' is distinct from after - 'state'
 $$;
@@ -2228,7 +2228,7 @@ $$;
 -- Name: FUNCTION may_be_late(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'Whether a row of task_instance that was queued when it was stopped may be written by the late message that it was queued as.';
+COMMENT ON FUNCTION dagstop.may_be_late(before jsonb, after jsonb) IS 'True if a row of task_instance that was queued when it was stopped may have been written by its late queue message.';
 
 
 --
@@ -2252,7 +2252,7 @@ $$;
 -- Name: FUNCTION may_have_written(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.may_have_written(schema_name text, table_name text) IS 'False only if this transaction has written no row of a table of Airflow''s: Postgres counts them.';
+COMMENT ON FUNCTION dagstop.may_have_written(schema_name text, table_name text) IS 'False only if this transaction has written no row of an Airflow table, by Postgres'' own count.';
 
 
 --
@@ -2290,7 +2290,7 @@ $$;
 -- Name: FUNCTION may_wait(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.may_wait() IS 'For whoever tries for a lock: waits for a moment, or says no. A transaction waits for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
+COMMENT ON FUNCTION dagstop.may_wait() IS 'Between two tries for a lock: sleeps for a moment and returns true, or returns false. A transaction tries for a second in all, since it may fail a thousand runs, and never beyond half of the client''s statement_timeout or transaction_timeout.';
 
 
 --
@@ -2342,7 +2342,7 @@ $$;
 -- Name: FUNCTION observes(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.observes() IS 'Whether nothing is to be stopped in this database: orders are written, and reported on, only.';
+COMMENT ON FUNCTION dagstop.observes() IS 'True if nothing is to be stopped in this database: orders are only written and reported on.';
 
 
 --
@@ -2574,7 +2574,7 @@ $$;
 -- Name: FUNCTION order_deleted_task(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.order_deleted_task() IS 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that went with it, if setting also_stop_on says so.';
+COMMENT ON FUNCTION dagstop.order_deleted_task() IS 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that was deleted too, if setting also_stop_on says so.';
 
 
 --
@@ -2767,7 +2767,7 @@ $$;
 -- Name: FUNCTION order_task(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly, or turned to what setting also_stop_on names.';
+COMMENT ON FUNCTION dagstop.order_task() IS 'Trigger function: writes the stop order of a task instance that was failed directly, or changed to a state that setting also_stop_on names.';
 
 
 --
@@ -2821,7 +2821,7 @@ $$;
 -- Name: FUNCTION orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text) IS 'The orders about a row of task_instance, or about its run, that a turn to that state gave, as long as a host may carry them out.';
+COMMENT ON FUNCTION dagstop.orders_of_task(schema_name text, task_instance jsonb, run text, turned_to text) IS 'The orders about a row of task_instance, or about its run, that a change to this state ordered, as long as a host may carry them out.';
 
 
 --
@@ -2882,7 +2882,7 @@ $$;
 -- Name: FUNCTION pending(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.pending() IS 'How many orders wait to be written or for their cascade, and refused writes to be put back: the chores do all of it.';
+COMMENT ON FUNCTION dagstop.pending() IS 'How many orders are yet to be written or cascaded, and refused writes to be reverted; the chores do all of it.';
 
 
 --
@@ -2957,7 +2957,7 @@ $$;
 -- Name: FUNCTION present_rows(orders dagstop.stop_order[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) IS 'The rows of task_instance that orders are about as they are now, one JSON array for each; none for an order of which there is no row. To be asked only of orders about the Airflow in the schema that setting airflow_schema names.';
+COMMENT ON FUNCTION dagstop.present_rows(orders dagstop.stop_order[]) IS 'The present rows of task_instance for each order, as one JSON array; no row for an order without any. Only for orders about the Airflow in the schema that setting airflow_schema names.';
 
 
 --
@@ -3024,7 +3024,7 @@ $$;
 -- Name: FUNCTION prune(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.prune() IS 'Removes what is older than keep_seconds, listeners not seen since then too; at most 500 orders and 500 faults at once.';
+COMMENT ON FUNCTION dagstop.prune() IS 'Deletes everything older than keep_seconds, including listeners not seen since; at most 500 orders and 500 faults per call.';
 
 
 --
@@ -3083,7 +3083,7 @@ $_$;
 -- Name: FUNCTION put_back_left(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.put_back_left() IS 'Puts back what the fence had to let stand, since another session had the run.';
+COMMENT ON FUNCTION dagstop.put_back_left() IS 'Reverts the writes that the fence had to leave because another session had locked the run.';
 
 
 --
@@ -3115,7 +3115,7 @@ $$;
 -- Name: FUNCTION put_notes_aside(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.put_notes_aside() IS 'Keeps the list of noted runs short, since each note copies it: what is noted moves to a longer list, and that one to numbered parts.';
+COMMENT ON FUNCTION dagstop.put_notes_aside() IS 'Keeps the list of noted runs short, since each note copies it: entries move to a longer list, and from there to numbered parts.';
 
 
 --
@@ -3146,7 +3146,7 @@ $$;
 -- Name: FUNCTION reach(schema_name text, table_name text, mode text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on a table of Airflow''s by trying as long as may_wait says, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would be its end. Raises lock_not_available.';
+COMMENT ON FUNCTION dagstop.reach(schema_name text, table_name text, mode text) IS 'Takes a lock on an Airflow table by trying as long as may_wait allows, never by waiting: a migration may hold it and want what our transaction holds, and the deadlock would end the migration. Raises lock_not_available.';
 
 
 --
@@ -3189,7 +3189,7 @@ $$;
 -- Name: FUNCTION reach_own(mode text, VARIADIC tables text[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) IS 'As reach, for dagstop''s own tables: a DBA may have locked one, to build an index or to vacuum it in full. Each trigger function asks for those that it is about to use, or its statement would wait.';
+COMMENT ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) IS 'Like reach, for dagstop''s own tables: a DBA may have locked one to build an index or for VACUUM FULL. Each trigger function asks for the tables it is about to use; otherwise its statement would wait.';
 
 
 --
@@ -3226,7 +3226,7 @@ $$;
 -- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) IS 'Takes the locks that Postgres'' check of the foreign keys of a row of task_instance will take (a row written twice by one transaction is checked each time), or raises lock_not_available: the check itself would wait, for a scheduler that has the run and may want this row.';
+COMMENT ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) IS 'Takes the locks that Postgres'' foreign key check of a row of task_instance will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
 
 
 --
@@ -3354,7 +3354,7 @@ $$;
 -- Name: FUNCTION require_short(what text, value text, most integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.require_short(what text, value text, most integer) IS 'Raises where a text from a listener is longer than that.';
+COMMENT ON FUNCTION dagstop.require_short(what text, value text, most integer) IS 'Raises if a text from a listener is too long.';
 
 
 --
@@ -3378,7 +3378,7 @@ $$;
 -- Name: FUNCTION require_small(what text, value jsonb, most integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.require_small(what text, value jsonb, most integer) IS 'Raises where a listener''s detail is larger than that.';
+COMMENT ON FUNCTION dagstop.require_small(what text, value jsonb, most integer) IS 'Raises if a listener''s detail is too large.';
 
 
 --
@@ -3402,7 +3402,7 @@ $$;
 -- Name: FUNCTION retire(host text, listener_id uuid); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.retire(host text, listener_id uuid) IS 'A listener that ends cleanly takes its row away; a newer one of that host keeps its own.';
+COMMENT ON FUNCTION dagstop.retire(host text, listener_id uuid) IS 'Deletes the row of a listener that ends cleanly, unless a newer listener of that host has written its own.';
 
 
 --
@@ -3427,7 +3427,7 @@ $$;
 -- Name: FUNCTION ring(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction; not if the transaction has set dagstop.quiet to its number.';
+COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction, unless the transaction has set dagstop.quiet to its number.';
 
 
 --
@@ -3484,7 +3484,7 @@ $_$;
 -- Name: FUNCTION run_is_gone(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) IS 'Whether no task instance is left of the run that a deleted one belonged to.';
+COMMENT ON FUNCTION dagstop.run_is_gone(schema_name text, task_instance jsonb) IS 'True if no task instance is left of the run that a deleted one belonged to.';
 
 
 --
@@ -3544,7 +3544,7 @@ $_$;
 -- Name: FUNCTION run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean) IS 'The run_id and the date of the run that a row of task_instance belongs to, and whether there is such a run.';
+COMMENT ON FUNCTION dagstop.run_of(schema_name text, task_instance jsonb, OUT run text, OUT run_date timestamp with time zone, OUT is_there boolean) IS 'The run_id and the date of the run that a row of task_instance belongs to, and whether that run exists.';
 
 
 --
@@ -3561,7 +3561,7 @@ begin
     return array(
         select o.id from dagstop.stop_order o
         where o.closed_at is null
-            -- reckoned once: asked for each order of a busy day it would take longer than all else
+            -- evaluated once: per order it would dominate the query on a busy day
             and o.created_at > (select clock_timestamp() - dagstop.seconds_of('order_seconds'))
             and not exists (
                 select from dagstop.report r
@@ -3578,7 +3578,7 @@ $$;
 -- Name: FUNCTION rung_for(host text, max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.rung_for(host text, max_orders integer) IS 'What a doorbell may mean for a live host: its open orders. Closed ones, of which a host that was away may know nothing, are left to its sweeps: there may be 20,000 of a day.';
+COMMENT ON FUNCTION dagstop.rung_for(host text, max_orders integer) IS 'What a notification may mean for a live host: its open orders. Closed ones, which a host that was away may not know, are left to its sweeps: there may be 20,000 of a day.';
 
 
 --
@@ -3620,7 +3620,7 @@ $_$;
 -- Name: FUNCTION running_in_failed_runs(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.running_in_failed_runs() IS 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop came or past its triggers, or somebody cleared a task and left the run failed.';
+COMMENT ON FUNCTION dagstop.running_in_failed_runs() IS 'Failed runs in which Airflow says that tasks run, and how many: they failed before dagstop was installed or without firing its triggers, or somebody cleared a task and left the run failed.';
 
 
 --
@@ -3666,7 +3666,7 @@ $_$;
 -- Name: FUNCTION running_now(runs jsonb[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.running_now(runs jsonb[], schema_name text) IS 'For each of these runs its task instances that are unfinished, or ended a moment ago, for a draft.';
+COMMENT ON FUNCTION dagstop.running_now(runs jsonb[], schema_name text) IS 'For each of these runs, its task instances that are unfinished or ended a moment ago, for a draft.';
 
 
 --
@@ -3701,7 +3701,7 @@ $$;
 -- Name: FUNCTION same_try(kept jsonb, present jsonb, version text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) IS 'Whether a row of task_instance is surely of the try that a draft has kept; false in doubt.';
+COMMENT ON FUNCTION dagstop.same_try(kept jsonb, present jsonb, version text) IS 'True if a row of task_instance certainly belongs to the try that a draft has kept; false in doubt.';
 
 
 --
@@ -3783,7 +3783,7 @@ $_$;
 -- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this very transaction has updated (names and operators in the assignments are qualified); false if it gave way, since another session has what the row refers to.';
+COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
 
 
 --
@@ -3860,7 +3860,7 @@ $$;
 -- Name: FUNCTION speak_for(host text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.speak_for(host text) IS 'Raises unless the session''s login role may speak for a host: the first that did, its members, and the owner of dagstop.';
+COMMENT ON FUNCTION dagstop.speak_for(host text) IS 'Raises unless the session''s login role may report for a host: the first that did, its members, and the owner of dagstop.';
 
 
 --
@@ -3889,7 +3889,7 @@ $$;
 -- Name: FUNCTION stop_again(of_dag text, of_run text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a stop of a run that is failed already (before dagstop came, say), and fails what is unfinished in it.';
+COMMENT ON FUNCTION dagstop.stop_again(of_dag text, of_run text) IS 'Orders a stop of a run that has failed already (before dagstop was installed, say), and fails its unfinished task instances.';
 
 
 --
@@ -3910,7 +3910,7 @@ $$;
 -- Name: FUNCTION stops_on(what text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.stops_on(what text) IS 'Whether that state, or deleted, orders a stop.';
+COMMENT ON FUNCTION dagstop.stops_on(what text) IS 'True if this state, or deleted, orders a stop.';
 
 
 --
@@ -3969,7 +3969,7 @@ $$;
 -- Name: FUNCTION swept_for(host text, max_orders integer); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.swept_for(host text, max_orders integer) IS 'The orders on which a host has no final report yet. Closed ones are looked through until there are none of these left, and again after the host was away.';
+COMMENT ON FUNCTION dagstop.swept_for(host text, max_orders integer) IS 'The orders on which a host has no final report yet. Closed ones are searched until none of these is left, and again after the host was away.';
 
 
 --
@@ -4004,7 +4004,7 @@ $$;
 -- Name: FUNCTION take_hands_off(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) IS 'Marks those of these orders that are not to be carried out, as the settings are now, so that nothing is cascaded for them; gives them back.';
+COMMENT ON FUNCTION dagstop.take_hands_off(order_ids bigint[]) IS 'Marks the orders that the present settings exempt, so that nothing is cascaded for them, and returns them.';
 
 
 --
@@ -4151,7 +4151,7 @@ $_$;
 -- Name: FUNCTION task_states(ti_ids text[], keys jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) IS 'What the database says of task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';
+COMMENT ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) IS 'What the database says about task instances named by uuid or by dag, run (or date), task and map index; no row for those it does not know.';
 
 
 --
@@ -4226,7 +4226,7 @@ $$;
 -- Name: FUNCTION waits_for(for_order dagstop.stop_order); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.waits_for(for_order dagstop.stop_order) IS 'The live hosts that still owe a final report on an order. One that has said nothing of the order for live_seconds (after settle_seconds) is not waited for: whoever may beat could else keep every order open.';
+COMMENT ON FUNCTION dagstop.waits_for(for_order dagstop.stop_order) IS 'The live hosts that still owe a final report on an order. One that has said nothing of the order for live_seconds (after settle_seconds) is not waited for: otherwise any login that may send heartbeats could keep every order open.';
 
 
 --
@@ -4284,7 +4284,7 @@ $_$;
 -- Name: FUNCTION would_be_order(of_dag text, of_run text, of_task text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) IS 'The order that failing this run or task would write, unwritten: what explain looks at. No row if there is no such run.';
+COMMENT ON FUNCTION dagstop.would_be_order(of_dag text, of_run text, of_task text) IS 'The order that failing this run or task would write, for explain; it is not written. No row if there is no such run.';
 
 
 --
@@ -4427,7 +4427,7 @@ $_$;
 -- Name: FUNCTION write_orders(runs jsonb[], schema_name text, carried_out boolean); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) IS 'Writes the orders of the runs that a statement has failed or deleted, and gives back those that are to be cascaded; not carried out: nothing but the orders, which the next heartbeat cascades.';
+COMMENT ON FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) IS 'Writes the orders of the runs that a statement has failed or deleted, and returns those to cascade. With carried_out false it writes the orders only, and the next heartbeat cascades them.';
 
 
 --
@@ -4478,7 +4478,7 @@ $$;
 -- Name: FUNCTION write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if it was the last one.';
+COMMENT ON FUNCTION dagstop.write_report(order_id bigint, host text, outcome text, first_signal_at timestamp with time zone, last_death_at timestamp with time zone, detail jsonb) IS 'Writes or renews a host''s report on an order (outcome null: in progress). do_chores closes the order if this was the last report.';
 
 
 --
@@ -4538,7 +4538,7 @@ $$;
 -- Name: FUNCTION write_unwritten(); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.write_unwritten() IS 'Writes the orders that could not be written when they were due. One that cannot be written still holds up no other.';
+COMMENT ON FUNCTION dagstop.write_unwritten() IS 'Writes the orders that could not be written when they were due. One that still cannot be written does not hold up the others.';
 
 
 --
