@@ -20,7 +20,6 @@ from dagstop.kill.endings import Endings
 WRAPPED: tuple[tuple[Any, str], ...] = (
     (OrderFeed, "_rung"),
     (OrderFeed, "_fetch"),
-    (OrderFeed, "_send"),
     (Stopping, "take"),
     (Stopping, "_look"),
     (Watch, "look"),
