@@ -45,8 +45,8 @@ def _of_host(name: str, default: str, meaning: str) -> Setting:
 
 SETTINGS = (
     *(_of_database(known) for known in sql.settings() if not known.internal),
-    _of_host("tick", "0.25", "Between two looks of a listener for new tasks."),
-    _of_host("sweep", "30", "Between two looks of a listener for orders of which no notice came."),
+    _of_host("tick", "0.25", "Time between a listener's looks for new tasks."),
+    _of_host("sweep", "30", "Time between a listener's looks for orders that no notification announced."),
 )
 
 INTERNAL = frozenset(known.name for known in sql.settings() if known.internal)
@@ -61,7 +61,7 @@ def setting(name: str) -> Setting:
         if known.name == name:
             if not known.in_database:
                 raise SettingError(
-                    f"{name} is a host's own: give its listener {known.option} or {known.variable}"
+                    f"{name} is set for each host: give its listener {known.option} or {known.variable}"
                 )
             return known
         if known.per_dag and name.startswith(f"{known.name}:") and name != f"{known.name}:":

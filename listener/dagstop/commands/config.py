@@ -21,14 +21,14 @@ from dagstop.settings import SETTINGS, Setting, setting
 @click.command()
 @click.argument("name", required=False)
 @click.argument("value", required=False)
-@click.option("--unset", is_flag=True, help="Go back to the default.")
+@click.option("--unset", is_flag=True, help="Reset to the default.")
 @database_option
 @json_option
 def config(name: str | None, value: str | None, unset: bool, database_url: str | None, as_json: bool) -> None:
     """Show every setting with its value and where it came from, or set NAME to VALUE in the database.
 
-    What is set holds for every host, and with the next order: nothing needs a restart. Set as the role
-    that installed dagstop. Exits 2 if there is no such setting, or if it cannot have that value.
+    A setting applies to every host from the next order on, without a restart. To change one, connect as
+    the role that installed dagstop. Exits 2 if there is no such setting, or if it cannot have that value.
     """
     try:
         if unset and value is not None:

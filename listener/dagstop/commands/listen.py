@@ -27,7 +27,7 @@ from dagstop.settings import seconds
 @database_option
 @airflow_options
 @click.option("--host", default="", help="Name of this host in orders and reports. [hostname]")
-@click.option("--state-dir", metavar="DIR", help="Where to remember tasks across a restart.")
+@click.option("--state-dir", metavar="DIR", help="Where to keep the listener's memory across a restart.")
 @click.option(
     "--grace", default=seconds("grace_seconds"), show_default=True, help="Seconds from SIGTERM to SIGKILL."
 )
@@ -38,8 +38,8 @@ from dagstop.settings import seconds
     "--sweep", default=seconds("sweep"), show_default=True, help="Seconds between looks for orders."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would die; signal and report nothing.")
-@click.option("--once", is_flag=True, help="Carry out the open orders, then end.")
-@click.option("--verbose", "-v", is_flag=True, help="Log what is looked at, too.")
+@click.option("--once", is_flag=True, help="Carry out the open orders, then exit.")
+@click.option("--verbose", "-v", is_flag=True, help="Also log what is looked at.")
 def listen(
     database_url: str | None,
     airflow_homes: tuple[str, ...],

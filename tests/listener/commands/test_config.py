@@ -55,7 +55,7 @@ def test_it_shows_sets_and_unsets(airflow_db: AirflowDatabase) -> None:
         (("protected", "a b"), "protected: 'a b' is not patterns of DAG ids such as billing_*"),
         (("cascode", "all"), "There is no setting 'cascode'; there are observe_only, protected, cascade"),
         (("cascode",), "There is no setting 'cascode'"),
-        (("tick", "1"), "tick is a host's own: give its listener --tick or DAGSTOP_TICK"),
+        (("tick", "1"), "tick is set for each host: give its listener --tick or DAGSTOP_TICK"),
         (("airflow_schema", "x"), "airflow_schema is written by `dagstop install`, not by hand"),
         (("--unset",), "--unset needs the NAME of a setting"),
         (("cascade", "all", "--unset"), "--unset takes a NAME and no VALUE"),
