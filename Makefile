@@ -8,7 +8,7 @@ ALONE := $(BIN)/python -m tests.testbed.namespace
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo test e2e bench chaos matrix lint format docs pictures release-dump clean
+.PHONY: help setup setup-demo demo unit test e2e bench chaos matrix lint format docs pictures release-dump dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ setup-demo:
 
 demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by one UPDATE; what happens
 	$(ALONE) $(BIN)/python -m tests.testbed.demo
+
+unit: $(VENV)/.installed ## The tests that start no server: no Postgres, no Docker, no Airflow; with coverage
+	$(ALONE) $(BIN)/python -m pytest --unit --cov=dagstop --cov-report=term:skip-covered $(ARGS)
 
 test: setup lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
@@ -57,6 +60,9 @@ pictures: setup $(VENV)/.installed ## Renew the pictures of the README from a ru
 
 release-dump: $(VENV)/.installed ## Keep what this release leaves in a database, for the next one's upgrade tests
 	$(ALONE) $(BIN)/python -m tests.releases
+
+dist: $(VENV)/.installed ## Build sdist and wheel, look into them, and try the wheel on a database
+	$(ALONE) $(BIN)/python -m tests.dist
 
 clean: ## Remove what the other targets made here
 	rm -rf $(VENV) build dist listener/*.egg-info .mypy_cache .ruff_cache .hypothesis

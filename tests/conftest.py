@@ -16,11 +16,32 @@ from tests.testbed.docker_engine import Engine, EngineError
 from tests.testbed.postgres import Server, binaries, rows
 
 SETUP = Path(__file__).parent / "setup"
+# what starts a server; a test that starts one without them has the marker `server`
+SERVER_FIXTURES = frozenset({"server", "docker_engine", "airflow_server"})
 _servers: dict[str, Server] = {}
 GEN_RANDOM_UUID = """
     create function pg_catalog.gen_random_uuid() returns uuid language sql volatile
     as $$ select pg_catalog.md5(pg_catalog.random()::text || pg_catalog.clock_timestamp())::uuid $$
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="only tests that start no server of any kind")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --unit: no Postgres, no Docker engine, no Airflow."""
+    if not config.getoption("--unit"):
+        return
+    needing = [item for item in items if _needs_server(item)]
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if item not in set(needing)]
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    used = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+    return bool(used) or any(item.get_closest_marker(name) for name in ("server", "e2e"))
 
 
 def pytest_unconfigure() -> None:

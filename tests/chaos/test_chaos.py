@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import missing, require_packages
 
 
+@pytest.mark.server
 def test_nothing_is_lost_nobody_hurt_and_no_report_untrue() -> None:
     if os.geteuid() != 0:
         missing(RuntimeError("only root can fill disks and drop packets"))

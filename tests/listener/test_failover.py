@@ -19,6 +19,8 @@ from tests.support.standby import Standby
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.postgres import Server, binaries, rows
 
+pytestmark = pytest.mark.server
+
 SHAPE = "2.11.2"
 PRIMARY = "a standby, which cannot be written to: connect to the primary"
 WRITABLE = "switch default_transaction_read_only off"

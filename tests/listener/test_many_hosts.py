@@ -21,6 +21,8 @@ from tests.support.tasks import RUNNER, find, wait_for
 from tests.support.watch import wait_until
 from tests.testbed.postgres import Server, binaries
 
+pytestmark = pytest.mark.server
+
 SHAPE = "2.11.2"
 NAMES = ("w1", "w2", "w3", "w4")
 LISTENING = NAMES[:3]

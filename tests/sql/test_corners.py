@@ -55,6 +55,7 @@ def prepares() -> Iterator[AirflowDatabase]:
         server.stop()
 
 
+@pytest.mark.server
 def test_a_transaction_that_is_prepared(prepares: AirflowDatabase) -> None:
     """Postgres prepares none that has executed NOTIFY: its author says so, and the listeners' sweep finds the order."""
     prepares.add_running()

@@ -11,6 +11,8 @@ from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.watch import wait_until
 from tests.testbed.postgres import Server, binaries, rows
 
+pytestmark = pytest.mark.server
+
 SHAPE = "2.11.2"
 SLOT = "subscriber"
 STATES = "select d.state, t.state from dag_run d join task_instance t using (dag_id, run_id)"
