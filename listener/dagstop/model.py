@@ -137,7 +137,6 @@ class Target:
     pid: int | None
     state: str | None
     started_at: datetime | None
-    operator: str | None = None
     released_at: datetime | None = None
 
     @property

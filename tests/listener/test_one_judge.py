@@ -184,9 +184,7 @@ class Past:
             pick = self.random.choice
             airflow = Airflow(pick([HOME, "/srv/b"]), pick([None, "x", "y"]), pick([None, "db/airflow"]))
         tags = self._tags() if airflow is None else {}
-        engine.has.append(
-            Container(ident, name, "image", init, created, False, "no", False, tags, created, airflow)
-        )
+        engine.has.append(Container(ident, name, "image", init, created, False, "no", tags, created, airflow))
 
     def _tags(self) -> dict[str, str]:
         pick = self.random.choice

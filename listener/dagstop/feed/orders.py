@@ -31,10 +31,7 @@ def read_order(row: Mapping[str, Any]) -> StopOrder:
         state_after=row.get("state_after") or "failed",
         closed_at=row.get("closed_at"),
         finished_spared=row.get("finished_tasks") == "spare",
-        asked_by={
-            name: row.get(name)
-            for name in ("session_user_name", "application_name", "client_addr", "backend_pid")
-        },
+        asked_by={name: row.get(name) for name in ("session_user_name", "application_name")},
     )
 
 
@@ -50,6 +47,5 @@ def _target(item: Mapping[str, Any], state: str) -> Target:
         pid=item.get("pid"),
         state=item.get(state),
         started_at=parse_date(item.get("started_at")),
-        operator=item.get("operator"),
         released_at=parse_date(item.get("released_at")),
     )

@@ -21,7 +21,6 @@ class Container:
     created_at: datetime
     paused: bool
     restart_policy: str
-    auto_remove: bool
     tags: Mapping[str, str]  # AIRFLOW_CTX_*, DAGSTOP_* and AIRFLOW_HOME of its environment and labels
     started_at: datetime | None = None  # this life of it, by the engine's clock
     airflow: Airflow | None = None  # which Airflow it is a part of: a scheduler, a worker

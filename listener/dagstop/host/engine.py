@@ -208,7 +208,6 @@ def _container(facts: dict[str, Any]) -> Container:
         created_at=_moment(facts["Created"]),
         paused=bool(state.get("Paused")),
         restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
-        auto_remove=bool(host.get("AutoRemove")),
         tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
         started_at=_moment(state["StartedAt"]) if state.get("StartedAt") else None,
         airflow=_airflow(config.get("Env") or [], config.get("Labels") or {}),

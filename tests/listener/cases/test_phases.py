@@ -30,7 +30,7 @@ def runner(pid: int = 600, label: Label | None = None) -> Process:
 
 
 def container(number: int = 1) -> Container:
-    return Container(f"{number:064x}", f"c{number}", "image", 0, at(-60), False, "no", False, {})
+    return Container(f"{number:064x}", f"c{number}", "image", 0, at(-60), False, "no", {})
 
 
 def ended(number: int = 1, **more: object) -> ContainerEnd:

@@ -23,7 +23,7 @@ UNTAGGED = {name: value for name, value in TAGS.items() if not name.startswith("
 
 
 def container(tags: Mapping[str, str]) -> Container:
-    return Container("c" * 64, "name", "image", 700, at(-10), False, "no", False, tags)
+    return Container("c" * 64, "name", "image", 700, at(-10), False, "no", tags)
 
 
 def client(argv: Sequence[str], **more: Any) -> Client | None:

@@ -93,7 +93,7 @@ def test_they_are_by_the_next_listener_too(proc: FakeProc, tree: Watch, tmp_path
 
 def test_a_container_of_its_docker_client_is(proc: FakeProc, tree: Watch) -> None:
     site = survey([HOME], [URL], tree.at_homes(), proc, LISTENER)
-    container = Container("c" * 64, "name", "image", 0, at(-10), False, "no", False, {})
+    container = Container("c" * 64, "name", "image", 0, at(-10), False, "no", {})
     client = Client("name", None, tree.processes[SLEEP])
     seen = judge_container(asked(7), container, client, at(-10), site)
     assert seen.decision is Decision.SPARE and f"the runner {RUNNER}" in seen.reason

@@ -38,7 +38,7 @@ def proc(tmp_path: Path) -> RealClock:
 
 def container(age: float, number: int = 0, name: str = "x") -> Container:
     created = datetime.now(timezone.utc) - timedelta(seconds=age)
-    return Container(f"{number:x}" * 64, name, "image", 700, created, False, "no", False, {})
+    return Container(f"{number:x}" * 64, name, "image", 700, created, False, "no", {})
 
 
 def client(

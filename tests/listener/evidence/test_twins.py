@@ -25,9 +25,7 @@ KILL, SPARE = Decision.KILL, Decision.SPARE
 
 
 def container(number: int = 0, airflow: Airflow | None = None, **tags: str) -> Container:
-    return Container(
-        f"{number:064}", f"c{number}", "image", 0, at(-10), False, "no", False, tags, airflow=airflow
-    )
+    return Container(f"{number:064}", f"c{number}", "image", 0, at(-10), False, "no", tags, airflow=airflow)
 
 
 def verdict(asked: StopOrder, seen: Container, *beside: Container, **more: Any) -> Verdict:

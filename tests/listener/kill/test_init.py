@@ -69,7 +69,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def container(pid: int) -> Container:
-    facts: dict[str, Any] = {"name": "c", "image": "i", "paused": False, "tags": {}, "auto_remove": False}
+    facts: dict[str, Any] = {"name": "c", "image": "i", "paused": False, "tags": {}}
     created = datetime.now(timezone.utc)
     return Container(id=ID, pid=pid, created_at=created, started_at=created, restart_policy="no", **facts)
 
