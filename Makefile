@@ -8,7 +8,7 @@ ALONE := $(BIN)/python -m tests.testbed.namespace
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo unit test e2e bench chaos matrix lint format docs pictures release-dump dist clean
+.PHONY: help setup setup-demo demo unit test model e2e bench chaos matrix lint format docs pictures release-dump dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ unit: $(VENV)/.installed ## The tests that start no server: no Postgres, no Dock
 test: setup lint ## All tests but those on real Airflows
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m pytest -m initial_namespace tests/initial_namespace)
+
+model: setup $(VENV)/.installed ## The model of the protocol, checked by spin (a part of test; tests/model/README.md)
+	$(ALONE) $(BIN)/python -m pytest -v tests/model $(ARGS)
 
 e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)

@@ -1,0 +1,1 @@
+"""A model of the protocol in Promela, checked by spin."""
