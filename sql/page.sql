@@ -2,13 +2,16 @@
 
 -- page_orders --
 -- the newest orders, older than `before` if that is given; what the page shows of each without its evidence.
--- A filter looks through the newest 5000 at most. A host that found nothing is only counted: with many hosts
--- most do.
+-- A filter looks through the newest 5000 at most, of one run (`dag_id` with `run_id` or `date`) where that is
+-- given. A host that found nothing is only counted: with many hosts most do.
 with chosen as (
     select o.*
     from (
         select * from dagstop.stop_order
-        where %(before)s::bigint is null or id < %(before)s
+        where (%(before)s::bigint is null or id < %(before)s)
+            and (%(dag_id)s::text is null or dag_id = %(dag_id)s)
+            and (%(run_id)s::text is null or run_id = %(run_id)s)
+            and (%(date)s::timestamptz is null or logical_date = %(date)s)
         order by id desc
         limit 5000
     ) as o

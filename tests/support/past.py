@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dagstop import sql
+from dagstop.page.facts import EVERY_ORDER
 from tests.support.airflow_tables import AirflowDatabase
 
 HOSTS = ("host", "other")
@@ -161,8 +162,9 @@ def listener(ask: Ask, orders: list[int]) -> None:
 
 def page(ask: Ask, orders: list[int]) -> None:
     asked = sql.queries("page")
-    shown = {"before": None, "words": "", "only": "", "limit": 20}
+    shown = {**EVERY_ORDER, "limit": 20}
     ask("page orders", asked["page_orders"], shown)
+    ask("page orders of a run", asked["page_orders"], {**shown, "dag_id": "dag", "run_id": "now"})
     ask("page open", asked["page_open"])
     for name in ("page_order", "page_reports", "page_targets", "page_refused"):
         ask(name, asked[name], {"id": orders[-1]})

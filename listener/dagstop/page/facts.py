@@ -33,6 +33,8 @@ HANGS = 30.0
 """A listener that sends heartbeats counts as hanging after so many seconds without a look at processes."""
 LIMIT = 40
 """Orders in one answer."""
+EVERY_ORDER = {"before": None, "words": "", "only": "", "dag_id": None, "run_id": None, "date": None}
+"""What may be asked of the orders, and how to ask for all; `date` is the run's execution or logical date."""
 
 Answer = TypeVar("Answer")
 
@@ -96,14 +98,10 @@ class Source:
             pending = self._pending
         return _result(pending)
 
-    def orders(self, *, before: int | None, words: str, only: str) -> list[dict[str, Any]]:
-        """Older or chosen orders. Raises DagstopError."""
-        return _result(
-            self._worker.submit(
-                self._try,
-                lambda: self._ask("page_orders", before=before, words=words, only=only, limit=LIMIT),
-            )
-        )
+    def orders(self, **chosen: Any) -> list[dict[str, Any]]:
+        """Older or chosen orders, by the names in EVERY_ORDER. Raises DagstopError."""
+        asked = {**EVERY_ORDER, **chosen, "limit": LIMIT}
+        return _result(self._worker.submit(self._try, lambda: self._ask("page_orders", **asked)))
 
     def order(self, number: int) -> dict[str, Any] | None:
         """One order with all its evidence; None if there is none of that number. Raises DagstopError."""
@@ -150,7 +148,7 @@ class Source:
             triggers=checks.triggers,
             uncovered=checks.uncovered,
             open=self._ask("page_open"),
-            orders=self._ask("page_orders", before=None, words="", only="", limit=LIMIT),
+            orders=self._ask("page_orders", **EVERY_ORDER, limit=LIMIT),
         )
 
     def _look_closely(self) -> Snapshot:

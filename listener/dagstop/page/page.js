@@ -12,6 +12,7 @@ let older = []; // orders below the newest ones, asked for with a click
 let chosen = []; // the orders that the filter chose
 let chosenAt = 0;
 let noMore = false; // there are no older ones
+let run = new URLSearchParams(); // the one run that the address names: #dag_id=...&run_id=... or &date=...
 let latest = null;
 let allHosts = false;
 let failures = 0;
@@ -63,7 +64,7 @@ function choose() {
 }
 
 function filter() {
-  const query = new URLSearchParams();
+  const query = new URLSearchParams(run);
   const only = document.querySelector("#only [aria-pressed=true]").dataset.only;
   if (only) query.set("only", only);
   if (byId("words").value.trim()) query.set("words", byId("words").value.trim());
@@ -144,7 +145,8 @@ function drawStops(orders, open) {
   const once = [...new Map(orders.map((order) => [order.id, order])).values()];
   const items = once.map((order) => card({ ...order, ...open.get(order.id), open: open.has(order.id) }));
   if (!items.length) {
-    const words = filter() ? "No stop matches." : "Nothing has been stopped yet. Mark a DAG run failed, and it shows here.";
+    const none = String(run) ? "dagstop has stopped nothing of this run." : "No stop matches.";
+    const words = filter() ? none : "Nothing has been stopped yet. Mark a DAG run failed, and it shows here.";
     items.push({ key: "none", facts: words, make: () => el("p", { className: "none" }, words) });
   }
   reconcile(byId("stops"), items);
@@ -223,6 +225,22 @@ byId("only").addEventListener("click", (event) => {
   choose();
 });
 
+// Airflow's pages link to one run's stops (dagstop/plugin); what comes after the # never reaches a server's log.
+function chooseRun() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  run = new URLSearchParams(["dag_id", "run_id", "date"].filter((key) => given.has(key)).map((key) => [key, given.get(key)]));
+  const named = String(run) !== "";
+  byId("run").hidden = !named;
+  byId("run").replaceChildren();
+  if (named) {
+    byId("run").append("only ", name(run.get("dag_id")), " / ", name(run.get("run_id") ?? run.get("date")), " ", el("a", { href: "#" }, "show all"));
+    byId("stops-title").scrollIntoView();
+  }
+  choose();
+}
+
+window.addEventListener("hashchange", chooseRun);
+
 let typing = 0;
 byId("words").addEventListener("input", () => {
   clearTimeout(typing);
@@ -252,4 +270,4 @@ byId("all-hosts").addEventListener("click", () => {
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
 setInterval(tick, 1000);
 whenOpened(draw);
-refresh();
+chooseRun();

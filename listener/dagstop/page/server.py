@@ -218,12 +218,17 @@ def _chosen(query: str) -> dict[str, Any]:
     try:
         given = {name: values[0] for name, values in parse_qs(query, max_num_fields=8).items()}
         before = int(given["before"]) if "before" in given else None
+        date = datetime.fromisoformat(given["date"]) if "date" in given else None
     except ValueError:
-        raise Refused(HTTPStatus.BAD_REQUEST, "before is the number of an order.") from None
+        line = "before is the number of an order; date is a run's date in ISO 8601."
+        raise Refused(HTTPStatus.BAD_REQUEST, line) from None
     only, words = given.get("only", ""), given.get("words", "")
-    if only not in ONLY or len(words) > 250 or "\0" in words or not (before is None or 0 <= before < 2**63):
+    if only not in ONLY or len(words) > 250 or not (before is None or 0 <= before < 2**63):
         raise Refused(HTTPStatus.BAD_REQUEST, f"only is one of {', '.join(ONLY[1:])}; words is a text.")
-    return {"before": before, "words": words, "only": only}
+    run: dict[str, Any] = {name: given[name] for name in given if name in ("dag_id", "run_id")}
+    if any("\0" in text for text in (words, *run.values())):
+        raise Refused(HTTPStatus.BAD_REQUEST, "A text has no NUL in it.")
+    return {"before": before, "words": words, "only": only, "date": date, **run}
 
 
 def _json(facts: Any) -> tuple[bytes, str, HTTPStatus]:

@@ -6,7 +6,7 @@ import base64
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -56,7 +56,8 @@ def test_all_that_the_page_needs_is_served_and_nothing_else(page: Page) -> None:
         "&".join("abcdefghij"),
     ):
         assert page.get(f"/api/orders?{query}")[0] in (200, 400), query
-    assert page.get("/api/orders?only=everything")[0] == 400
+    for query in ("only=everything", "date=yesterday", "dag_id=%00", "run_id=%00"):
+        assert page.get(f"/api/orders?{query}")[0] == 400, query
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"):
         status, body, headers = get(page.url + "/api/overview", method=method)
         assert (status, body, headers["Content-Type"]) == (501, "Not Implemented\n", TEXT), method
@@ -71,6 +72,26 @@ def test_what_it_says_of_an_order(page: Page) -> None:
     order = get_json(f"{page.url}/api/orders/{stuck['id']}")
     alive = [item for item in order["reports"][0]["detail"]["processes"] if item["died_at"] is None]
     assert [item["alive"] for item in alive] == ["in uninterruptible sleep (state D)"]
+
+
+@one_server
+@shape_2
+def test_the_orders_of_one_run_by_its_id_or_by_its_date(airflow_db: AirflowDatabase) -> None:
+    numbers = {run: busy.order(airflow_db, "dag", run, ago=60) for run in ("r1", "r10")}
+    task = busy.order(airflow_db, "dag", "r1", ago=50, task="extract", targets=1)
+    busy.order(airflow_db, "dag_2", "r1", ago=40)
+    date = "2020-01-02T03:04:05.678901+00:00"
+    airflow_db.rows("update dagstop.stop_order set logical_date = %s where run_id = 'r10'", (date,))
+    with Page(airflow_db) as page:
+
+        def found(**query: str) -> list[int]:
+            answer = get_json(f"{page.url}/api/orders?{urlencode(query)}")
+            return [order["id"] for order in answer["orders"]]
+
+        assert found(dag_id="dag", run_id="r1") == [task, numbers["r1"]]
+        assert found(dag_id="dag", run_id="r1", words="extract") == [task]
+        assert found(dag_id="dag", date=date) == [numbers["r10"]]
+        assert found(dag_id="dag_2", date=date) == found(dag_id="dag", run_id="r") == []
 
 
 @one_server
