@@ -102,9 +102,9 @@ def test_a_run_marked_failed_by_a_mouse(site: Site, browser: Browser) -> None:
     hold(look, 10)
 
 
-def press(browser: Browser, xpath: str) -> None:
+def press(browser: Browser, xpath: str, patience: float = START_SECONDS) -> None:
     """Click it, once it is there and nothing lies before it."""
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + patience
     while True:
         try:
             browser.driver.find_element(By.XPATH, xpath).click()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dagstop import __version__, policy
+from dagstop import __version__, plugin, policy
 from dagstop.install import install_script
 from tests.conftest import missing
 from tests.listener.test_stop import one_server, shape_2
@@ -55,6 +55,7 @@ def test_what_is_installed_works(installed: Path, server: Server, bare_db: Airfl
     assert run(program, "--version") == f"dagstop {__version__}\n"
     assert run(program, "install", "--sql").strip() == install_script().strip()
     assert run(program, "policy").strip() == policy.text().strip()
+    assert run(program, "plugin").strip() == plugin.text().strip()
     unit = run(program, "systemd")
     assert f"ExecStart={program} listen\n" in unit and "EnvironmentFile=/etc/dagstop/" in unit
     for shell in ("bash", "zsh", "fish"):

@@ -9,7 +9,9 @@ import sys
 import tokenize
 import types
 
-from dagstop import policy
+import pytest
+
+from dagstop import plugin, policy
 
 
 def test_it_is_self_contained_and_exports_the_hooks_alone(module: types.ModuleType) -> None:
@@ -29,8 +31,9 @@ PYTHON_3_ONLY = (
 )  # fmt: skip
 
 
-def test_it_parses_in_python_3_5_and_uses_nothing_that_2_7_lacks() -> None:
-    tree = ast.parse(policy.text(), feature_version=(3, 5))
+@pytest.mark.parametrize("text", [policy.text(), plugin.text()], ids=["policy", "plugin"])
+def test_it_parses_in_python_3_5_and_uses_nothing_that_2_7_lacks(text: str) -> None:
+    tree = ast.parse(text, feature_version=(3, 5))
     for node in ast.walk(tree):
         assert not isinstance(node, PYTHON_3_ONLY), ast.unparse(node)
         if isinstance(node, ast.FunctionDef):
@@ -48,6 +51,6 @@ def test_it_parses_in_python_3_5_and_uses_nothing_that_2_7_lacks() -> None:
             assert "super" not in names or node.args, ast.unparse(node)
         if isinstance(node, ast.Dict):
             assert None not in node.keys, "** in a dict"
-    policy.text().encode("ascii")  # Python 2.7 wants a coding line for more
-    for token in tokenize.generate_tokens(io.StringIO(policy.text()).readline):
+    text.encode("ascii")  # Python 2.7 wants a coding line for more
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
         assert not (token.type == tokenize.NUMBER and "_" in token.string), token

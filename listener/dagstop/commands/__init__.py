@@ -25,6 +25,7 @@ _HOME = {
     "explain": "explain",
     "stop": "stop",
     "policy": "policy",
+    "plugin": "plugin",
     "systemd": "systemd",
     "completion": "completion",
 }

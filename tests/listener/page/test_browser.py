@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import missing
 from tests.listener.page.browser import DESKTOP, PHONE, Browser, NoBrowser
 from tests.listener.test_stop import one_server, shape_2
+from tests.plugin.loading import DEFAULT
+from tests.plugin.loading import load as plugin_file
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.page import TOKEN, Page
@@ -240,3 +242,27 @@ def test_a_person_with_the_token_gets_in_by_the_browsers_own_question(
         assert browser.run("document.querySelector('#stops')") is None
         browser.open(page.url.replace("//", f"//operator:{TOKEN}@"))
         browser.wait("document.querySelector('#live').textContent === 'live'")
+
+
+@one_server
+@shape_2
+def test_an_address_chooses_one_run(airflow_db: AirflowDatabase, browser: Browser) -> None:
+    """As Airflow's pages link to it; run ids of Airflow have colons and plus signs in them."""
+    run = "manual__2020-01-02T03:04:05+00:00"
+    mine = busy.order(airflow_db, "dag", run, ago=60)
+    other = busy.order(airflow_db, "dag", f"{run}_2", ago=30)
+    listed = "[...document.querySelectorAll('#stops .order')].map((e) => e.id).join()"
+    with Page(airflow_db) as page:
+        browser.open(page.url + plugin_file().run_url("dag", run_id=run).removeprefix(DEFAULT))
+        browser.wait(f"{listed} === 'order-{mine}'")
+        assert f"only dag / {run} show all" in browser.text("#run")
+        browser.run("window.sameDocument = true")
+        browser.shoot("one-run")
+        browser.run("location.hash = 'dag_id=dag&run_id=never'")
+        browser.wait(
+            "document.querySelector('#stops').innerText === 'dagstop has stopped nothing of this run.'"
+        )
+        browser.run("document.querySelector('#run a').click()")
+        browser.wait(f"{listed} === 'order-{other},order-{mine}'")
+        assert browser.run("window.sameDocument && document.querySelector('#run').hidden")
+    assert browser.complaints() == []
