@@ -16,6 +16,9 @@ from tests.support.airflow_tables import AirflowDatabase
 
 HERE = Path(__file__).parent
 
+# not of `make unit`: spin and gcc are not everywhere, and take a minute
+pytestmark = pytest.mark.server
+
 HOLDS = (
     "cascade AIRFLOW=1",
     "cascade AIRFLOW=2",
