@@ -65,7 +65,9 @@ def test_what_handles_sigterm_gets_its_grace_then_sigkill(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:
     airflow_db.add_running("run")
-    stubborn = tasks.bash("trap 'echo no' TERM; while :; do sleep 0.2; done", tasks.environment("dag", "run"))
+    stubborn = tasks.bash(
+        "trap 'echo no' TERM; while :; do sleep 0.2; done", tasks.environment("dag", "run", "a")
+    )
     with Listener(airflow_db.url, tmp_path, "--grace", "1") as listener:
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
