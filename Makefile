@@ -68,7 +68,7 @@ dist: $(VENV)/.installed ## Build sdist and wheel, look into them, and try the w
 	$(ALONE) $(BIN)/python -m tests.dist
 
 clean: ## Remove what the other targets made here
-	rm -rf $(VENV) build dist listener/*.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage listener/*.egg-info .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/setup python
