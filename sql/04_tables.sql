@@ -175,6 +175,7 @@ create table if not exists dagstop.refused_write (
     client_addr inet default pg_catalog.inet_client_addr()
 );
 alter table dagstop.refused_write add column if not exists pending boolean not null default false;
+alter table dagstop.refused_write add column if not exists of_try jsonb;
 create index if not exists refused_write_order on dagstop.refused_write (order_id);
 create index if not exists refused_write_waiting on dagstop.refused_write (at) where pending;
 create index if not exists refused_write_unsettled on dagstop.refused_write (order_id) where pending;
@@ -192,6 +193,7 @@ comment on column dagstop.refused_write.wanted_state is 'The state that was writ
 comment on column dagstop.refused_write.session_user_name is 'Who wrote it.';
 comment on column dagstop.refused_write.application_name is 'The application_name of that session.';
 comment on column dagstop.refused_write.client_addr is 'The address of that session.';
+comment on column dagstop.refused_write.of_try is 'Of a pending write: what tells its try from a later one (dagstop.try_of), which is left alone.';
 comment on column dagstop.refused_write.pending is 'True while the write still stands because another session held the run; the next heartbeat reverts it.';
 comment on index dagstop.refused_write_waiting is 'Finds the writes that are yet to be reverted.';
 comment on index dagstop.refused_write_unsettled is 'Finds the orders with writes that are yet to be reverted.';

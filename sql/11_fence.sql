@@ -135,6 +135,41 @@ end
 $$;
 comment on function dagstop.left_to_put_back() is 'The refused writes that are not yet reverted, oldest first.';
 
+create or replace function dagstop.row_as_it_is(schema_name text, task_instance jsonb) returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- two sessions are to show the same row alike
+set timezone = 'UTC'
+set extra_float_digits = 3
+as $$
+declare
+    present jsonb;
+begin
+    execute format(
+        $sql$
+        select to_jsonb(t) from %I.task_instance t
+        where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+            and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+        for no key update of t skip locked
+        $sql$, schema_name
+    ) into present using
+        task_instance ->> 'dag_id', task_instance ->> 'run_id', task_instance ->> 'task_id',
+        coalesce((task_instance ->> 'map_index')::integer, -1);
+    return present;
+end
+$$;
+comment on function dagstop.row_as_it_is(text, jsonb) is 'Locks a row of task_instance and returns it; null if it is gone or another session holds it. For releases whose rows have run_id.';
+
+create or replace function dagstop.try_of(task_instance jsonb) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- a clear sets max_tries, or the id on 3.x; a try that has begun since has another start
+    select jsonb_object_agg(c.key, c.value) from jsonb_each(task_instance) as c
+    where c.key in ('state', 'try_number', 'max_tries', 'id', 'job_id', 'start_date', 'end_date')
+$$;
+comment on function dagstop.try_of(jsonb) is 'What of a row of task_instance differs between a try in some state and a later one in the same state.';
+
 create or replace function dagstop.put_back_left() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -146,7 +181,7 @@ declare
 begin
     -- of releases whose rows refer to their run: those have run_id
     for refused in
-        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
+        select w.id, o.airflow_schema, to_jsonb(w) as task_instance, w.of_try, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
         where w.id = any (ids) and w.pending
@@ -155,17 +190,10 @@ begin
     loop
         begin
             perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-            execute format(
-                $sql$
-                select to_jsonb(t) from %I.task_instance t
-                where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-                    and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-                for no key update of t skip locked
-                $sql$, refused.airflow_schema
-            ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance);
             continue when present is null;  -- somebody has it: later
             -- what was cleared or set since is not ours to put back
-            if present ->> 'state' is distinct from refused.wanted_state
+            if dagstop.try_of(present) is distinct from refused.of_try
                 or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
             then
                 update dagstop.refused_write w set pending = false where w.id = refused.id;
@@ -272,8 +300,11 @@ begin
     if fencing is not null then
         perform dagstop.reach_own('row exclusive', 'refused_write');
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
-        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
-        values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending, of_try)
+        values (
+            fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done,
+            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti)) end
+        );
         if not done then
             perform dagstop.ring();
         end if;

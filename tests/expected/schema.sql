@@ -1368,8 +1368,11 @@ begin
     if fencing is not null then
         perform dagstop.reach_own('row exclusive', 'refused_write');
         done := dagstop.set_again(tg_table_schema, ti, format('state = %L', old.state));
-        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending)
-        values (fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done);
+        insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending, of_try)
+        values (
+            fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done,
+            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti)) end
+        );
         if not done then
             perform dagstop.ring();
         end if;
@@ -3034,7 +3037,7 @@ COMMENT ON FUNCTION dagstop.prune() IS 'Deletes everything older than keep_secon
 CREATE FUNCTION dagstop.put_back_left() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
     ids constant bigint[] := dagstop.left_to_put_back();
     refused record;
@@ -3042,7 +3045,7 @@ declare
 begin
     -- of releases whose rows refer to their run: those have run_id
     for refused in
-        select w.id, o.airflow_schema, w.dag_id, w.run_id, w.task_id, w.map_index, w.wanted_state, o.state_after
+        select w.id, o.airflow_schema, to_jsonb(w) as task_instance, w.of_try, o.state_after
         from dagstop.refused_write w
         join dagstop.stop_order o on o.id = w.order_id
         where w.id = any (ids) and w.pending
@@ -3051,17 +3054,10 @@ begin
     loop
         begin
             perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-            execute format(
-                $sql$
-                select to_jsonb(t) from %I.task_instance t
-                where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-                    and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-                for no key update of t skip locked
-                $sql$, refused.airflow_schema
-            ) into present using refused.dag_id, refused.run_id, refused.task_id, refused.map_index;
+            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance);
             continue when present is null;  -- somebody has it: later
             -- what was cleared or set since is not ours to put back
-            if present ->> 'state' is distinct from refused.wanted_state
+            if dagstop.try_of(present) is distinct from refused.of_try
                 or dagstop.set_again(refused.airflow_schema, present, format('state = %L', refused.state_after))
             then
                 update dagstop.refused_write w set pending = false where w.id = refused.id;
@@ -3076,7 +3072,7 @@ begin
         end;
     end loop;
 end
-$_$;
+$$;
 
 
 --
@@ -3428,6 +3424,41 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per transaction, unless the transaction has set dagstop.quiet to its number.';
+
+
+--
+-- Name: row_as_it_is(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET extra_float_digits TO '3'
+    AS $_$
+declare
+    present jsonb;
+begin
+    execute format(
+        $sql$
+        select to_jsonb(t) from %I.task_instance t
+        where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
+            and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
+        for no key update of t skip locked
+        $sql$, schema_name
+    ) into present using
+        task_instance ->> 'dag_id', task_instance ->> 'run_id', task_instance ->> 'task_id',
+        coalesce((task_instance ->> 'map_index')::integer, -1);
+    return present;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) IS 'Locks a row of task_instance and returns it; null if it is gone or another session holds it. For releases whose rows have run_id.';
 
 
 --
@@ -4200,6 +4231,27 @@ COMMENT ON FUNCTION dagstop.trigger_health() IS 'dagstop''s triggers on Airflow'
 
 
 --
+-- Name: try_of(jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.try_of(task_instance jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- a clear sets max_tries, or the id on 3.x; a try that has begun since has another start
+    select jsonb_object_agg(c.key, c.value) from jsonb_each(task_instance) as c
+    where c.key in ('state', 'try_number', 'max_tries', 'id', 'job_id', 'start_date', 'end_date')
+$$;
+
+
+--
+-- Name: FUNCTION try_of(task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.try_of(task_instance jsonb) IS 'What of a row of task_instance differs between a try in some state and a later one in the same state.';
+
+
+--
 -- Name: waits_for(dagstop.stop_order); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -4650,7 +4702,8 @@ CREATE TABLE dagstop.refused_write (
     session_user_name text DEFAULT SESSION_USER NOT NULL,
     application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
     client_addr inet DEFAULT inet_client_addr(),
-    pending boolean DEFAULT false NOT NULL
+    pending boolean DEFAULT false NOT NULL,
+    of_try jsonb
 );
 
 
@@ -4743,6 +4796,13 @@ COMMENT ON COLUMN dagstop.refused_write.client_addr IS 'The address of that sess
 --
 
 COMMENT ON COLUMN dagstop.refused_write.pending IS 'True while the write still stands because another session held the run; the next heartbeat reverts it.';
+
+
+--
+-- Name: COLUMN refused_write.of_try; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.refused_write.of_try IS 'Of a pending write: what tells its try from a later one (dagstop.try_of), which is left alone.';
 
 
 --
@@ -6031,6 +6091,13 @@ REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION run_id_of(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -6175,6 +6242,13 @@ GRANT ALL ON FUNCTION dagstop.task_states(ti_ids text[], keys jsonb) TO dagstop_
 
 REVOKE ALL ON FUNCTION dagstop.trigger_health() FROM PUBLIC;
 GRANT ALL ON FUNCTION dagstop.trigger_health() TO dagstop_listener;
+
+
+--
+-- Name: FUNCTION try_of(task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.try_of(task_instance jsonb) FROM PUBLIC;
 
 
 --

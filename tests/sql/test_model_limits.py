@@ -91,7 +91,7 @@ def test_what_a_scheduler_had_decided_is_written_after_the_order_is_closed(
 
 
 @pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)
-def test_what_could_not_be_put_back_is_told_by_its_state_alone(airflow_db: AirflowDatabase) -> None:
+def test_what_could_not_be_put_back_is_not_put_back_in_a_later_try(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.set_run("failed")
     with airflow_db.transaction() as scheduler:
@@ -103,4 +103,4 @@ def test_what_could_not_be_put_back_is_told_by_its_state_alone(airflow_db: Airfl
     airflow_db.set_task("a", "running")
     airflow_db.rows(DIES)
     airflow_db.beat()
-    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.states() == {"a": "up_for_retry"}
