@@ -82,7 +82,7 @@ byte turns;                           /* how often the task was cleared, began o
 byte alive;                           /* processes of the task */
 bool pending;                         /* a row of refused_write that is still to be put back */
 mtype pending_state;                  /* its wanted_state */
-bool untouched;                       /* nobody has written the row since (xmin) */
+bool untouched;                       /* it is the same try still: dagstop.try_of */
 bool person;                          /* ghost: since the last failure a person has had the last word on the task */
 
 /* commit of a transaction that holds the row of the task instance */

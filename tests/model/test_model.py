@@ -48,6 +48,7 @@ GUARDS = (
     "report SETTLES_EARLY",  # SignalJournal.settle: what is unsent
     "report NO_LAST_LOOK",  # Hunt.finished: looked
     "report SENT_IS_DEAD",
+    "cascade AIRFLOW=2 FAILS=1 BYSTANDER BY_STATE_ALONE",  # dagstop.try_of
 )
 LIMITS = (
     "cascade AIRFLOW=2 OVER_SUCCESS",
@@ -55,7 +56,6 @@ LIMITS = (
     "cascade AIRFLOW=2 START_BEFORE_CASCADE",
     "cascade AIRFLOW=1 CLEARED_MESSAGE",
     "cascade AIRFLOW=1 STALE_SCHEDULER",
-    "cascade AIRFLOW=2 FAILS=1 BYSTANDER BY_STATE_ALONE",
     "tries KEY=0",
 )
 
