@@ -32,7 +32,7 @@ test: setup lint ## All tests but those on real Airflows
 model: setup $(VENV)/.installed ## The model of the protocol, checked by spin (a part of test; tests/model/README.md)
 	$(ALONE) $(BIN)/python -m pytest -v tests/model $(ARGS)
 
-e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=dead for a part)
+e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=web_only for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
 
 bench: setup $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
