@@ -19,6 +19,7 @@ from tests.testbed.postgres import connect, rows
 GHOST = "ghost"
 CALLS = {
     "setting_of": "select dagstop.setting_of('cascade', '')",
+    "known_settings": "select * from dagstop.known_settings()",
     "seconds_of": "select dagstop.seconds_of('live_seconds', 1)",
     "open_orders": "select * from dagstop.open_orders('{host}')",
     "rung_for": "select dagstop.rung_for('{host}', 10)",
