@@ -76,7 +76,7 @@ def parse(data: bytes | bytearray | memoryview, length: int) -> Event | None:
 def subscribe() -> tuple[ProcessEvents | None, str]:
     """A subscription, or None and why there is none. Call it before any thread is started: CAP_NET_ADMIN,
 
-    which nothing else needs, is given up for this thread and those that it starts (with CAP_SYS_PTRACE).
+    which nothing else needs, is given up for this thread and those that it starts (see `_give_up`).
     """
     try:
         return ProcessEvents(), ""
@@ -223,13 +223,13 @@ def _filter() -> list[tuple[int, int, int, int]]:
 def _give_up(capability: int) -> None:
     """Take it from this thread's permitted, effective, inheritable and ambient set; capset(2).
 
-    Not without CAP_SYS_PTRACE: the kernel then lets a process be read only by one that has all of its
-    capabilities (ptrace(2), access mode checking), and a task of root may have this one.
+    Not as root without CAP_SYS_PTRACE: the kernel then lets a process be read only by one that has all of
+    its capabilities (ptrace(2), access mode checking), and root's tasks may have this one.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; for the lower 32, then the upper
-    if libc.capget(header, sets) == 0 and sets[0] & (1 << _CAP_SYS_PTRACE):
+    if libc.capget(header, sets) == 0 and (os.geteuid() != 0 or sets[0] & (1 << _CAP_SYS_PTRACE)):
         for index in range(3):
             sets[index] &= ~(1 << capability)
         libc.capset(header, sets)
