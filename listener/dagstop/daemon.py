@@ -151,9 +151,10 @@ class Daemon:
             due = min(next_tick, self._stopping.next_at(), next_hearing)
             if self._events is not None and time.monotonic() >= next_hearing:
                 # what is told where no task runs can wait for the next tick
-                next_hearing = float("inf") if self._watch.labelled() else next_tick
+                next_hearing = next_tick
                 if self._watch.labelled():
                     poller.register(self._events, select.POLLIN)
+                    next_hearing = float("inf")
                 due = min(next_tick, self._stopping.next_at())
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
