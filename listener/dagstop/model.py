@@ -116,6 +116,7 @@ class Process:
     kin_spared: bool = False  # what it descends from asks to be spared
     runner: Process | None = None  # the runner it descends from, as that was last seen
     reads: int = 1  # how often command line and environment were read
+    here: bool = False  # it, or what it descends from, was seen in the listener's pid namespace: that stays
     above_ends: bool = False  # what it runs under is ending: whose it is is asked again once that is gone
     unread: dict[str, str] = field(default_factory=dict)  # what could not be read of it, by file, and why
 

@@ -95,6 +95,14 @@ class FakeProc(ProcFS):
                 environ = "".join(f"{name}={value}\0" for name, value in environ.items()).encode()
             (folder / "environ").write_bytes(environ)
 
+    def becomes_zombie(self, pid: int) -> None:
+        """Ended, and nobody has asked for its exit status: it has no words and shows no namespace."""
+        stat = self.stat(pid)
+        assert stat is not None
+        self.become(pid, (), b"")
+        (self.folder / str(pid) / "ns" / "pid").unlink()
+        self._stat(pid, "Z", [stat.ppid, stat.pgid, stat.sid], stat.start)
+
     def end(self, pid: int, adopted_by: int = 1) -> None:
         """Gone, its children adopted."""
         shutil.rmtree(self.folder / str(pid))

@@ -185,11 +185,13 @@ class Labelling:
         process.unread = {name: why for name, why in process.unread.items() if name in WORDS}
         if source is not None:
             process.unread |= {name: why for name, why in source.unread.items() if name != "environ"}
-        else:
+            process.here = process.here or source.here
+        elif not process.here:  # a process at its end shows it no more
             namespace, why = self._proc.pid_namespace(process.pid)
+            process.here = namespace is not None and namespace == self._namespace
             if namespace is None:
                 process.unread["ns/pid"] = why
-            elif namespace != self._namespace and "remembered" not in process.evidence:
+            elif not process.here and "remembered" not in process.evidence:
                 process.contrary = ELSEWHERE
         if process.contrary is None:
             self._look_above(process, parent, descends=source is not None)

@@ -8,9 +8,9 @@ from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_ending
 from tests.support.airflow_trees import BASH_ARGV
-from tests.support.fake_proc import FakeProc, tags
+from tests.support.fake_proc import HOME, UUID, FakeProc, tags
 
-CELERY, RUNNER, BASH, SLEEP = 100, 130, 140, 150
+CELERY, SUPERVISOR, RUNNER, BASH, SLEEP = 100, 120, 130, 140, 150
 
 
 def dying(proc: FakeProc, *, state: str = "Z", runner: tuple[str, ...] = ()) -> None:
@@ -57,6 +57,21 @@ def test_what_was_remembered_is_not_doubted(proc: FakeProc, watch: Watch) -> Non
     again.restore(labels)
     again.look()
     assert not again.processes[BASH].above_ends and not again.processes[BASH].unread
+
+
+def test_a_runner_that_ends_takes_nothing_from_what_it_started(proc: FakeProc, watch: Watch) -> None:
+    """3.x's runner is read again at each look; at its end the kernel shows its namespace no more."""
+    proc.add(SUPERVISOR, argv=(f"airflow worker -- LocalExecutor: {UUID}",))
+    proc.add(RUNNER, ppid=SUPERVISOR, argv=(f"airflow worker -- {UUID}",), environ={"AIRFLOW_HOME": HOME})
+    proc.add(BASH, ppid=RUNNER, argv=BASH_ARGV, environ=tags())
+    watch.look()
+    proc.end(SUPERVISOR)
+    proc.becomes_zombie(RUNNER)
+    for look in (watch.tick, watch.look):
+        look()
+        for pid in (RUNNER, BASH):
+            assert not watch.processes[pid].unread and watch.processes[pid].contrary is None
+        assert watch.processes[BASH].runner is watch.processes[RUNNER]
 
 
 def test_a_user_is_asked_for_again_after_the_exec(proc: FakeProc, watch: Watch) -> None:
