@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests and the demo run in a pid namespace of their own: the killer sees only what they started.
 ALONE := $(BIN)/python -m tests.testbed.namespace
+# These signal nothing, so two processes may share them, each with Postgres servers of its own.
+DATABASE_TESTS := tests/sql tests/migrations
 
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
@@ -25,9 +27,14 @@ demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by
 unit: $(VENV)/.installed ## The tests that start no server: no Postgres, no Docker, no Airflow; with coverage
 	$(ALONE) $(BIN)/python -m pytest --unit --cov=dagstop --cov-report=term:skip-covered $(ARGS)
 
-test: setup lint ## All tests but those on real Airflows
+test: setup lint ## All tests but those on real Airflows (ARGS=tests/sql for a part)
+ifeq ($(ARGS),)
+	$(ALONE) $(BIN)/python -m pytest -m "not e2e" --numprocesses 2 --dist worksteal $(DATABASE_TESTS)
+	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(addprefix --ignore=,$(DATABASE_TESTS))
+	$(BIN)/python -m pytest -m initial_namespace tests/initial_namespace
+else
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)
-	$(if $(ARGS),,$(BIN)/python -m pytest -m initial_namespace tests/initial_namespace)
+endif
 
 model: setup $(VENV)/.installed ## The model of the protocol, checked by spin (a part of test; tests/model/README.md)
 	$(ALONE) $(BIN)/python -m pytest -v tests/model $(ARGS)

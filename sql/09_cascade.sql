@@ -157,6 +157,7 @@ create or replace function dagstop.cascade_mass(orders dagstop.stop_order[], sch
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '10ms'
+set jit = off  -- see write_orders
 set work_mem = '64MB'  -- 100,000 task instances are joined without a spill to disk
 as $$
 begin
@@ -222,6 +223,7 @@ create or replace function dagstop.write_orders(runs jsonb[], schema_name text, 
 returns dagstop.stop_order[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off  -- to compile a statement that runs once takes longer than it saves
 as $$
 declare
     observing boolean;

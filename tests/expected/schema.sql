@@ -597,6 +597,7 @@ CREATE FUNCTION dagstop.cascade_mass(orders dagstop.stop_order[], schema_name te
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '10ms'
+    SET jit TO 'off'
     SET work_mem TO '64MB'
     AS $$
 begin
@@ -4402,6 +4403,7 @@ COMMENT ON FUNCTION dagstop.write_late(kept dagstop.unwritten_order) IS 'Writes 
 CREATE FUNCTION dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean) RETURNS dagstop.stop_order[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $_$
 declare
     observing boolean;
