@@ -26,6 +26,7 @@ class ListenerConfig:
     grace: float = seconds("grace_seconds")  # seconds between SIGTERM and SIGKILL
     tick: float = seconds("tick")  # seconds between two looks for new processes
     sweep: float = seconds("sweep")  # seconds between two readings of the orders in silence
+    containers: tuple[str, ...] = ()  # selectors of the containers in which this Airflow runs
     dry_run: bool = False
     once: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)  # parameter -> option, environment or default

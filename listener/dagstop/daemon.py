@@ -23,7 +23,9 @@ from dagstop.cases.stopping import Stopping
 from dagstop.config import ListenerConfig
 from dagstop.evidence import memory
 from dagstop.evidence.clock import Clock
-from dagstop.evidence.site import trusted_uids
+from dagstop.evidence.consent import selectors
+from dagstop.evidence.places import Places
+from dagstop.evidence.site import database_keys, trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.feed.notices import OrderFeed
 from dagstop.host.engine import Engine
@@ -74,11 +76,22 @@ class Daemon:
         self._looked_at = time.monotonic()
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Endings(self._proc, dry_run=config.dry_run)
+        urls = (config.database_url, *config.airflow_urls)
+        self._places = Places(
+            self._proc,
+            selectors(config.containers),
+            databases=lambda: database_keys(urls),
+            task_users=config.task_users,
+            machine=config.host_names,
+            engines=lambda: (one for engine in self._containers.engines for one in engine.listed()),
+            ask_engines=lambda: self._containers.warm_up(),
+        )
         self._watch = Watch(
             self._proc,
             trusted_uids=lambda: trusted_uids(config.airflow_homes, config.task_users),
             own_pid=os.getpid(),
             events=events,
+            init_of=self._places.init_of if self._places.wanted else None,
         )
         self._journal = SignalJournal(self._state_dir)
         clock = Clock(self._proc)
@@ -121,6 +134,7 @@ class Daemon:
             self.feed,
             self._sender,
             notes,
+            self._places,
         )
 
     def stand_by(self) -> None:
@@ -241,6 +255,7 @@ class Daemon:
         """Learn of new processes, so that they are known when an order comes."""
         self._looked_at = time.monotonic()
         self._watch.tick()
+        self._places.survey(self._watch.processes)
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
@@ -260,8 +275,10 @@ class Daemon:
         return {
             "pid": os.getpid(),
             "uid": os.geteuid(),
-            "host_names": sorted(self.config.host_names),
+            "host_names": sorted(self.config.host_names | self._places.names()),
             "airflow_homes": list(self.config.airflow_homes),
+            "containers": list(self.config.containers),
+            "places": self._places.facts(),
             "docker": [engine.url for engine in self._containers.engines if engine.exists],
             "docker_refused": self._containers.refusals(),
             "could_not_look": self._unseen,

@@ -117,6 +117,9 @@ class Process:
     runner: Process | None = None  # the runner it descends from, as that was last seen
     reads: int = 1  # how often command line and environment were read
     here: bool = False  # it, or what it descends from, was seen in the listener's pid namespace: that stays
+    place: Identity | None = None  # the init of the container it lives in, or what it descends from does
+    inner: frozenset[int] = frozenset()  # `line` and itself, as the pids count in its container
+    vouchers: frozenset[int] = frozenset()  # uids of it and of what labelled it: one has to be Airflow's
     above_ends: bool = False  # what it runs under is ending: whose it is is asked again once that is gone
     unread: dict[str, str] = field(default_factory=dict)  # what could not be read of it, by file, and why
 

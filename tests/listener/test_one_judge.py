@@ -253,7 +253,7 @@ def explained(past: Past, asked: StopOrder, folder: Path, patch: pytest.MonkeyPa
     patch.setattr(explaining, "open_database", lambda *_: FakeEngine(""))
     patch.setattr(explaining, "ask", lambda _connection, _url, name, **_: answers[name])
     patch.setattr(explaining, "read_order", lambda found: found)
-    patch.setattr(explaining, "homes_of", tuple)  # which need not be there
+    patch.setattr(explaining, "homes_of", lambda homes, _: tuple(homes))  # which need not be there
     patch.setattr(explaining, "ProcFS", lambda: past.proc)
     patch.setattr(looking, "Engine", lambda url: past.engines[url])
     options = ["--database-url", URL, "--airflow-home", HOME, "--task-user", str(UID), "--json"]

@@ -62,13 +62,16 @@ class FakeProc(ProcFS):
     def add(
         self, pid: int, *, ppid: int = 1, pgid: int | None = None, sid: int | None = None,
         argv: Sequence[str] = (), start: int | None = None, environ: Mapping[str, str] | bytes = b"",
-        uid: int = UID, state: str = "S", namespace: str = "pid:[1]", terminal: int = 0,
+        uid: int = UID, state: str = "S", namespace: str = "pid:[1]", terminal: int = 0, inner: int | None = None,
     ) -> int:  # fmt: skip
-        """A new process; without pgid and sid it leads both. A title is an argv of one word."""
+        """A new process; without pgid and sid it leads both. A title is an argv of one word.
+
+        inner: its pid in its container.
+        """
         self.now += 10
         folder = self.folder / str(pid)
         (folder / "ns").mkdir(parents=True)
-        self.becomes_user(pid, uid)
+        self.becomes_user(pid, uid, inner)
         (folder / "ns" / "pid").symlink_to(namespace)
         facts = [ppid, pid if pgid is None else pgid, pid if sid is None else sid]
         self._stat(pid, state, facts, self.now if start is None else start, terminal)
@@ -80,9 +83,10 @@ class FakeProc(ProcFS):
         (self.folder / str(pid) / "cwd").unlink(missing_ok=True)
         (self.folder / str(pid) / "cwd").symlink_to(folder)
 
-    def becomes_user(self, pid: int, uid: int) -> None:
-        """setuid(2)."""
-        text = f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nSigIgn:\t0\nSigCgt:\t0\n"
+    def becomes_user(self, pid: int, uid: int, inner: int | None = None) -> None:
+        """setuid(2). inner: its pid in the container that it lives in."""
+        below = "" if inner is None else f"\t{inner}"
+        text = f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nNSpid:\t{pid}{below}\nSigIgn:\t0\nSigCgt:\t0\n"
         (self.folder / str(pid) / "status").write_text(text)
 
     def become(self, pid: int, argv: Sequence[str], environ: Mapping[str, str] | bytes | None = None) -> None:

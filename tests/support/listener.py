@@ -113,6 +113,10 @@ class Listener:
                 raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
             time.sleep(0.05)
 
+    def doubted(self) -> list[Any]:
+        """What it has written down of task processes of which it may have to spare some."""
+        return list(_remembered(self.state_dir, "doubted", {}).get("labels", []))
+
     def wait_until_gone(self, timeout: float = 20.0) -> None:
         """Until it knows of no task process any more, and has written that down."""
         until = time.monotonic() + timeout
@@ -149,11 +153,11 @@ class Listener:
         return found
 
 
-def _remembered(state_dir: Path, what: str) -> list[Any]:
+def _remembered(state_dir: Path, what: str, nothing: Any = ()) -> Any:
     try:
-        return list(json.loads((state_dir / "remembered.json").read_text()).get(what, []))
+        return json.loads((state_dir / "remembered.json").read_text()).get(what, nothing)
     except FileNotFoundError:
-        return []
+        return nothing
 
 
 def query(url: str, text: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from dagstop.cases.notes import Notes
 from dagstop.config import ListenerConfig
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.index import Index
+from dagstop.evidence.places import Places
 from dagstop.evidence.recent_orders import RecentOrders
 from dagstop.evidence.sight import unseen
 from dagstop.evidence.site import Site, survey, trusted_uids
@@ -62,9 +63,10 @@ class Stopping:
         feed: OrderFeed,
         sender: ReportSender,
         notes: Notes,
+        places: Places,
     ) -> None:
         self._config = config
-        self._host_names = config.host_names
+        self._places = places
         self._proc = proc
         self._clock = clock
         self._watch = watch
@@ -78,6 +80,10 @@ class Stopping:
         self._started = datetime.now(timezone.utc)
         self._site: Site | None = None  # prepared for the orders that are being read
         self.counters = Counters()
+
+    @property
+    def _host_names(self) -> frozenset[str]:
+        return self._config.host_names | self._places.names()
 
     @property
     def under_way(self) -> int:
@@ -189,7 +195,9 @@ class Stopping:
 
     def _survey(self) -> Site:
         urls = (self._config.database_url, *self._config.airflow_urls)
-        return survey(self._config.airflow_homes, urls, self._watch.at_homes(), self._proc, os.getpid())
+        places = self._places.survey(self._watch.processes)
+        homes = self._config.airflow_homes
+        return survey(homes, urls, self._watch.at_homes(), self._proc, os.getpid(), places)
 
     def _judge(self, cases: list[Case], site: Site, began_at: float | None) -> None:
         index = self._watch.index()
@@ -317,8 +325,8 @@ class Stopping:
 
     def unseen(self) -> list[str]:
         """What this host cannot see of the users as whom tasks run."""
-        users = trusted_uids(self._config.airflow_homes, self._config.task_users)
-        return unseen(self._watch.processes.values(), self._proc, users)
+        users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._places.uids()
+        return [*unseen(self._watch.processes.values(), self._proc, users), *self._places.unread()]
 
     def _findings(self, case: Case, *, final: bool = False) -> Findings:
         named = [container for container, _ in case.spared_containers.values()]

@@ -27,6 +27,7 @@ from dagstop.config import DEFAULT_DOCKER
 from dagstop.database.asking import ask, open_database
 from dagstop.database.connection import round_trip
 from dagstop.database.failures import READ_ONLY_LOGIN, one_line, remedy
+from dagstop.evidence.consent import selectors
 from dagstop.evidence.sight import Trial, tried
 from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.ties import Ties
@@ -46,9 +47,11 @@ def check(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    containers: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check that this installation can stop runs; exits 0 if all checks pass, 1 if not."""
+    selectors(containers)
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "check")
     findings = [*_revision(connection, url), *_writable(connection, url)]

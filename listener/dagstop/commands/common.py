@@ -65,15 +65,27 @@ def airflow_options(function: Function) -> Function:
             metavar="URL",
             help="URL of a Docker engine; repeatable. [default: the local one]",
         ),
+        click.option(
+            "--container",
+            "containers",
+            envvar="DAGSTOP_CONTAINER",
+            multiple=True,
+            metavar="KIND=PATTERN",
+            help="Containers of this host in which this Airflow runs: compose=PROJECT, image=NAME,"
+            " cgroup=PATH or kubernetes=NAMESPACE, with * and ?; repeatable. [default: none]",
+        ),
     )
     for option in reversed(options):
         function = option(function)
     return function
 
 
-def homes_of(airflow_homes: Sequence[str]) -> tuple[str, ...]:
-    """The Airflow homes as absolute paths. Raises DagstopError if none is given or one is missing."""
-    if not airflow_homes:
+def homes_of(airflow_homes: Sequence[str], containers: Sequence[str] = ()) -> tuple[str, ...]:
+    """The Airflow homes as absolute paths. Raises DagstopError if none is given or one is missing.
+
+    containers: selectors; an Airflow that runs in containers only has no home on this host.
+    """
+    if not airflow_homes and not containers:
         raise DagstopError(
             "Set AIRFLOW_HOME or pass --airflow-home: "
             "dagstop must be able to tell this Airflow's processes from another's"

@@ -22,16 +22,19 @@ from dagstop.commands.looking import (
     containers_of,
     listener_pid,
     look,
+    places_of,
     state_dir_of,
     state_dir_option,
 )
 from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
+from dagstop.evidence.consent import selectors
 from dagstop.evidence.index import Index
 from dagstop.evidence.site import Site, survey
 from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
 from dagstop.feed.orders import read_order
+from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Process, StopOrder, Verdict
 from dagstop.report.findings import command
@@ -53,12 +56,14 @@ def explain(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    containers: tuple[str, ...],
     state_dir: str | None,
     task_id: str | None,
     as_json: bool,
 ) -> None:
     """Show what would die on this host if run RUN of DAG were marked failed now, and why."""
-    homes = homes_of(airflow_homes)
+    selectors(containers)
+    homes = homes_of(airflow_homes, containers)
     url = url_of(database_url, homes)
     connection = open_database(url, "explain")
     rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
@@ -75,12 +80,15 @@ def explain(
     proc = ProcFS()
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
-    watch, ties = look(homes, task_users, proc, folder)
-    containers, problems = containers_of(docker_urls, ties)
-    problems += unread
     urls = (url, *spellings(homes), *same_databases)
-    site = survey(homes, urls, watch.at_homes(), proc, listener_pid(listeners, proc) or os.getpid())
-    facts = explained(order, watch.index(), Containers(containers, ties.clients()), clock, site, proc)
+    found: list[Container] = []
+    places = places_of(containers, urls, task_users, proc, lambda: found)
+    watch, ties = look(homes, task_users, proc, folder, places)
+    found, problems = containers_of(docker_urls, ties)
+    problems += unread
+    own = listener_pid(listeners, proc) or os.getpid()
+    site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes))
+    facts = explained(order, watch.index(), Containers(found, ties.clients()), clock, site, proc)
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return

@@ -18,6 +18,7 @@ from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
 from dagstop.database.asking import open_database
 from dagstop.database.url import redact
 from dagstop.errors import DagstopError
+from dagstop.evidence.consent import selectors
 from dagstop.host import process_events
 from dagstop.logs import event, log
 from dagstop.settings import seconds
@@ -46,6 +47,7 @@ def listen(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    containers: tuple[str, ...],
     host: str,
     state_dir: str | None,
     grace: float,
@@ -63,7 +65,8 @@ def listen(
     from dagstop.daemon import Daemon
 
     logs.start(verbose)
-    homes = homes_of(airflow_homes)
+    selectors(containers)  # a bad one ends it here
+    homes = homes_of(airflow_homes, containers)
     config = ListenerConfig(
         database_url=url_of(database_url, homes),
         airflow_homes=homes,
@@ -75,6 +78,7 @@ def listen(
         grace=grace,
         tick=tick,
         sweep=sweep,
+        containers=containers,
         dry_run=dry_run,
         once=once,
         sources=_sources(),
@@ -85,6 +89,7 @@ def listen(
             host=config.host_name,
             database=redact(config.database_url),
             homes=",".join(homes),
+            containers=",".join(containers) or "-",
             grace=f"{grace}s",
             state=config.state_dir,
             dry_run=dry_run,

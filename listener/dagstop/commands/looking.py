@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from dagstop.commands.listen import uids
 from dagstop.config import DEFAULT_DOCKER, default_state_dir
 from dagstop.errors import DagstopError
 from dagstop.evidence import memory
+from dagstop.evidence.consent import selectors
 from dagstop.evidence.containers import read_client
-from dagstop.evidence.site import trusted_uids
+from dagstop.evidence.places import Places
+from dagstop.evidence.site import database_keys, trusted_uids
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
@@ -64,11 +66,40 @@ def _here(listeners: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def look(homes: Sequence[str], task_users: Sequence[str], proc: ProcFS, state_dir: str) -> tuple[Watch, Ties]:
+def places_of(
+    containers: Sequence[str],
+    urls: Sequence[str],
+    task_users: Sequence[str],
+    proc: ProcFS,
+    found: Callable[[], Sequence[Container]],
+) -> Places:
+    """The containers that a command's `--container` names; found: what the engines run."""
+    return Places(
+        proc,
+        selectors(containers),
+        databases=lambda: database_keys(urls),
+        task_users=uids(task_users),
+        machine={socket.gethostname(), socket.getfqdn(), "localhost"},
+        engines=found,
+    )
+
+
+def look(
+    homes: Sequence[str],
+    task_users: Sequence[str],
+    proc: ProcFS,
+    state_dir: str,
+    places: Places | None = None,
+) -> tuple[Watch, Ties]:
     """The host as the listener sees it, with what it remembers in its state directory."""
     proc.must_be_ours()
     known = uids(task_users)
-    watch = Watch(proc, trusted_uids=lambda: trusted_uids(homes, known), own_pid=os.getpid())
+    watch = Watch(
+        proc,
+        trusted_uids=lambda: trusted_uids(homes, known),
+        own_pid=os.getpid(),
+        init_of=places.init_of if places is not None and places.wanted else None,
+    )
     ties = Ties(proc)
     with suppress(OSError):
         remembered = memory.load(Path(state_dir), proc.boot_id())

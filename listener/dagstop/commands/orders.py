@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +29,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
         print_json({"listeners": listeners, "open_orders": orders})
         return
     print_table(
-        ["HOST", "LISTENER", "VERSION", "SEEN", "NOTICES", "WATCHES"],
+        ["HOST", "LISTENER", "VERSION", "SEEN", "NOTICES", "WATCHES", "CONTAINERS"],
         [
             [
                 row["host"],
@@ -37,6 +38,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
                 ago(row["seen_at"], row["db_now"]),
                 row["detail"].get("notices"),
                 counted(row["detail"].get("watched", 0), "process"),
+                _containers(row["detail"].get("places") or ()),
             ]
             for row in listeners
         ],
@@ -85,6 +87,13 @@ def history(
         if dag_id is None and run_id is None
         else "nothing that matches was stopped",
     )
+
+
+def _containers(places: Sequence[dict[str, Any]]) -> str:
+    """Those of the machine in which an Airflow runs: how many are ours, and how many are refused."""
+    refused = sum(place["refused"] is not None for place in places)
+    parts = [(len(places) - refused, "ours"), (refused, "refused")]
+    return ", ".join(f"{number} {word}" for number, word in parts if number)
 
 
 def _history_line(row: dict[str, Any]) -> list[Any]:

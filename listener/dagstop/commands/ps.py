@@ -21,14 +21,15 @@ from dagstop.commands.common import (
     spellings,
     url_of,
 )
-from dagstop.commands.looking import containers_of, look, state_dir_of, state_dir_option
+from dagstop.commands.looking import containers_of, look, places_of, state_dir_of, state_dir_option
 from dagstop.database.asking import ask, open_database
+from dagstop.evidence.place import why_not_ours
 from dagstop.evidence.site import Site, survey
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
-from dagstop.model import Label, Process, Role
+from dagstop.model import Identity, Label, Process, Role
 from dagstop.report.findings import command
 from dagstop.words import span
 
@@ -53,6 +54,7 @@ def ps(
     task_users: tuple[str, ...],
     same_databases: tuple[str, ...],
     docker_urls: tuple[str, ...],
+    containers: tuple[str, ...],
     state_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -61,15 +63,18 @@ def ps(
     connection = open_database(url, "ps")
     proc = ProcFS()
     folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
-    watch, ties = look(airflow_homes, task_users, proc, folder)
-    containers, problems = containers_of(docker_urls, ties)
-    problems += unread
     urls = (url, *spellings(airflow_homes), *same_databases)
-    site = survey(airflow_homes, urls, watch.at_homes(), proc, os.getpid())
+    found: list[Container] = []
+    places = places_of(containers, urls, task_users, proc, lambda: found)
+    watch, ties = look(airflow_homes, task_users, proc, folder, places)
+    found, problems = containers_of(docker_urls, ties)
+    problems += unread
+    at_homes = watch.at_homes()
+    site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), places.survey(watch.processes))
     tasks = Tasks(site)
     families = _families(watch.labelled())
-    known = _labels(Containers(containers, ties.clients()), site, families)
-    shown = [c for c in containers if c.id in known]
+    known = _labels(Containers(found, ties.clients()), site, families)
+    shown = [c for c in found if c.id in known]
     # what runs in a container that has its line is shown by that
     within = inside(proc, shown, (process.pid for process in watch.labelled()))
     for process in watch.labelled():
@@ -81,7 +86,7 @@ def ps(
     own = [row for row in rows if not row["foreign"]]
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
-    untied = [c for c in containers if c.id not in known]
+    untied = [c for c in found if c.id not in known]
     strangers = _strangers(watch, untied, proc)
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
@@ -139,7 +144,7 @@ class Tasks:
         return list(self._rows.values())
 
     def add_process(self, process: Process, label: Label, runner: int | None, proc: ProcFS) -> None:
-        row = self._row(label, runner)
+        row = self._row(label, runner, self._foreign(process, label), process.place)
         row["processes"].append(
             {
                 "pid": process.pid,
@@ -156,12 +161,24 @@ class Tasks:
         """Into the line of its try, though its tags may say less or more than the processes do."""
         alike = [key for key, known in self._labels.items() if _one_try(label, known)]
         alike.sort(key=lambda key: not self._rows[key]["processes"])
-        row = self._rows[alike[0]] if alike else self._row(label, None)
+        row = self._rows[alike[0]] if alike else self._row(label, None, self._other(label))
         row["containers"].append({"id": container.id[:12], "name": container.name})
         row["age_seconds"] = max(row["age_seconds"], time.time() - container.created_at.timestamp())
 
-    def _row(self, label: Label, runner: int | None) -> dict[str, Any]:
-        key = self._key(label, runner)
+    def _foreign(self, process: Process, label: Label) -> bool:
+        """True for what is another Airflow's: in a container, by that; each home is its own there."""
+        if process.place is None:
+            return self._other(label)
+        place = self._site.places.get(process.place)
+        return why_not_ours(place, self._site.databases) is not None
+
+    def _other(self, label: Label) -> bool:
+        return bool(self._site.homes) and not self._site.may_be_ours(label)
+
+    def _row(
+        self, label: Label, runner: int | None, foreign: bool, place: Identity | None = None
+    ) -> dict[str, Any]:
+        key = (self._key(label, runner), place)  # two containers show the same home
         self._labels[key] = self._labels.get(key, label).filled_from(label)
         if key not in self._rows:
             self._rows[key] = {
@@ -172,7 +189,7 @@ class Tasks:
                 "age_seconds": 0.0,
                 "state": None,
                 "run_state": None,
-                "foreign": bool(self._site.homes) and not self._site.may_be_ours(label),
+                "foreign": foreign,
             }
         return self._rows[key]
 

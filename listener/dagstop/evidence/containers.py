@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.airflow_names import conflict, read_try_tags
-from dagstop.evidence.match import SPARE, asks_to_be_spared, judge, names_order, with_hands_off
+from dagstop.evidence.match import ELSEWHERE, SPARE, asks_to_be_spared, judge, names_order, with_hands_off
 from dagstop.evidence.site import Site
 from dagstop.evidence.twins import ALONE, Neighbours, another_airflows
 from dagstop.host.containers import Container
@@ -50,6 +50,8 @@ def judge_container(
     if client is not None:
         # any user may run something that is called docker: the client counts as much as its process
         trusted, contrary = client.process.trusted, client.process.contrary
+        if client.process.place is not None:  # its names and files are not this host's
+            contrary = contrary or ELSEWHERE
         if said is not None and client.process.label is not None:
             if field := conflict(said, client.process.label):
                 contrary = f"the {field} of its tags differs from that of docker client {client.process.pid}"

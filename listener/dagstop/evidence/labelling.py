@@ -11,7 +11,7 @@ from dagstop.evidence.groups import Groups
 from dagstop.evidence.lineage import Lineage
 from dagstop.evidence.match import ELSEWHERE, asks_to_be_spared
 from dagstop.host.procfs import ProcFS
-from dagstop.model import Label, Process, Role
+from dagstop.model import Identity, Label, Process, Role
 
 WORDS = ("cmdline", "environ")
 """The files of a process that say what it is; where one could not be read, the watch notes it."""
@@ -28,12 +28,15 @@ class Labelling:
         trusted_uids: Callable[[], frozenset[int]],
         namespace: str | None,
         lineage: Lineage,
+        init_of: Callable[[int], Identity | None] | None = None,
     ) -> None:
+        """init_of: the init of the container that a pid lives in; None where no container is looked into."""
         self._proc = proc
         self._lineage = lineage
         self._processes = processes
         self._trusted_uids = trusted_uids
         self._namespace = namespace
+        self._init_of = init_of
         self._sessions = Groups("session", processes)
         self._groups = Groups("process group", processes)
         self._forks = Forks(proc)
@@ -59,6 +62,8 @@ class Labelling:
     def label(self, process: Process) -> None:
         """Label it by its own words and by what it descends from; its ancestors must have had their turn."""
         parent = self.parent(process)
+        if process.contrary == ELSEWHERE:  # as an earlier listener left it: its container may be known now
+            self._find_place(process, None)
         source, how = self._inherited(process, parent)
         tags = read_tags(process.environ) if process.environ else None
         own = process.title or tags
@@ -86,7 +91,8 @@ class Labelling:
         if label is None or not label.names_a_run():
             return
         process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
-        process.label = self._with_surroundings(label, parent)
+        self._find_place(process, source if descends else None)
+        process.label = self._with_surroundings(label, parent, process.place)
         by_itself = not descends or (own is not None and own.names_a_run())
         self._stand(process, source, by_itself=by_itself, descends=descends)
         self._find_contrary(process, parent, source if descends else None)
@@ -101,6 +107,7 @@ class Labelling:
         if process.role is Role.RUNNER:
             self._forks.note(process)
         sure = process.trusted and process.contrary is None and process.unread.keys() <= {"environ"}
+        sure = sure and process.place is None  # in each container a folder is another one
         if sure and not by_folder and process.role is Role.OTHER and process.sid == process.pid:
             self.new_folder |= self.folders.note(process, now)
 
@@ -111,20 +118,52 @@ class Labelling:
         )
         if process.role is Role.RUNNER:
             process.line = frozenset({process.pid, process.ppid})
+            process.inner = self._inside(process, process.pid, process.ppid)
             if source is not None and source.title == process.title:
                 process.line |= source.line  # Airflow recorded the one that it was forked from
+                process.inner |= source.inner
         elif source is not None:
             process.line = source.line
+            process.inner = source.inner | self._inside(process, process.pid)
+        else:
+            process.inner = self._inside(process, process.pid, process.ppid)
         if process.uid == -1 or not process.trusted:  # until its exec it may be of another user
             process.uid = self._proc.uid(process.pid)
         if source is not None:
             process.runner = (source if source.role is Role.RUNNER else source.runner) or process.runner
             # others may go to a task's folder, too
-            process.trusted = process.trusted or (source.trusted and (descends or source.uid == process.uid))
+            alike = descends or source.uid == process.uid
+            process.trusted = process.trusted or (source.trusted and alike)
+            process.vouchers |= source.vouchers if alike else frozenset()
             process.contrary = process.contrary or source.contrary
             process.kin_spared = process.kin_spared or asks_to_be_spared(source)
         if by_itself:  # what a stranger runs as root (sudo) is no more to be believed than he is
             process.trusted = process.trusted or process.uid in self._trusted_uids()
+            process.vouchers |= {process.uid}
+
+    def _inside(self, process: Process, *pids: int) -> frozenset[int]:
+        """Pids as they count in its container."""
+        if process.place is None:
+            return frozenset()
+        found = (self._proc.inner_pids(pid) for pid in pids)
+        return frozenset(numbers[1] for numbers in found if len(numbers) == 2)
+
+    def _find_place(self, process: Process, source: Process | None) -> None:
+        """The container that it lives in, or that what it descends from does: that stays."""
+        if self._init_of is None or process.place is not None or process.here:
+            return
+        if source is not None:
+            process.place = source.place
+        elif "remembered" in process.evidence and process.contrary != ELSEWHERE:
+            return  # it was forked by what lives here
+        elif self._proc.pid_namespace(process.pid)[0] not in (None, self._namespace):
+            process.place = self._init_of(process.pid)
+        if process.place is not None and process.contrary == ELSEWHERE:
+            process.contrary = None
+        runner = process.runner if process.place is not None else None
+        while runner is not None and runner.place is None and runner.contrary == ELSEWHERE:
+            runner.place, runner.contrary = process.place, None
+            runner = runner.runner
 
     def parent(self, process: Process) -> Process | None:
         if process.ppid > 2 and process.ppid not in self._processes:
@@ -158,7 +197,7 @@ class Labelling:
 
     def _in_folder_of(self, process: Process, own: Label | None) -> tuple[Process | None, str]:
         """The labelled process in whose task's folder this one works."""
-        if process.role is not Role.OTHER:
+        if process.role is not Role.OTHER or process.place is not None:
             return None, ""
         leader, folder = self.folders.leader_of(process, self._proc.now_ticks())
         if leader is None or leader.label is None or (own is not None and differs(own, leader.label)):
@@ -168,12 +207,14 @@ class Labelling:
     def _groups_of(self, process: Process) -> tuple[tuple[Groups, int], tuple[Groups, int]]:
         return (self._sessions, process.sid), (self._groups, process.pgid)
 
-    def _with_surroundings(self, label: Label, parent: Process | None) -> Label:
+    def _with_surroundings(self, label: Label, parent: Process | None, init: Identity | None) -> Label:
         """Add AIRFLOW_HOME and the metadata database from the nearest ancestor that shows them."""
         for _ in range(64):
             if parent is None or (label.airflow_home and label.database):
                 break
             label = label.filled_from(airflow_of(parent.environ))
+            if parent.identity == init:
+                break  # what started a container is outside of it
             parent = self.parent(parent)
         return label
 
@@ -191,7 +232,7 @@ class Labelling:
             process.here = namespace is not None and namespace == self._namespace
             if namespace is None:
                 process.unread["ns/pid"] = why
-            elif not process.here and "remembered" not in process.evidence:
+            elif not process.here and process.place is None and "remembered" not in process.evidence:
                 process.contrary = ELSEWHERE
         if process.contrary is None:
             self._look_above(process, parent, descends=source is not None)
@@ -210,6 +251,8 @@ class Labelling:
                 return
             if parent.role is Role.TEST:
                 process.contrary = f"it is part of the test run by hand, pid {parent.pid}"
+            elif parent.identity == process.place:
+                return  # it adopts orphans, as pid 1 does
             elif "cmdline" in parent.unread:
                 process.unread["parent"] = f"what it runs under is not known: {parent.unread['cmdline']}"
             elif not parent.argv and not (runs or remembered) and self._proc.ending(parent.pid):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dagstop.airflow_names import conflict, parse_date
+from dagstop.evidence.place import is_of_twin, named_in, pid_recorded, why_spared
 from dagstop.evidence.site import Site
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Label, Process, Role, StopOrder, Target, Verdict, Whose
@@ -49,12 +50,20 @@ _AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
 
 def _judge_alone(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict:
     """By what it shows itself."""
-    return _not_ours(order, process, site) or _judge_try(order, process, started_at)
+    return _not_ours(order, process, started_at, site) or _judge_try(order, process, started_at)
 
 
-def _not_ours(order: StopOrder, process: Process, site: Site) -> Verdict | None:
+def _not_ours(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict | None:
     """To be spared whatever try it is of; else None."""
-    if spare := _unkillable_by_nature(process, site) or _foreign_airflow(order, process, site):
+    spare = _unkillable_by_nature(process, site)
+    if spare is None and process.place is not None:
+        spare = why_spared(order, process, started_at, site.places, site.databases)
+        spare = spare or _without_a_home(order, process, site)
+        if spare is not None and is_of_twin(order, process, site.places, site.databases):
+            return Verdict(Decision.SPARE, spare, process.evidence, whose=Whose.ANOTHER)
+    elif spare is None:
+        spare = _foreign_airflow(order, process, site)
+    if spare is not None:
         another = Whose.ANOTHER if _surely_another(order, process, site) else Whose.RUN
         whose = Whose.AIRFLOW if process.role in _AIRFLOWS_OWN else another
         return Verdict(Decision.SPARE, spare, process.evidence, whose=whose)
@@ -102,10 +111,10 @@ def _with_its_runner(order: StopOrder, process: Process, started_at: datetime, s
     runner, seen = process.runner, {process.identity}
     while runner is not None and runner.identity not in seen:
         if runner.label is not None and names_order(order, runner.label):
-            verdict = _not_ours(order, runner, site)
+            ticks = max(0, process.identity.start - runner.identity.start)
+            begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
+            verdict = _not_ours(order, runner, begun, site)
             if verdict is None and not _same_try(runner.label, process.label):
-                ticks = max(0, process.identity.start - runner.identity.start)
-                begun = started_at - timedelta(seconds=ticks / TICKS_PER_SECOND)
                 verdict = _judge_try(order, runner, begun)
             if verdict is not None and verdict.decision is Decision.SPARE:
                 reason = f"the runner {runner.pid} that started it is spared: {verdict.reason}"
@@ -152,6 +161,17 @@ def _foreign_airflow(order: StopOrder, process: Process, site: Site) -> str | No
     return None
 
 
+def _without_a_home(order: StopOrder, process: Process, site: Site) -> str | None:
+    """Why a process in a container of ours that shows no AIRFLOW_HOME may be another's, or None."""
+    label, place = process.label, process.place
+    assert label is not None and place is not None
+    if label.airflow_home is not None or _uuid_recorded(order, label):
+        return None
+    if pid_recorded(order, process, site.places.get(place)) or _job_recorded(order, label):
+        return None
+    return process.unread.get("environ") or "it does not say which Airflow of its container it is of"
+
+
 def _surely_another(order: StopOrder, process: Process, site: Site) -> bool:
     """True for another Airflow's beyond doubt: its metadata database is another one, its home or its pid
     namespace too, and no row names it. Each alone proves nothing: the listener may have been told wrong.
@@ -159,7 +179,11 @@ def _surely_another(order: StopOrder, process: Process, site: Site) -> bool:
     label = process.label
     assert label is not None
     home = label.airflow_home is not None and not site.is_home(label.airflow_home)
-    if not home and process.contrary != ELSEWHERE:
+    if process.place is not None:
+        if named_in(order, site.places.get(process.place)):
+            return False
+        home = False  # the same path means another folder there
+    elif not home and process.contrary != ELSEWHERE:
         return False
     if _uuid_recorded(order, label) or _pid_recorded(order, process):
         return False

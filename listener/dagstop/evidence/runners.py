@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.match import ELSEWHERE, asks_to_be_spared
 from dagstop.model import Identity, Label, Process, Role
 
 
 def undoubted(process: Process) -> bool:
     """False for what is spared whatever the order: it, or the runner that it descends from."""
     if process.contrary is not None or asks_to_be_spared(process) or not process.trusted:
+        return False
+    if process.place is not None:  # whose its container is may have changed by the next start
         return False
     runner = process.runner
     above = runner is None or (runner.contrary is None and not asks_to_be_spared(runner) and _read(runner))
@@ -30,9 +32,12 @@ def doubts(process: Process) -> dict[str, Any]:
     """What speaks against it, ready for JSON."""
     return {
         "trusted": process.trusted,
-        "contrary": process.contrary,
+        # a later listener finds its container again, or spares it
+        "contrary": process.contrary or (ELSEWHERE if process.place is not None else None),
         "spare": asks_to_be_spared(process),
         "uid": process.uid,
+        "vouchers": sorted(process.vouchers),
+        "inner": sorted(process.inner),
     }
 
 
@@ -46,6 +51,9 @@ def checked(facts: Any) -> dict[str, Any]:
         "contrary": contrary,
         "spare": bool(facts["spare"]),
         "uid": uid,
+        # an earlier release kept none
+        "vouchers": frozenset(int(number) for number in facts.get("vouchers", ())),
+        "inner": frozenset(int(number) for number in facts.get("inner", ())),
     }
 
 
@@ -54,6 +62,7 @@ def doubt(process: Process, facts: Any) -> None:
     known = checked(facts)
     process.trusted, process.contrary, process.uid = known["trusted"], known["contrary"], known["uid"]
     process.kin_spared = known["spare"]
+    process.vouchers, process.inner = known["vouchers"], known["inner"]
 
 
 _DEEPEST = 8

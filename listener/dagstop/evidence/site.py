@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from dagstop.database.key import database_key, same_database
 from dagstop.database.url import find_database_url
 from dagstop.errors import DatabaseUrlError
+from dagstop.evidence.place import Place
 from dagstop.host.procfs import ProcFS
-from dagstop.model import Label, Process, Role
+from dagstop.model import Identity, Label, Process, Role
 
 DATABASE_VARIABLES = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
 _MOST_CONFIG = 1 << 20  # bytes
@@ -30,6 +31,7 @@ class Site:
     )  # those that are surely in others: they have no process here
     unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
     other_airflows: frozenset[str] = frozenset()  # those of them that are known to use another database
+    places: Mapping[Identity, Place] = field(default_factory=dict)  # containers, by their init
     lives_here: bool = False  # an Airflow of ours runs in the listener's own pid namespace
 
     def is_home(self, path: str) -> bool:
@@ -45,7 +47,12 @@ class Site:
 
 
 def survey(
-    homes: Sequence[str], urls: Iterable[str], processes: Iterable[Process], proc: ProcFS, own: int
+    homes: Sequence[str],
+    urls: Iterable[str],
+    processes: Iterable[Process],
+    proc: ProcFS,
+    own: int,
+    places: Mapping[Identity, Place] | None = None,
 ) -> Site:
     """Look around: `homes` and `urls` are ours, the processes show whether others are here too."""
     ours = all_homes(homes)
@@ -54,7 +61,7 @@ def survey(
     for process in processes:
         if (home := process.environ.get("AIRFLOW_HOME")) is not None:
             shown.setdefault(home, []).append(process)
-    keys = {key for url in urls if (key := database_key(url)) is not None}
+    keys = database_keys(urls)
     foreign = {
         path: {key for process in at_home for key in _databases(process)}
         for path, at_home in shown.items()
@@ -69,14 +76,20 @@ def survey(
     others = (path for path, named in foreign.items() if keys and _names_others(path, named, keys))
     return Site(
         homes=ours,
-        databases=frozenset(keys),
+        databases=keys,
         untouchable=frozenset({0, 1, 2, *ancestors(proc, own)}),
         foreign_homes=frozenset(near),
         homes_elsewhere=frozenset(foreign.keys() - near),
         other_airflows=frozenset(others),
         unread=next((p.unread["environ"] for p in processes if _home_unread(p)), None),
         lives_here=_lives_here(processes, ours, proc, own),
+        places=places or {},
     )
+
+
+def database_keys(urls: Iterable[str]) -> frozenset[str]:
+    """`database_key` of each that names a database."""
+    return frozenset(key for url in urls if (key := database_key(url)) is not None)
 
 
 def _lives_here(processes: Iterable[Process], ours: frozenset[str], proc: ProcFS, own: int) -> bool:
@@ -100,7 +113,7 @@ def _databases(process: Process) -> set[str]:
     return {key for url in urls if url and (key := database_key(url)) is not None}
 
 
-def _names_others(home: str, named: set[str], ours: set[str]) -> bool:
+def _names_others(home: str, named: set[str], ours: frozenset[str]) -> bool:
     """True if a home's processes, or else its airflow.cfg, name a database, and none of ours."""
     found = named or _configured(home)
     return bool(found) and not any(same_database(one, own) for one in found for own in ours)

@@ -79,7 +79,9 @@ class Watch:
         trusted_uids: Callable[[], frozenset[int]],
         own_pid: int,
         events: ProcessEvents | None = None,
+        init_of: Callable[[int], Identity | None] | None = None,
     ) -> None:
+        """init_of: as `Labelling` has it."""
         self._proc = proc
         self._events = events
         self._restored: dict[Identity, Known] = {}
@@ -93,7 +95,7 @@ class Watch:
         self._prove_at = 0.0  # when that is looked at again, monotonic seconds
         self._ending: set[int] = set()  # told to have ended, and still there: zombies
         namespace = proc.pid_namespace(own_pid)[0]
-        self._labelling = Labelling(proc, self.processes, trusted_uids, namespace, self._lineage)
+        self._labelling = Labelling(proc, self.processes, trusted_uids, namespace, self._lineage, init_of)
         self._listed: list[int] = []  # what the last tick found in /proc
         self._derived: _Views | None = None  # made when asked for; None once a process came, went or changed
         self.changed = False  # labels differ from those last saved

@@ -24,6 +24,8 @@ class Container:
     tags: Mapping[str, str]  # AIRFLOW_CTX_*, DAGSTOP_* and AIRFLOW_HOME of its environment and labels
     started_at: datetime | None = None  # this life of it, by the engine's clock
     airflow: Airflow | None = None  # which Airflow it is a part of: a scheduler, a worker
+    project: str | None = None  # of compose, or the stack of a swarm
+    kubernetes: str | None = None  # the namespace of its pod
 
     @property
     def label(self) -> Label | None:

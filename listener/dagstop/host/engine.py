@@ -211,6 +211,8 @@ def _container(facts: dict[str, Any]) -> Container:
         tags=_tags(config.get("Env") or [], config.get("Labels") or {}),
         started_at=_moment(state["StartedAt"]) if state.get("StartedAt") else None,
         airflow=_airflow(config.get("Env") or [], config.get("Labels") or {}),
+        project=_project(config.get("Labels") or {}),
+        kubernetes=(config.get("Labels") or {}).get("io.kubernetes.pod.namespace") or None,
     )
 
 
@@ -230,9 +232,12 @@ def _airflow(environment: list[str], labels: dict[str, str]) -> Airflow | None:
     home = variables.get("AIRFLOW_HOME")
     if not home or "AIRFLOW_CTX_DAG_ID" in variables or "AIRFLOW_CTX_DAG_ID" in labels:
         return None
-    project = next((labels[name] for name in _PROJECTS if labels.get(name)), None)
-    database = airflow_of(variables).database
+    project, database = _project(labels), airflow_of(variables).database
     return Airflow(home, project, database) if project or database else None
+
+
+def _project(labels: dict[str, str]) -> str | None:
+    return next((labels[name] for name in _PROJECTS if labels.get(name)), None)
 
 
 _PROJECTS = ("com.docker.compose.project", "com.docker.stack.namespace", "io.podman.compose.project")

@@ -249,13 +249,25 @@ class ProcFS:
 
     def environ(self, pid: int) -> dict[str, str] | None:
         """What `parse_environ` finds; nothing where it is gone, None where it may not be read."""
+        data = self._environ(pid)
+        return None if data is None else parse_environ(data)
+
+    def variable(self, pid: int, name: str) -> str | None:
+        """One variable of a process's environment; None where it is not there, or may not be read."""
+        start = f"{name}=".encode()
+        for item in (self._environ(pid) or b"").split(b"\0"):
+            if item.startswith(start):
+                return item[len(start) :].decode("utf-8", "replace")
+        return None
+
+    def _environ(self, pid: int) -> bytes | None:
         data = self.read(pid, "environ")
         if data is None and self._by_memory:
             where, length = foreign_memory.environment_span(self.read(pid, "stat") or b"", _MOST)
             data = (foreign_memory.read(pid, where, length) if length else None) or None
         if data is None and self.refusal(pid, "environ"):
             return None
-        return parse_environ(data or b"")
+        return data or b""
 
     def signal_masks(self, pid: int) -> SignalMasks | None:
         data = self.read(pid, "status")
@@ -292,6 +304,11 @@ class ProcFS:
             return self._link(pid, "ns/pid"), ""
         except OSError as exc:
             return None, self._words(pid, "ns/pid", exc)
+
+    def inner_pids(self, pid: int) -> tuple[int, ...]:
+        """Its pid in our pid namespace and in each one below, down to its own (NSpid); empty if unknown."""
+        match = re.search(rb"^NSpid:([ \t0-9]+)", self.read(pid, "status") or b"", re.MULTILINE)
+        return tuple(map(int, match.group(1).split())) if match else ()
 
     def _link(self, pid: int, name: str) -> str:
         return os.readlink(f"{self.root}/{pid}/{name}")

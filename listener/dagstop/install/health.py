@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,17 +109,45 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
             yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
         if row["live"] and (told := row["detail"].get("process_events")) is not None:
             yield _eyes(row["host"], told)
+        if row["live"]:
+            yield from _containers(row["host"], row["detail"].get("places") or ())
     for row in ask(connection, url, "superuser_listeners"):
         said = f"logs in as superuser {row['role_name']}, so Airflow's role could take over its rights"
         do = "give it a login role that is a member of dagstop_listener"
         yield Finding(f"login of {row['host']}", True, said, do)
+    refused = {
+        place["hostname"]: f"{place['refused']} (listener {row['host']})"
+        for row in listeners
+        if row["live"]
+        for place in row["detail"].get("places") or ()
+        if place["refused"]
+    }
     for host in without_listener(listeners, ask(connection, url, "task_hosts")):
         count = f"Airflow runs {host['tasks']} of its tasks there"
+        if why := refused.get(host["hostname"]):
+            do = "give that listener a --container that names it; see docs/containers.md"
+            yield Finding(f"host {host['hostname']}", False, f"{count}, and {why}", do)
+            continue
         do = (
-            "run `dagstop listen` there (or with --host, if it has another name);"
-            " if that host is gone for good, mark those tasks failed in Airflow"
+            "run `dagstop listen` there (or with --host, if it has another name; for a container, on its"
+            " machine with --container); if that host is gone for good, mark those tasks failed in Airflow"
         )
         yield Finding(f"host {host['hostname']}", False, count, do)
+
+
+def _containers(host: str, places: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    """The containers of its machine that the operator named, and what keeps one of them from being ours."""
+    named = [place for place in places if place["named_by"]]
+    ours = [place for place in named if not place["refused"]]
+    if ours:
+        kept = sum(place["kept_by"] is not None for place in ours)
+        said = f"{len(ours)} ours" + (f", {kept} of them with a listener of their own" if kept else "")
+        yield Finding(f"containers on {host}", True, said)
+    for place in named:
+        if place["refused"]:
+            name = f"container {place['container'] or place['hostname']}"
+            do = GIVE_RIGHTS if place["unread"] else "see docs/containers.md; until then it is spared"
+            yield Finding(f"{name} on {host}", False, place["refused"], do)
 
 
 def _eyes(host: str, told: dict[str, Any]) -> Finding:

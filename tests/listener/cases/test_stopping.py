@@ -12,6 +12,7 @@ from dagstop.cases.case import Case, Phase
 from dagstop.cases.stopping import Stopping
 from dagstop.config import ListenerConfig
 from dagstop.evidence.clock import Clock
+from dagstop.evidence.places import Places
 from dagstop.kill.endings import Ending
 from dagstop.model import Decision, Identity, Verdict
 from tests.support.fake_proc import HOME, URL, FakeProc, order, process, watch_of
@@ -47,7 +48,7 @@ def stopping(tmp_path: Any, recorder: Recorder) -> Stopping:
     proc = FakeProc(tmp_path)
     some = cast(Any, recorder)
     config = ListenerConfig(URL, (HOME,))
-    return Stopping(config, proc, Clock(proc), watch_of(proc), some, some, some, some, some)
+    return Stopping(config, proc, Clock(proc), watch_of(proc), some, some, some, some, some, Places(proc, ()))
 
 
 def test_one_process_that_cannot_be_signalled_keeps_no_other_from_its_signal(

@@ -1,0 +1,274 @@
+"""The containers of this machine as the judge is to know them: found, named, read and held together.
+
+Nothing is looked for without a selector of the operator. Files inside are read only of what is named.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dagstop.database.key import database_key
+from dagstop.evidence.consent import BY_ENGINE, Selector
+from dagstop.evidence.place import Place, why_not_ours
+from dagstop.evidence.site import DATABASE_VARIABLES
+from dagstop.host import places as host
+from dagstop.host.containers import Container
+from dagstop.host.procfs import ProcFS
+from dagstop.logs import event, log
+from dagstop.model import Identity, Process
+
+KEPT = 5.0
+"""Seconds for which what was read of a container counts: its first process may still exec."""
+MOST_ENDED = 200
+"""Host names of containers that ended, for which this listener goes on answering."""
+MOST_TOLD = 50
+"""Containers in a heartbeat."""
+_NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_SECTIONS = ("database", "core")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One init, and what was last read of it."""
+
+    init: Identity
+    place: Place
+    read_at: float  # monotonic seconds
+
+
+class Places:
+    """The pid namespaces right below ours."""
+
+    def __init__(
+        self,
+        proc: ProcFS,
+        selectors: Sequence[Selector],
+        *,
+        databases: Callable[[], frozenset[str]] = frozenset,
+        task_users: Collection[int] = (),
+        machine: Collection[str] = (),
+        engines: Callable[[], Iterable[Container]] = tuple,
+        ask_engines: Callable[[], None] = lambda: None,
+    ) -> None:
+        """databases: keys of ours. machine: its own host names. ask_engines: begins a new listing."""
+        self._proc = proc
+        self._selectors = selectors
+        self._databases = databases
+        self._task_users = frozenset(task_users)
+        self._machine = frozenset(machine)
+        self._engines = engines
+        self._ask_engines = ask_engines
+        self._tried: dict[int, tuple[int, bool]] = {}  # pid -> start, whether it is an init
+        self._seen: dict[Identity, _Seen] = {}
+        self._said: dict[Identity, str] = {}
+        self._ended: dict[str, None] = {}
+        self._facts: list[dict[str, Any]] = []  # copies: the heartbeat is another thread's
+        self._names: frozenset[str] = frozenset()
+        self._uids: frozenset[int] = frozenset()
+        self._unread: list[str] = []
+
+    @property
+    def wanted(self) -> bool:
+        """False if the operator named no container."""
+        return bool(self._selectors)
+
+    def init_of(self, pid: int) -> Identity | None:
+        """The init of the container that a process lives in."""
+        return host.init_of(self._proc, pid)
+
+    def survey(self, processes: Mapping[int, Process]) -> dict[Identity, Place]:
+        """All that is there now, by init."""
+        if not self._selectors:
+            return {}
+        inits = self._inits(processes)
+        self._forget_gone(inits)
+        containers = {one.id: one for one in self._engines()}
+        by_engine = any(one.kind in BY_ENGINE for one in self._selectors)
+        listeners = self._listeners(processes)
+        moment = time.monotonic()
+        for init in inits:
+            seen = self._seen.get(init)
+            if seen is None or moment - seen.read_at > KEPT:
+                known = seen.place.named_by if seen is not None else None
+                self._seen[init] = seen = _Seen(init, self._read(init, known, containers), moment)
+            elif seen.place.named_by is None and seen.place.container in containers:
+                seen.place = self._read(init, None, containers)
+            if by_engine and seen.place.named_by is None and seen.place.container not in {None, *containers}:
+                self._ask_engines()
+            seen.place = replace(seen.place, kept_by=listeners.get(init))
+        found = self._held_together()
+        self._note(found)
+        return found
+
+    def names(self) -> frozenset[str]:
+        """The host names of containers, also ended ones, for which this listener answers."""
+        return self._names
+
+    def uids(self) -> frozenset[int]:
+        """As whom Airflow runs in the named containers."""
+        return self._uids
+
+    def unread(self) -> list[str]:
+        """Why a named container may hold what goes unseen."""
+        return self._unread
+
+    def facts(self) -> list[dict[str, Any]]:
+        """For heartbeats: each container of an Airflow, and why it is refused if it is."""
+        return self._facts
+
+    def _inits(self, processes: Mapping[int, Process]) -> list[Identity]:
+        found: list[Identity] = []
+        tried: dict[int, tuple[int, bool]] = {}
+        for pid, process in processes.items():
+            start = process.identity.start
+            before = self._tried.get(pid)
+            if before is None or before[0] != start:
+                before = (start, host.is_init(self._proc.inner_pids(pid)))
+            tried[pid] = before
+            if before[1]:
+                found.append(process.identity)
+        self._tried = tried
+        return found
+
+    def _listeners(self, processes: Mapping[int, Process]) -> dict[Identity, int]:
+        """By the init of its container, the pid of a dagstop listener."""
+        found: dict[Identity, int] = {}
+        for process in processes.values():
+            words = process.argv[:5]
+            if "listen" in words and any("dagstop" in word for word in words):
+                init = self.init_of(process.pid)
+                if init is not None:
+                    found[init] = process.pid
+        return found
+
+    def _forget_gone(self, inits: Iterable[Identity]) -> None:
+        there = set(inits)
+        for init in self._seen.keys() - there:
+            place = self._seen.pop(init).place
+            self._said.pop(init, None)
+            if place.hostname in self._names:
+                self._ended[place.hostname] = None
+        while len(self._ended) > MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _read(self, init: Identity, named_by: str | None, containers: Mapping[str, Container]) -> Place:
+        """What it shows; of its files, only if it is named."""
+        cgroups = self._proc.cgroups(init.pid)
+        container = host.container_in(cgroups)
+        environ = self._proc.environ(init.pid)
+        hostname = self._proc.variable(init.pid, "HOSTNAME") or None
+        place = Place(init, container=container, hostname=hostname)
+        if named_by is None:
+            kubernetes = self._kubernetes(init)
+            known = containers.get(container) if container is not None else None
+            wanted = (one for one in self._selectors if one.names(cgroups, known, kubernetes))
+            named_by = next(map(str, wanted), None)
+        unread = None
+        if environ is None:
+            unread = self._proc.refusal(init.pid, "environ")
+        if named_by is None:
+            return replace(place, unread=unread, home=(environ or {}).get("AIRFLOW_HOME"))
+        place = replace(place, named_by=named_by)
+        if unread is not None or environ is None:
+            return replace(place, unread=unread or "it is ending")
+        return self._read_files(place, environ)
+
+    def _read_files(self, place: Place, environ: Mapping[str, str]) -> Place:
+        home = environ.get("AIRFLOW_HOME")
+        if home is None or not home.startswith("/"):
+            return place
+        home = os.path.normpath(home)
+        try:
+            name = self._text(place.init, "/etc/hostname")
+            owner = host.owner_inside(self._proc, place.init, home)
+            urls = [url for variable in DATABASE_VARIABLES if (url := environ.get(variable))]
+            urls = urls or self._configured(place.init, home)
+        except OSError as exc:
+            lack = " (CAP_SYS_PTRACE is needed)" if isinstance(exc, PermissionError) else ""
+            return replace(place, home=home, unread=f"{exc.filename or 'a file'}: {exc.strerror}{lack}")
+        if name and place.hostname and name != place.hostname:
+            why = f"its host name is {name} in /etc/hostname and {place.hostname} in its environment"
+            return replace(place, home=home, unread=why)
+        keys = {key for url in urls if (key := database_key(url)) is not None}
+        return replace(
+            place,
+            hostname=name or place.hostname,
+            home=home,
+            uids=frozenset({owner}) | self._task_users,
+            databases=frozenset(keys),
+        )
+
+    def _text(self, init: Identity, path: str) -> str:
+        """A file's only line; empty if there is no such file. Raises OSError for any other trouble."""
+        try:
+            return host.read_inside(self._proc, init, path).decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _kubernetes(self, init: Identity) -> str | None:
+        """The namespace of its pod, as Kubernetes mounts it; looked for only where a selector asks for it."""
+        if not any(one.kind == "kubernetes" for one in self._selectors):
+            return None
+        try:
+            return self._text(init, _NAMESPACE_FILE) or None
+        except OSError:
+            return None
+
+    def _configured(self, init: Identity, home: str) -> list[str]:
+        """What airflow.cfg names, if it is a Postgres: SQLite is what every new one names."""
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read_string(self._text(init, f"{home}/airflow.cfg"))
+        except configparser.Error:
+            return []
+        urls = [parser.get(section, "sql_alchemy_conn", fallback="") for section in _SECTIONS]
+        return [url.replace("%%", "%") for url in urls if url.startswith("postgres")]
+
+    def _held_together(self) -> dict[Identity, Place]:
+        """A host name counts only if no other container has it, or may have it."""
+        places = [seen.place for seen in self._seen.values()]
+        unknown = any(place.unread is not None and place.hostname is None for place in places)
+        found: dict[Identity, Place] = {}
+        for place in places:
+            same = sum(other.hostname == place.hostname for other in places)
+            shares = same > 1 or unknown or place.hostname in self._machine
+            found[place.init] = replace(place, shares_name=shares)
+        return found
+
+    def _note(self, found: Mapping[Identity, Place]) -> None:
+        """What heartbeats say; in the log, each container once."""
+        databases = self._databases()
+        facts: list[dict[str, Any]] = []
+        names = set(self._ended)
+        uids: set[int] = set()
+        unread: list[str] = []
+        for place in found.values():
+            if place.named_by is None and place.home is None:
+                continue  # nobody's concern: no Airflow is in it
+            refused = why_not_ours(place, databases)
+            if refused is None and place.kept_by is None:
+                names.add(place.hostname or "")
+            if refused is None:
+                uids |= place.uids
+            elif place.named_by is not None and place.unread is not None:
+                unread.append(refused)
+            said = {
+                "hostname": place.hostname,
+                "container": place.container[:12] if place.container else None,
+                "named_by": place.named_by,
+                "refused": refused,
+                "unread": place.unread is not None,
+                "kept_by": place.kept_by,
+            }
+            facts.append(said)
+            if self._said.get(place.init) != (word := refused or "ours"):
+                self._said[place.init] = word
+                log.info(event("container", what=place.what, host=place.hostname, is_=word))
+        facts.sort(key=lambda one: (one["refused"] is None, str(one["hostname"])))
+        self._facts, self._unread = facts[:MOST_TOLD], unread
+        self._names, self._uids = frozenset(names), frozenset(uids)

@@ -1,0 +1,185 @@
+"""A process in a container dies only if all of it holds; each piece that is missing spares it, by name. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dagstop.evidence.match import judge
+from dagstop.evidence.place import Place
+from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
+from tests.support.fake_proc import HOME, KEY, UID, UUID, at, order, process, row, site
+
+INIT = Identity(400, 50)
+ID = "3f2a90c41b7d" + "0" * 52
+OTHER_ID = "9b1c55d0e2aa" + "0" * 52
+PLACE = Place(
+    init=INIT,
+    container=ID,
+    hostname=ID[:12],
+    home=HOME,
+    uids=frozenset({UID}),
+    databases=frozenset({KEY}),
+    named_by="compose=shop",
+)
+FIXED = replace(PLACE, hostname="worker-1")
+LABEL = Label(dag_id="d", run_id="r", task_id="t", airflow_home=HOME, job_id=7)
+
+
+def inside(label: Label = LABEL, **more: Any) -> Process:
+    facts: dict[str, Any] = {"place": INIT, "vouchers": frozenset({UID}), "inner": frozenset({31, 32})}
+    return process(label, **{**facts, **more})
+
+
+def asked(hostname: str = ID[:12], **more: Any) -> StopOrder:
+    rows = tuple(row(hostname=hostname, **{"pid": 31, **more}) for _ in range(2))
+    return order(targets=rows[:1], present=(replace(rows[1], state="failed"),))
+
+
+def decide(
+    place: Place | None, one: Process | None = None, under: StopOrder | None = None, start: float = -60
+) -> Any:
+    places = {} if place is None else {INIT: place}
+    # the homes of this host are another matter
+    here = site(homes=frozenset(), places=places)
+    return judge(under or asked(), one or inside(), at(start), here)
+
+
+def test_all_holds() -> None:
+    verdict = decide(PLACE)
+    assert verdict.decision is Decision.KILL, verdict
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        (None, "no --container names"),
+        (replace(PLACE, named_by=None), "no --container names"),
+        (replace(PLACE, unread="CAP_SYS_PTRACE is missing"), "cannot be read: CAP_SYS_PTRACE is missing"),
+        (replace(PLACE, hostname=None), "shows no host name"),
+        (replace(PLACE, home=None), "shows no AIRFLOW_HOME"),
+        (replace(PLACE, home="/srv/other"), "its AIRFLOW_HOME is"),
+        (replace(PLACE, databases=frozenset({"bank.example:5432/airflow"})), "--same-database"),
+        (replace(PLACE, databases=frozenset({"sqlite:"})), "--same-database"),
+        (replace(PLACE, uids=frozenset({0})), "runs no Airflow in container 3f2a90c41b7d"),
+        (replace(PLACE, kept_by=444), "the dagstop listener in its container"),
+        (replace(PLACE, container=OTHER_ID, hostname=OTHER_ID[:12]), "no row of this run has the host name"),
+    ],
+)
+def test_each_piece_that_is_missing_spares(place: Place | None, why: str) -> None:
+    verdict = decide(place)
+    assert verdict.decision is Decision.SPARE
+    assert why in verdict.reason
+
+
+def test_a_host_name_that_another_container_has_counts_only_as_the_beginning_of_the_id() -> None:
+    assert decide(replace(PLACE, shares_name=True)).decision is Decision.KILL
+    shared = replace(FIXED, shares_name=True)
+    verdict = decide(shared, under=asked("worker-1"))
+    assert verdict.decision is Decision.SPARE
+    assert "may have, the host name worker-1" in verdict.reason
+
+
+def test_the_id_of_another_container_is_a_fixed_name() -> None:
+    """`hostname:` may be anything, also what looks like an id."""
+    stolen = replace(PLACE, container=OTHER_ID)
+    verdict = decide(stolen, inside(inner=frozenset({99})))
+    assert verdict.decision is Decision.SPARE
+    assert "nothing ties the host name" in verdict.reason
+
+
+def runner(**more: Any) -> Process:
+    facts: dict[str, Any] = {"role": Role.RUNNER, "title": LABEL, "identity": Identity(500, 90)}
+    return inside(**{**facts, **more})
+
+
+def test_a_fixed_name_is_tied_by_the_runner() -> None:
+    fixed = asked("worker-1")
+    assert decide(FIXED, runner(), fixed).decision is Decision.KILL
+    child = inside(runner=runner(), identity=Identity(600, 100))
+    assert decide(FIXED, child, fixed).decision is Decision.KILL
+
+
+@pytest.mark.parametrize(
+    ("under", "one", "start"),
+    [
+        (asked("worker-1", pid=30), runner(), -60),  # another pid inside
+        (asked("worker-1", job_id=8), runner(), -60),
+        (asked("worker-1", started_at=None), runner(), -60),
+        (asked("worker-1"), runner(), -60 - 301),  # a runner of another time
+        (asked("worker-1"), runner(), -60 + 301),
+        (asked("worker-1"), inside(), -60),  # no runner is known
+        (asked("worker-1"), runner(inner=frozenset({33})), -60),
+    ],
+)
+def test_a_runner_that_differs_ties_nothing(under: StopOrder, one: Process, start: float) -> None:
+    # later or earlier tries are another rule's
+    verdict = decide(FIXED, one, under, start)
+    assert verdict.decision is Decision.SPARE
+    assert "nothing ties the host name worker-1" in verdict.reason
+
+
+def test_a_fixed_name_is_tied_by_a_uuid_of_the_database() -> None:
+    label = replace(LABEL, job_id=None, ti_id=UUID)
+    under = asked("worker-1", job_id=None, ti_id=UUID)
+    assert decide(FIXED, inside(label), under).decision is Decision.KILL
+    elsewhere = asked("worker-2", job_id=None, ti_id=UUID)
+    assert decide(FIXED, inside(label), elsewhere).decision is Decision.SPARE
+
+
+def test_pids_count_as_in_the_container() -> None:
+    """Without a home in sight the recorded pid ties it, by the container's own numbers."""
+    label = replace(LABEL, airflow_home=None, job_id=None)
+    assert decide(PLACE, inside(label)).decision is Decision.KILL
+    # that pid on this host is another process
+    verdict = decide(PLACE, inside(label, inner=frozenset(), identity=Identity(31, 100)))
+    assert verdict.decision is Decision.SPARE
+    assert "does not say which Airflow" in verdict.reason
+
+
+def test_the_first_process_of_a_container_is_untouchable() -> None:
+    verdict = decide(PLACE, inside(identity=INIT))
+    assert verdict.decision is Decision.SPARE
+    assert "first process of its container" in verdict.reason
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.SUPERVISOR, Role.TEST])
+def test_services_never(role: Role) -> None:
+    assert decide(PLACE, inside(role=role)).decision is Decision.SPARE
+
+
+def test_what_a_runner_in_a_refused_container_started_is_spared_with_it() -> None:
+    """Its own container is ours; that of the runner above it is not."""
+    elsewhere = Identity(800, 20)
+    above = runner(place=elsewhere)
+    verdict = decide(PLACE, inside(runner=above, identity=Identity(900, 200)))
+    assert verdict.decision is Decision.SPARE
+    assert "the runner 500 that started it is spared" in verdict.reason
+
+
+def test_a_process_of_this_host_is_judged_by_the_homes_of_this_host() -> None:
+    """A container of ours with that home opens nothing here."""
+    verdict = judge(asked(), process(LABEL), at(-60), site(homes=frozenset({"/srv/x"}), places={INIT: PLACE}))
+    assert verdict.decision is Decision.SPARE
+    assert f"its AIRFLOW_HOME is {HOME}" in verdict.reason
+
+
+def test_a_twin_is_known_as_another_airflows_by_the_job_that_ran_in_ours() -> None:
+    twin = Identity(700, 60)
+    theirs = Place(init=twin, container=OTHER_ID, hostname=OTHER_ID[:12], home=HOME)
+    here = site(homes=frozenset(), places={INIT: PLACE, twin: theirs})
+    verdict = judge(asked(), inside(place=twin), at(-60), here)
+    assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.ANOTHER)
+    # not where that host is nobody's here: Airflow may have written its own name in another way
+    verdict = judge(asked("172.18.0.5"), inside(place=twin), at(-60), here)
+    assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.RUN)
+
+
+def test_a_container_whose_database_is_unknown_is_left_in_doubt() -> None:
+    """The row names it: whoever forgot --same-database has to hear of it."""
+    label = replace(LABEL, database="pooler.example:6432/airflow")
+    verdict = decide(PLACE, inside(label))
+    assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.RUN)
+    assert "--same-database" in verdict.reason

@@ -1,0 +1,121 @@
+"""Containers that look from outside as Airflow's workers do: a home and user inside, a runner, its bash.
+
+The image has busybox only; the machine's own programs and Python are mounted into it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+
+from tests.support.tasks import RUNNER
+from tests.support.watch import wait_until
+from tests.testbed.docker_engine import IMAGE, Engine
+
+HOME = "/opt/airflow"
+UID = 50000
+URL = "postgresql+psycopg2://airflow:airflow@postgres/airflow"
+"""What every project of the official compose file has."""
+INIT = "trap 'exit 0' TERM; while :; do sleep 1; done"
+_SHARED = ("/usr", "/lib", "/lib64", "/bin", "/sbin", sys.base_prefix, sys.prefix, os.getcwd())
+
+
+@dataclass
+class Worker:
+    """One container; `hostname` is what Airflow in it would record."""
+
+    container: Container
+    hostname: str
+    init: int  # as this host counts
+
+    @property
+    def id(self) -> str:
+        return str(self.container.id)
+
+    def run(self, title: str, command: str, **environment: str) -> None:
+        """A runner with a bash group, forked by the init's stand-in of an executor."""
+        words = [sys.executable, "-c", RUNNER, title, "group", command]
+        command_line = ["/bin/sh", "-c", 'exec "$@" &', "sh", *words]
+        self.container.exec_run(command_line, environment=environment, detach=True)
+
+    def pids(self) -> dict[int, str]:
+        """Of all that lives in it but its init: pid on this host -> command line."""
+        found: dict[int, str] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and int(folder.name) != self.init:
+                try:
+                    inside = self.id in (folder / "cgroup").read_text()
+                    words = (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+                    dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                except OSError:
+                    continue
+                if inside and not dead and words != "sleep 1":
+                    found[int(folder.name)] = words
+        return found
+
+    def pid_of(self, start: str) -> int:
+        """The pid on this host of the only process in it whose command line begins so."""
+
+        def one() -> bool:
+            return sum(words.startswith(start) for words in self.pids().values()) == 1
+
+        wait_until(one, 20, lambda: f"one process {start!r} in {self.hostname}: {self.pids()}")
+        return next(pid for pid, words in self.pids().items() if words.startswith(start))
+
+
+def inner_pid(pid: int) -> int:
+    """A process's pid in its own pid namespace."""
+    (line,) = [
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")
+    ]
+    return int(line.split()[-1])
+
+
+@contextmanager
+def workers(engine: Engine) -> Iterator[Any]:
+    """A function that starts a `Worker` of a compose project."""
+    client = engine.client()
+    started: list[Container] = []
+
+    def start(project: str, *, init: str = INIT, **more: Any) -> Worker:
+        environment = {
+            "AIRFLOW_HOME": HOME,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL,
+            "PATH": os.environ["PATH"],
+            **more.pop("environment", {}),
+        }
+        shared = {path: {"bind": path, "mode": "ro"} for path in _SHARED if os.path.isdir(path)}
+        container = client.containers.run(
+            IMAGE,
+            ["/usr/bin/env", "bash", "-c", init],
+            detach=True,
+            network_mode="none",
+            user=str(UID),
+            labels={"com.docker.compose.project": project, "com.docker.compose.service": "worker"},
+            tmpfs={HOME: f"uid={UID}", "/tmp": "mode=1777"},
+            volumes=shared,
+            environment=environment,
+            **more,
+        )
+        started.append(container)
+        container.reload()
+        hostname = container.attrs["Config"]["Hostname"]
+        return Worker(container, hostname, container.attrs["State"]["Pid"])
+
+    try:
+        yield start
+    finally:
+        for container in started:
+            try:
+                container.remove(force=True)
+            except docker.errors.NotFound:
+                continue
+        client.close()
