@@ -325,26 +325,50 @@ end
 $$;
 comment on function dagstop.write_late(dagstop.unwritten_order) is 'Writes the order that a draft describes, as of the moment when it was due, if its run or task instance is still in that state.';
 
-create or replace function dagstop.lock_untouched(schema_name text, task_instance jsonb) returns boolean
+drop function if exists dagstop.row_as_it_is(text, jsonb);  -- of an earlier install
+
+create or replace function dagstop.row_as_it_is(schema_name text, task_instance jsonb, if_held text) returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- two sessions are to show the same row alike
+set timezone = 'UTC'
+set extra_float_digits = 3
 as $$
 declare
-    heartbeats constant text[] := array['last_heartbeat_at', 'updated_at'];
     present jsonb;
 begin
-    perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
     execute format(
         $sql$
         select to_jsonb(t) from %I.task_instance t
         where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
-        for no key update of t nowait
+        for no key update of t %s
         $sql$,
-        schema_name, case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end
+        schema_name, case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end, if_held
     ) into present using
         task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
         task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
-    return coalesce(present - heartbeats = task_instance - heartbeats, false);
+    return present;
+end
+$$;
+comment on function dagstop.row_as_it_is(text, jsonb, text) is 'Locks a row of task_instance and returns it; null if it is gone. If another session holds it: null with skip locked; nowait raises lock_not_available.';
+
+create or replace function dagstop.lock_untouched(schema_name text, task_instance jsonb) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- as row_as_it_is has them
+set extra_float_digits = 3
+as $$
+declare
+    heartbeats constant text[] := array['last_heartbeat_at', 'updated_at'];
+    present jsonb;
+    kept jsonb;
+begin
+    perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
+    present := dagstop.row_as_it_is(schema_name, task_instance, 'nowait');
+    -- the session that kept it may have had another time zone
+    execute format('select to_jsonb(jsonb_populate_record(null::%I.task_instance, $1))', schema_name)
+        into kept using task_instance;
+    return coalesce(present - heartbeats = kept - heartbeats, false);
 end
 $$;
 comment on function dagstop.lock_untouched(text, jsonb) is 'Locks a row of task_instance; true if it is unchanged except for heartbeats. Raises lock_not_available.';

@@ -135,31 +135,6 @@ end
 $$;
 comment on function dagstop.left_to_put_back() is 'The refused writes that are not yet reverted, oldest first.';
 
-create or replace function dagstop.row_as_it_is(schema_name text, task_instance jsonb) returns jsonb
-language plpgsql
-set search_path = pg_catalog, pg_temp
--- two sessions are to show the same row alike
-set timezone = 'UTC'
-set extra_float_digits = 3
-as $$
-declare
-    present jsonb;
-begin
-    execute format(
-        $sql$
-        select to_jsonb(t) from %I.task_instance t
-        where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-            and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-        for no key update of t skip locked
-        $sql$, schema_name
-    ) into present using
-        task_instance ->> 'dag_id', task_instance ->> 'run_id', task_instance ->> 'task_id',
-        coalesce((task_instance ->> 'map_index')::integer, -1);
-    return present;
-end
-$$;
-comment on function dagstop.row_as_it_is(text, jsonb) is 'Locks a row of task_instance and returns it; null if it is gone or another session holds it. For releases whose rows have run_id.';
-
 create or replace function dagstop.try_of(task_instance jsonb) returns jsonb
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -190,7 +165,7 @@ begin
     loop
         begin
             perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance);
+            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance, 'skip locked');
             continue when present is null;  -- somebody has it: later
             -- what was cleared or set since is not ours to put back
             if dagstop.try_of(present) is distinct from refused.of_try
@@ -303,7 +278,7 @@ begin
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending, of_try)
         values (
             fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done,
-            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti)) end
+            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti, 'skip locked')) end
         );
         if not done then
             perform dagstop.ring();

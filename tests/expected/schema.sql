@@ -1372,7 +1372,7 @@ begin
         insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending, of_try)
         values (
             fencing, ti ->> 'dag_id', run, ti ->> 'task_id', index, new.state, not done,
-            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti)) end
+            case when not done then dagstop.try_of(dagstop.row_as_it_is(tg_table_schema, ti, 'skip locked')) end
         );
         if not done then
             perform dagstop.ring();
@@ -2185,23 +2185,20 @@ COMMENT ON FUNCTION dagstop.left_to_put_back() IS 'The refused writes that are n
 CREATE FUNCTION dagstop.lock_untouched(schema_name text, task_instance jsonb) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET extra_float_digits TO '3'
     AS $_$
 declare
     heartbeats constant text[] := array['last_heartbeat_at', 'updated_at'];
     present jsonb;
+    kept jsonb;
 begin
     perform dagstop.reach(schema_name, 'task_instance', 'row exclusive');
-    execute format(
-        $sql$
-        select to_jsonb(t) from %I.task_instance t
-        where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
-        for no key update of t nowait
-        $sql$,
-        schema_name, case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end
-    ) into present using
-        task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
-        task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
-    return coalesce(present - heartbeats = task_instance - heartbeats, false);
+    present := dagstop.row_as_it_is(schema_name, task_instance, 'nowait');
+    -- the session that kept it may have had another time zone
+    execute format('select to_jsonb(jsonb_populate_record(null::%I.task_instance, $1))', schema_name)
+        into kept using task_instance;
+    return coalesce(present - heartbeats = kept - heartbeats, false);
 end
 $_$;
 
@@ -3055,7 +3052,7 @@ begin
     loop
         begin
             perform dagstop.reach(refused.airflow_schema, 'task_instance', 'row exclusive');
-            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance);
+            present := dagstop.row_as_it_is(refused.airflow_schema, refused.task_instance, 'skip locked');
             continue when present is null;  -- somebody has it: later
             -- what was cleared or set since is not ours to put back
             if dagstop.try_of(present) is distinct from refused.of_try
@@ -3428,10 +3425,10 @@ COMMENT ON FUNCTION dagstop.ring() IS 'Wakes the listeners at commit, once per t
 
 
 --
--- Name: row_as_it_is(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: row_as_it_is(text, jsonb, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) RETURNS jsonb
+CREATE FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb, if_held text) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -3443,23 +3440,23 @@ begin
     execute format(
         $sql$
         select to_jsonb(t) from %I.task_instance t
-        where t.dag_id = $1 and t.run_id = $2 and t.task_id = $3
-            and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $4
-        for no key update of t skip locked
-        $sql$, schema_name
+        where t.dag_id = $1 and %s and t.task_id = $4 and coalesce((to_jsonb(t) ->> 'map_index')::integer, -1) = $5
+        for no key update of t %s
+        $sql$,
+        schema_name, case when task_instance ? 'run_id' then 't.run_id = $2' else 't.execution_date = $3' end, if_held
     ) into present using
-        task_instance ->> 'dag_id', task_instance ->> 'run_id', task_instance ->> 'task_id',
-        coalesce((task_instance ->> 'map_index')::integer, -1);
+        task_instance ->> 'dag_id', task_instance ->> 'run_id', (task_instance ->> 'execution_date')::timestamptz,
+        task_instance ->> 'task_id', coalesce((task_instance ->> 'map_index')::integer, -1);
     return present;
 end
 $_$;
 
 
 --
--- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb, if_held text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) IS 'Locks a row of task_instance and returns it; null if it is gone or another session holds it. For releases whose rows have run_id.';
+COMMENT ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb, if_held text) IS 'Locks a row of task_instance and returns it; null if it is gone. If another session holds it: null with skip locked; nowait raises lock_not_available.';
 
 
 --
@@ -6093,10 +6090,10 @@ REVOKE ALL ON FUNCTION dagstop.ring() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION row_as_it_is(schema_name text, task_instance jsonb, if_held text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.row_as_it_is(schema_name text, task_instance jsonb, if_held text) FROM PUBLIC;
 
 
 --

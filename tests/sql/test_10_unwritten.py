@@ -97,6 +97,16 @@ def test_no_lock_on_a_table_of_ours_holds_up_airflow(airflow_db: AirflowDatabase
         assert airflow_db.one(KEPT) == 0 and shown(airflow_db) == [], table
 
 
+def test_a_late_write_is_refused_whatever_time_zone_it_came_from(airflow_db: AirflowDatabase) -> None:
+    """The row is compared with the one that was kept, which another session wrote as text."""
+    fill(airflow_db, "a", 0)
+    with locked(airflow_db, "stop_order", "access exclusive"):
+        client(airflow_db, f"set timezone = 'Asia/Tokyo'; {STATEMENTS[3].format('a')}")
+    airflow_db.beat()
+    assert airflow_db.one("select state from task_instance where task_id = 'a-late'") == "failed"
+    assert airflow_db.one(KEPT) == 0 and shown(airflow_db) == []
+
+
 def test_an_order_that_could_not_be_written_is_made_good_once(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running(tasks=("a", "b"))
     lose(airflow_db)
