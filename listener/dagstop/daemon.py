@@ -154,6 +154,7 @@ class Daemon:
         self._watch.look()
         sys.setswitchinterval(SWITCH)
         self.feed.begin()
+        self._containers.follow()
         self._notify("READY=1")
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
@@ -174,7 +175,7 @@ class Daemon:
             self._drain()
             if self._events is not None and any(fd == self._events.fileno() for fd, _ in ready):
                 poller.unregister(self._events)
-                self._guarded(self._watch.attend)
+                self._guarded(self._attend)
                 next_hearing = time.monotonic() + REST
             if self._rung:
                 self._rung = False
@@ -191,6 +192,7 @@ class Daemon:
             if time.monotonic() >= next_learning:
                 self._guarded(self._containers.warm_up)
                 next_learning = time.monotonic() + LEARN_CONTAINERS
+            self._guarded(self._containers.hurry)
             if self.config.once and self._swept and self._idle:
                 break
         self._notify("STOPPING=1")
@@ -251,12 +253,18 @@ class Daemon:
         except BlockingIOError:
             pass
 
+    def _attend(self) -> None:
+        """See what tasks' processes have become, and which of them are docker clients."""
+        kin = self._watch.attend()
+        self._containers.attend(kin, self._watch.client_ends())
+
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
         self._looked_at = time.monotonic()
         self._watch.tick()
         self._places.survey(self._watch.processes)
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
+        self._containers.attend((), self._watch.client_ends())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         self._unseen = self._stopping.unseen()

@@ -233,6 +233,7 @@ class Verdict:
     at_once: bool = False  # by SIGKILL: it may not do anything more
     whose: Whose = Whose.RUN  # of what is spared
     label: Label | None = None  # of a container: by its tags, or by the docker client that started it
+    untied: bool = False  # a container that a docker client may have created, and others, too
 
 
 class Outcome(Enum):

@@ -168,7 +168,7 @@ class Past:
         self.number += 1
         ident = f"{self.number:08x}" + f"{self.random.getrandbits(224):056x}"
         engine = self.engines[self.random.choice(URLS)]
-        name = f"n{self.number}"
+        name = self.random.choice([f"n{self.number}", f"calm_euler{self.number}"])  # the engine's own
         if self.clients and self.chance(0.8):
             born, wanted, cidfile = self.random.choice(self.clients)
             age = max(0.0, born + self.random.choice([-0.2, -0.2, -3.0, 3.0, 60.0]))

@@ -1,18 +1,23 @@
-"""A unix socket in front of another one, which counts what is asked through it."""
+"""A unix socket in front of another one, which counts what is asked through it, and may keep that waiting."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 
 class CountedSocket:
-    """Listens at `path` and passes everything on to the socket at `behind`."""
+    """Listens at `path` and passes everything on to the socket at `behind`.
 
-    def __init__(self, path: Path, behind: str) -> None:
+    What holds one of the words `held` waits until they are released.
+    """
+
+    def __init__(self, path: Path, behind: str, held: Sequence[bytes] = ()) -> None:
         self.path = path
+        self._gates = {words: threading.Event() for words in held}
         self._behind = behind
         self._asked: list[bytes] = []
         self._server = socket.socket(socket.AF_UNIX)
@@ -29,6 +34,10 @@ class CountedSocket:
         """How often `words` were in what came from the clients so far."""
         return b"".join(self._asked).count(words)
 
+    def release(self, words: bytes) -> None:
+        """Let what holds them pass from now on."""
+        self._gates[words].set()
+
     def __enter__(self) -> CountedSocket:
         return self
 
@@ -36,6 +45,8 @@ class CountedSocket:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        for gate in self._gates.values():
+            gate.set()
 
     def _accept(self) -> None:
         while True:
@@ -48,17 +59,23 @@ class CountedSocket:
     def _pass_on(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as engine:
             engine.connect(self._behind)
-            back = threading.Thread(target=_pump, args=(engine, client, None), daemon=True)
+            back = threading.Thread(target=_pump, args=(engine, client), daemon=True)
             back.start()
-            _pump(client, engine, self._asked)
+            _pump(client, engine, self._ask)
             back.join()
 
+    def _ask(self, data: bytes) -> None:
+        self._asked.append(data)
+        for words, gate in self._gates.items():
+            if words in data:
+                gate.wait()
 
-def _pump(source: socket.socket, sink: socket.socket, noted: list[bytes] | None) -> None:
+
+def _pump(source: socket.socket, sink: socket.socket, before: Callable[[bytes], None] | None = None) -> None:
     try:
         while data := source.recv(65536):
-            if noted is not None:
-                noted.append(data)
+            if before is not None:
+                before(data)
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
     except OSError:  # the other side has closed it

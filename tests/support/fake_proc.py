@@ -135,8 +135,8 @@ class FakeEvents(ProcessEvents):
     def executed(self, pid: int) -> None:
         self._tell(EXEC, pid)
 
-    def ended(self, pid: int) -> None:
-        self._tell(EXIT, pid)
+    def ended(self, pid: int, status: int = 0) -> None:
+        self._tell(EXIT, pid, status=status)
 
     def overflows(self) -> None:
         """Something that nobody is told of has happened."""
@@ -144,11 +144,11 @@ class FakeEvents(ProcessEvents):
         self.lost += 1
         self.gaps += 1
 
-    def _tell(self, kind: int, pid: int, parent: int = 0) -> None:
+    def _tell(self, kind: int, pid: int, parent: int = 0, status: int = 0) -> None:
         """In the moment in which what `FakeProc.add` adds next has started."""
         ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         at = (self._proc.now + 10) * 10**9 // TICKS_PER_SECOND
-        self._told.append(Event(kind, pid, parent, at - ahead))
+        self._told.append(Event(kind, pid, parent, at - ahead, status))
 
     def read(self) -> Batch:
         told, self._told, lost, self._full = self._told, [], self._full, False

@@ -125,6 +125,14 @@ class Listener:
                 raise AssertionError(f"it still remembers {seen}: {self.log()}")
             time.sleep(0.05)
 
+    def wait_until_reached(self, clients: int, timeout: float = 20.0) -> None:
+        """Until it has written down of so many docker clients which engine they reached."""
+        until = time.monotonic() + timeout
+        while sum(bool(row["reached"]) for row in _remembered(self.state_dir, "clients")) < clients:
+            if time.monotonic() > until:
+                raise AssertionError(f"it saw no {clients} clients connected: {self.log()}")
+            time.sleep(0.05)
+
     def wait_until_tied(self, containers: int, timeout: float = 20.0) -> None:
         """Until the listener has written down whose so many containers are."""
         until = time.monotonic() + timeout

@@ -89,6 +89,15 @@ class Engine:
             self._process.wait()
             (self.folder / "pid").unlink(missing_ok=True)
 
+    def pause(self) -> None:
+        """Stop it for a while (SIGSTOP): it takes connections and answers none."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End the engine, containerd, the shims, all containers; unmount and remove everything."""
         if self._process is not None:

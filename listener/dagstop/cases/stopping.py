@@ -260,6 +260,7 @@ class Stopping:
         self._do(case, case.report(time.monotonic()))
 
     def _ask_engines(self, cases: list[Case], site: Site, since: float = float("inf")) -> None:
+        self._containers.ties.told(self._watch.client_ends())
         any_engine = self._containers.any_engine
         asking = [case for case in cases if case.ask(any_engine=any_engine) is not None]
         if not asking:

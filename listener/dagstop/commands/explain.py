@@ -88,7 +88,8 @@ def explain(
     problems += unread
     own = listener_pid(listeners, proc) or os.getpid()
     site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes))
-    facts = explained(order, watch.index(), Containers(found, ties.clients()), clock, site, proc)
+    running = Containers(found, ties.clients(), untied=ties.untied())
+    facts = explained(order, watch.index(), running, clock, site, proc)
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return

@@ -73,7 +73,7 @@ def ps(
     site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), places.survey(watch.processes))
     tasks = Tasks(site)
     families = _families(watch.labelled())
-    known = _labels(Containers(found, ties.clients()), site, families)
+    known = _labels(Containers(found, ties.clients(), untied=ties.untied()), site, families)
     shown = [c for c in found if c.id in known]
     # what runs in a container that has its line is shown by that
     within = inside(proc, shown, (process.pid for process in watch.labelled()))

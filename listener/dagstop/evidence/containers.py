@@ -7,16 +7,20 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.airflow_names import conflict, read_try_tags
+from dagstop.evidence.docker_words import Ask, read_ask, read_words
 from dagstop.evidence.match import ELSEWHERE, SPARE, asks_to_be_spared, judge, names_order, with_hands_off
 from dagstop.evidence.site import Site
 from dagstop.evidence.twins import ALONE, Neighbours, another_airflows
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict, Whose
+
+ANOTHER_CONTEXT = "another context"
+"""In place of the URL of an engine that the docker CLI looks up by a name."""
 
 
 def neighbours(containers: Iterable[Container]) -> Neighbours:
@@ -32,6 +36,7 @@ class Client:
     cidfile: str | None
     process: Process
     engine: str | None = None  # URL of the engine it talks to, where it says so
+    ask: Ask | None = None  # all that it asks for; None: an earlier listener knew
 
 
 def judge_container(
@@ -118,24 +123,26 @@ def _asks(container: Container, client: Client | None) -> str | None:
 
 
 def read_client(process: Process) -> Client | None:
-    """What container a `docker run` (or podman, nerdctl) command line says it started."""
-    to_docker, words = _of_docker(process.argv)
-    if words[:1] != ["run"]:  # also `docker exec WEB run --name ...`
+    """What container a `docker run` or `docker create` (or podman's, nerdctl's) says it starts."""
+    words = read_words(process.argv)
+    ask = read_ask(words) if words is not None else None
+    if words is None or ask is None:
         return None
-    options, _ = _options(words[1:])
-    name, cidfile = options.get("--name") or None, options.get("--cidfile") or None
-    engine = to_docker.get("-H") or to_docker.get("--host") or process.environ.get("DOCKER_HOST") or None
-    if not {"-c", "--context"}.isdisjoint(to_docker):
-        engine = "another context"
-    return Client(name, cidfile, process, engine) if name or cidfile else None
+    engine = words.options.get("--host") or process.environ.get("DOCKER_HOST") or None
+    if "--context" in words.options:
+        engine = ANOTHER_CONTEXT
+    trust = process.environ.get("DOCKER_CONTENT_TRUST", "0").lower() not in ("", "0", "f", "false")
+    if trust or "environ" in process.unread:
+        ask = replace(ask, sure=False)  # with content trust the engine is asked for another image
+    return Client(ask.name, ask.cidfile, process, engine, ask)
 
 
 def watches(process: Process) -> tuple[str, ...]:
     """The containers, by name or id, that a docker client only watches: it has no end to make of its own."""
-    _, words = _of_docker(process.argv)
-    if not words or words[0] not in _WATCHERS:
+    words = read_words(process.argv)
+    if words is None or words.command not in _WATCHERS:
         return ()
-    switches, rest, found = _WATCHERS[words[0]], words[1:], []
+    switches, rest, found = _WATCHERS[words.command], list(words.rest), []
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
@@ -145,46 +152,8 @@ def watches(process: Process) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _of_docker(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The options of the program docker (podman, nerdctl), and its command with what follows."""
-    if not argv or argv[0].rsplit("/", 1)[-1] not in {"docker", "podman", "nerdctl"}:
-        return {}, []
-    to_docker, words = _options(argv[1:])
-    return to_docker, words[1:] if words[:1] == ["container"] else words
-
-
 _WATCHERS = {  # their options without a value
     "stats": frozenset({"-a", "--all", "--no-stream", "--no-trunc", "--no-reset"}),
     "logs": frozenset({"-f", "--follow", "-t", "--timestamps", "--details", "-ft", "-tf"}),
     "wait": frozenset[str](),
 }
-
-
-def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Options up to the first plain word, and what follows: after the image of `docker run` come the
-    container's own arguments, which may look like options.
-    """
-    found: dict[str, str] = {}
-    rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "--":
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if not word.startswith("--"):  # -it, -itv /a:/b, -eNAME, -p80:80
-            cluster = word[1:].lstrip(_SHORT_SWITCHES)
-            if cluster:
-                found[f"-{cluster[0]}"] = cluster[1:].removeprefix("=") or (rest.pop(0) if rest else "")
-        elif equals:
-            found[name] = value
-        elif name not in _SWITCHES:
-            found[name] = rest.pop(0) if rest else ""
-    return found, rest
-
-
-_SHORT_SWITCHES = "ditqPD"
-_SWITCHES = frozenset(
-    "--detach --interactive --tty --rm --init --privileged --read-only --publish-all --quiet"
-    " --no-healthcheck --oom-kill-disable --sig-proxy --disable-content-trust --use-api-socket"
-    " --help --debug --tls --tlsverify --version"
-    # podman's and nerdctl's
-    " --replace --rmi --env-host --no-hosts --no-hostname --read-only-tmpfs --http-proxy --remote".split()
-)

@@ -8,10 +8,12 @@ two; a process that was read is the one that was told of if it started before th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from dagstop.evidence.docker_words import is_client
 from dagstop.host.process_events import EXEC, FORK, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
-from dagstop.model import Process, Role
+from dagstop.model import Identity, Process, Role
 
 _TICK = 10**9 // TICKS_PER_SECOND
 _LATE = 2 * 10**9
@@ -35,6 +37,14 @@ class _Node:
         self.depth: int = parent.depth + 1 if parent is not None else 0
 
 
+class ClientEnd(NamedTuple):
+    """How a docker client ended."""
+
+    identity: Identity
+    status: int  # as wait(2) has it: 0 says that all that it was asked for was done
+    at: int  # CLOCK_BOOTTIME in ns
+
+
 class Lineage:
     """The living processes that were forked since the listening began, with what they descend from."""
 
@@ -45,18 +55,22 @@ class Lineage:
         self.born: set[int] = set()  # told of since they were last asked for, and not ended
         self.changed: set[int] = set()  # likewise: executed something
         self.ended: set[int] = set()  # likewise
+        self.ends: list[ClientEnd] = []  # of docker clients, since they were last asked for
 
     def take(self, events: Iterable[Event], ahead: int) -> None:
         """Note them in their order. ahead: CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns."""
-        for kind, pid, parent, at in events:
+        for kind, pid, parent, at, status in events:
             if kind == FORK:
                 self._fork(pid, parent, at + ahead)
             elif kind == EXEC:
                 self.changed.add(pid)
             else:
                 node = self._nodes.pop(pid, None)
+                process = node.process if node is not None else self._processes.get(pid)
                 if node is not None:
                     node.ended = at + ahead
+                if process is not None and is_client(process.argv):
+                    self.ends.append(ClientEnd(process.identity, status, at + ahead))
                 self.born.discard(pid)
                 self.changed.discard(pid)
                 self.ended.add(pid)

@@ -3,6 +3,10 @@
 A client may be dead long before its container (SIGKILL, a lack of memory, the end of all of Airflow), and
 its `--cidfile` with the task's folder. So clients are noted while they live, and tied to the full id of a
 container as soon as an engine shows it: a name passes on, an id does not.
+
+A client without either is tied by counting (`creators`), once it is proven that it has created its container
+on that engine: by an exit that says so, or, of one that stays with its container, by the connections that it
+holds meanwhile. What may be a client's and is not tied is `untied`.
 """
 
 from __future__ import annotations
@@ -10,16 +14,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagstop.evidence import cidfiles
-from dagstop.evidence.containers import Client
+from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
+from dagstop.evidence.creators import SLACK as SLACK_OF_ONE
+from dagstop.evidence.creators import Creator, fits, resolve
+from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
+from dagstop.host import unix_peers
 from dagstop.host.containers import Container
+from dagstop.host.creations import Creation, Creations
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
 
@@ -32,9 +41,42 @@ KEPT = 60.0
 AWAY = 600.0
 """Seconds after a client's end for which an engine is waited for that could say what it started."""
 MOST = 1000
+YOUNG = 10.0
+"""Seconds of a client's life in which its connections are looked at whenever something happens."""
+LOOK_PAUSE = 2.0
+"""Seconds between two looks at those of older ones."""
+ATTACHED = 3
+"""Connections to its engine that a client holds only once it has created what it is attached to: one streams,
+one waits for the end, one asked for the start (docker/cli, command/container/run.go). Until then it has one,
+or for a moment two."""
+
+_UNIX = "unix://"
+_MAY = {
+    "unsure": "docker client {0} may have created it: its command line is not understood for certain",
+    "elsewhere": "docker client {0} may have created it: it was not seen connected to this engine",
+    "unproven": "docker client {0} may have created it: it was not seen to have",
+    "gap": "docker client {0} may have created it: the engine's events do not reach back that far",
+    "others": "docker client {0} may have created it, and so may others",
+}
+"""Why a container is not tied to a client that it fits."""
 
 
-@dataclass(slots=True)
+class Fit(NamedTuple):
+    """A container that a client may have created."""
+
+    engine: str  # URL of the engine that has it
+    why: str  # it is not certain: a key of _MAY
+
+
+@dataclass(frozen=True, slots=True)
+class Untied:
+    """A client that may have created a container, and why that is not certain."""
+
+    client: Client
+    why: str
+
+
+@dataclass(slots=True, eq=False)
 class Noted:
     """A docker client, and the container that it started once that is known."""
 
@@ -45,10 +87,22 @@ class Noted:
     container: str = ""  # full id
     engine: str = ""  # URL of the engine that has it
     unseen: float | None = None  # since when its container does not run, monotonic seconds
+    reached: str = ""  # URL of the engine that it was seen connected to
+    created_by: float | None = None  # when it had created one at the latest, seconds since 1970
+    failed: bool = False  # it ended and had started none
+    fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
 
     @property
     def label(self) -> Label | None:
         return self.client.process.label
+
+    @property
+    def unproven(self) -> bool:
+        """True if its connections may still say something: whom it reached, that it has created one."""
+        ask = self.client.ask
+        if self.container or self.created_by is not None or ask is None:
+            return False
+        return ask.attached or not self.reached
 
     @property
     def undoubted(self) -> bool:
@@ -80,6 +134,10 @@ class Noted:
             "until": until.isoformat(),
             "container": self.container,
             "engine": self.engine,
+            "fitting": self.fitting,
+            "failed": self.failed,
+            "reached": self.reached,
+            "created_by": self.created_by,
         }
 
 
@@ -115,7 +173,13 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
     until = datetime.fromisoformat(facts["until"])
     if until.tzinfo is None:
         raise ValueError("a moment without a zone")
-    return Noted(client, facts["path"], facts["cid"], until, facts["container"], facts["engine"])
+    one = Noted(client, facts["path"], facts["cid"], until, facts["container"], facts["engine"])
+    one.failed = bool(facts.get("failed"))  # an earlier release kept none of these
+    one.reached = str(facts.get("reached", ""))
+    one.created_by = None if facts.get("created_by") is None else float(facts["created_by"])
+    for ident, (engine, why) in dict(facts.get("fitting", {})).items():
+        one.fitting[str(ident)] = Fit(str(engine), why if why in _MAY else "unproven")
+    return one
 
 
 class Ties:
@@ -126,6 +190,7 @@ class Ties:
         self._noted: dict[Identity, Noted] = {}
         self._lock = threading.Lock()
         self._reading = threading.Thread()
+        self._next_look = 0.0
         self.changed = False  # differs from what was last saved
 
     def note(self, clients: Iterable[Client]) -> None:
@@ -147,7 +212,7 @@ class Ties:
             if one.until is None:
                 if not self._lives(identity):
                     one.until, self.changed = now, True
-            elif not one.container and one.until < now - timedelta(seconds=AWAY):
+            elif not one.container and not one.fitting and one.until < now - timedelta(seconds=AWAY):
                 del self._noted[identity]
         for identity in list(self._noted)[:-MOST]:
             del self._noted[identity]
@@ -156,13 +221,71 @@ class Ties:
         stat = self._proc.stat(identity.pid)
         return stat is not None and stat.start == identity.start and stat.state not in "ZXx"
 
-    def untied(self) -> list[Noted]:
+    def told(self, ends: Iterable[ClientEnd]) -> None:
+        """How clients ended, by the kernel's word."""
+        ahead = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        with self._lock:
+            for end in ends:
+                one = self._noted.get(end.identity)
+                if one is None or one.client.ask is None or one.client.ask.attached:
+                    continue
+                if end.status == 0:
+                    one.created_by = end.at / 1e9 + ahead
+                else:
+                    one.failed = self.changed = True
+
+    def see_connections(self, urls: Iterable[str]) -> None:
+        """Look which engine's socket the living clients hold that are not known to have created theirs."""
+        looked = self._to_be_looked_at()
+        held = {one: unix_peers.sockets_of(self._proc.root, one.client.process.pid) for one in looked}
+        if not any(held.values()):
+            return
+        for url in urls:
+            peers = unix_peers.connected_to(url[len(_UNIX) :]) if url.startswith(_UNIX) else frozenset()
+            now = time.time()
+            for one, sockets in held.items():
+                number = len(sockets & peers)
+                if number and self._lives(one.client.process.identity):
+                    if not one.reached:
+                        one.reached, self.changed = url, True
+                    attached = one.client.ask is not None and one.client.ask.attached
+                    if attached and number >= ATTACHED:
+                        one.created_by = now
+
+    def _to_be_looked_at(self) -> list[Noted]:
+        moment = time.monotonic()
+        with self._lock:
+            found = [one for one in self._noted.values() if one.until is None and one.unproven]
+            old = moment >= self._next_look
+            if found and old:
+                self._next_look = moment + LOOK_PAUSE
+        return [one for one in found if old or self._age(one) < YOUNG]
+
+    def _age(self, one: Noted) -> float:
+        return self._proc.age(one.client.process.identity.start)
+
+    def waits_for(self, engine: str) -> bool:
+        """True if a client has created a container on that engine, and which is to be counted out."""
+        with self._lock:
+            return any(self._is_creator(one, engine) for one in self._noted.values())
+
+    def _is_creator(self, one: Noted, engine: str) -> bool:
+        return (
+            not one.container
+            and one.created_by is not None
+            and one.client.ask is not None
+            and one.client.ask.sure
+            and bool(one.reached)
+            and _one_engine(one.reached, engine)
+        )
+
+    def open(self) -> list[Noted]:
         """The tasks' clients whose container is not known yet."""
         return [one for one in list(self._noted.values()) if not one.container and one.label is not None]
 
     def read_cidfiles(self, wait: float = 0.0) -> None:
         """In one thread, since their file system may hang. Returns after `wait` seconds at the latest."""
-        new = [one for one in self.untied() if not one.cid and one.client.cidfile is not None]
+        new = [one for one in self.open() if not one.cid and one.client.cidfile is not None]
 
         def read() -> None:
             for one in new:
@@ -176,17 +299,115 @@ class Ties:
         if new and wait:
             reading.join(wait)
 
-    def tie(self, engine: str, containers: Sequence[Container], begun: float) -> None:
-        """An engine's listing, begun then (monotonic seconds): tie what can be, forget what is gone."""
+    def tie(
+        self,
+        engine: str,
+        containers: Sequence[Container],
+        begun: float,
+        creations: Creations | None = None,
+        seen: Mapping[str, Container] | None = None,
+    ) -> None:
+        """An engine's listing, begun then (monotonic seconds): tie what can be, forget what is gone.
+
+        creations: all that the engine created, as far as it is known. seen: what it showed lately.
+        """
         with self._lock:
             taken = {one.container for one in self._noted.values()}
             free = [container for container in containers if container.id not in taken]
-            for one in self.untied():
+            for one in self.open():
                 container = self._started_by(one, engine, free)
                 if container is not None:
-                    one.container, one.engine, self.changed = container.id, engine, True
+                    self._take(one, engine, container.id)
                     free.remove(container)
+            shown = {**(seen or {}), **{container.id: container for container in containers}}
+            self._count(engine, creations, shown)
+            self._note_fitting(engine, containers, creations)
             self._forget(engine, {container.id for container in containers}, begun)
+
+    def _take(self, one: Noted, engine: str, ident: str) -> None:
+        one.container, one.engine, self.changed = ident, engine, True
+
+    def _count(self, engine: str, creations: Creations | None, shown: Mapping[str, Container]) -> None:
+        """Tie what follows from how many there are; strangers' clients help to rule out."""
+        if creations is None:
+            return
+        creators = []
+        for identity, one in self._noted.items():
+            known = self._known_to(one, engine, creations)
+            if known is not None and one.client.ask is not None and one.created_by is not None:
+                creators.append(
+                    Creator(identity, one.client.ask, self._born_at(one), one.created_by, list(known))
+                )
+        taken = {one.container for one in self._noted.values() if one.container}
+        for identity, ident in resolve(creators, shown, taken).items():
+            self._take(self._noted[identity], engine, ident)
+
+    def _known_to(self, one: Noted, engine: str, creations: Creations) -> Iterable[Creation] | None:
+        """All that the engine created in the time of a proven client; None if that is not known."""
+        if not self._is_creator(one, engine) or one.created_by is None:
+            return None
+        return creations.known(self._born_at(one) - SLACK_OF_ONE, one.created_by)
+
+    def _born_at(self, one: Noted) -> float:
+        return time.time() - self._age(one)
+
+    def _note_fitting(
+        self, engine: str, containers: Sequence[Container], creations: Creations | None
+    ) -> None:
+        """What the tasks' clients may have created, and nobody is known to have."""
+        taken = {one.container for one in self._noted.values()}
+        free = [container for container in containers if container.id not in taken]
+        for one in self._noted.values():
+            if one.label is None:
+                continue
+            kept = {ident: fit for ident, fit in one.fitting.items() if fit.engine != engine}
+            if not one.container:
+                kept |= self._fitting(one, engine, free, creations)
+            if kept != one.fitting:
+                one.fitting, self.changed = kept, True
+
+    def _fitting(
+        self, one: Noted, engine: str, free: Sequence[Container], creations: Creations | None
+    ) -> dict[str, Fit]:
+        why = self._why_not(one, engine, creations)
+        fits_it = {} if why is None else {c.id: Fit(engine, why) for c in free if self._may_be(one, c)}
+        if creations is None or one.client.ask is None:
+            # a listener that knew more found these
+            fits_it |= {c.id: one.fitting[c.id] for c in free if c.id in one.fitting}
+        return fits_it
+
+    def _why_not(self, one: Noted, engine: str, creations: Creations | None) -> str | None:
+        """The word for why it is not certain what the client has created on the engine; None: nothing."""
+        says, ask = one.client.engine, one.client.ask
+        if one.failed or ask is None or (one.reached and not _one_engine(one.reached, engine)):
+            return None
+        if says and says != ANOTHER_CONTEXT and not _one_engine(says, engine):
+            return None
+        if not ask.sure:
+            return "unsure"
+        if not one.reached:
+            return "elsewhere"
+        if one.created_by is None:
+            return "unproven"
+        return "others" if creations is None or self._known_to(one, engine, creations) is not None else "gap"
+
+    def _may_be(self, one: Noted, container: Container) -> bool:
+        ask = one.client.ask
+        if ask is None or not self._lived_at(one, container):
+            return False
+        if not ask.sure:
+            return container.image in one.client.process.argv
+        return fits(ask, container.name, container.image, container)
+
+    def untied(self) -> dict[str, list[Untied]]:
+        """By container id, the clients that may have created what is tied to none."""
+        found: dict[str, list[Untied]] = {}
+        with self._lock:
+            for one in self._noted.values():
+                for ident, fit in one.fitting.items():
+                    why = _MAY[fit.why].format(one.client.process.pid)
+                    found.setdefault(ident, []).append(Untied(one.client, why))
+        return found
 
     def _started_by(self, one: Noted, engine: str, free: Sequence[Container]) -> Container | None:
         if one.cid:
@@ -221,7 +442,7 @@ class Ties:
             if one.container and (one.engine != engine or one.container in running):
                 one.unseen = None if one.engine == engine else one.unseen
                 continue
-            if one.until is None or one.until > late:
+            if one.until is None or one.until > late or one.fitting:
                 continue
             one.unseen = one.unseen or moment
             if moment - one.unseen >= KEPT or one.label is None:
@@ -248,7 +469,6 @@ class Ties:
 
 def _one_engine(url: str, other: str) -> bool:
     """True if two URLs are one engine's; /var/run is a link to /run."""
-    start = "unix://"
-    if url.startswith(start) and other.startswith(start):
-        return os.path.realpath(url[len(start) :]) == os.path.realpath(other[len(start) :])
+    if url.startswith(_UNIX) and other.startswith(_UNIX):
+        return os.path.realpath(url[len(_UNIX) :]) == os.path.realpath(other[len(_UNIX) :])
     return url == other

@@ -7,13 +7,15 @@ same view whose a container is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from dagstop.evidence.containers import Client, judge_container, label_of, neighbours
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
 from dagstop.evidence.site import Site, ancestors
+from dagstop.evidence.ties import Untied
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Label, Process, StopOrder, Verdict
@@ -26,16 +28,27 @@ class Containers:
     """Containers of this host, running or ended lately, each with the docker client that started it."""
 
     def __init__(
-        self, found: Iterable[Container], clients: Mapping[str, Client], beside: Iterable[Container] = ()
+        self,
+        found: Iterable[Container],
+        clients: Mapping[str, Client],
+        beside: Iterable[Container] = (),
+        untied: Mapping[str, Sequence[Untied]] | None = None,
     ) -> None:
-        """beside: what other engines of the host run, which may be another Airflow's."""
+        """beside: what other engines of the host run, which may be another Airflow's. untied: by id, the
+
+        clients that may have created a container.
+        """
         # two URLs may be one engine's: a container counts once
         self.all = {container.id: container for container in found}
         self.clients = {ident: client for ident, client in clients.items() if ident in self.all}
+        self.untied = {ident: may for ident, may in (untied or {}).items() if ident in self.all}
         self.beside = neighbours(({one.id: one for one in beside} | self.all).values())
         # under what its tags name and under what its client names: they may contradict each other
         claims: list[tuple[Container, Label | None]] = [(one, one.label) for one in self.all.values()]
         claims += [(self.all[ident], client.process.label) for ident, client in self.clients.items()]
+        claims += [
+            (self.all[ident], one.client.process.label) for ident, may in self.untied.items() for one in may
+        ]
         self._claims = Index(claims, lambda claim: claim[1])
 
     def of(self, order: StopOrder) -> dict[str, Container]:
@@ -77,12 +90,25 @@ def of_containers(
     for container in found.values():
         client, created = containers.clients.get(container.id), to_db(container.created_at)
         verdict = judge_container(order, container, client, created, site, containers.beside)
+        if verdict.decision is Decision.FOREIGN and client is None:
+            verdict = _of_untied(order, container, containers, created, site) or verdict
         if verdict.decision is Decision.FOREIGN and container.id in known:
             verdict = Verdict(Decision.KILL, "it was signalled under this order before")
             if order.hands_off is not None:
                 verdict = Verdict(Decision.SPARE, order.hands_off)
         if verdict.decision is not Decision.FOREIGN:
             yield container, verdict
+
+
+def _of_untied(
+    order: StopOrder, container: Container, containers: Containers, created: datetime, site: Site
+) -> Verdict | None:
+    """A container that the run's client may have created is never killed, and never kept quiet about."""
+    for one in containers.untied.get(container.id, ()):
+        verdict = judge_container(order, container, one.client, created, site, containers.beside)
+        if verdict.decision in (Decision.KILL, Decision.SETTLE):
+            return replace(verdict, decision=Decision.SPARE, reason=one.why, at_once=False, untied=True)
+    return None
 
 
 def inside(proc: ProcFS, containers: Iterable[Container], pids: Iterable[int]) -> set[int]:

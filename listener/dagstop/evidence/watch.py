@@ -16,7 +16,7 @@ from dagstop.airflow_names import read_command
 from dagstop.evidence.departed import Departed
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
-from dagstop.evidence.lineage import Lineage
+from dagstop.evidence.lineage import ClientEnd, Lineage
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
 from dagstop.host.process_events import ProcessEvents
@@ -143,11 +143,16 @@ class Watch:
         """True while the kernel tells of each fork."""
         return self._events is not None and not self.deaf
 
-    def attend(self) -> None:
-        """Read what tasks' processes have forked or executed since, while it is what it is."""
+    def attend(self) -> list[Process]:
+        """Read what tasks' processes have forked or executed since, while it is what it is; those."""
         self._hear()
-        if not self._gap:
-            self._read_kin()
+        kin = [] if self._gap else self._read_kin()
+        return [process for pid in kin if (process := self.processes.get(pid)) is not None]
+
+    def client_ends(self) -> list[ClientEnd]:
+        """How docker clients have ended, as far as the kernel told; each is told once."""
+        ends, self._lineage.ends = self._lineage.ends, []
+        return ends
 
     def look(self) -> dict[int, Process]:
         """Read every process's stat again and label what is new: the view that a kill goes by."""
@@ -180,14 +185,14 @@ class Watch:
             lost, do = self._events.lost, "everything is looked at"
             log.warning(event("process events lost", since_start=lost, do=do))
 
-    def _read_kin(self) -> bool:
-        """True if tasks' processes had forked or executed something."""
+    def _read_kin(self) -> list[int]:
+        """The tasks' processes that were forked or have executed something."""
         kin = self._lineage.kin()
         if kin:
             self._restless |= self._lineage.changed.intersection(kin)
             self._lineage.changed.difference_update(kin)
             self._read(kin)
-        return bool(kin)
+        return kin
 
     def labelled(self) -> list[Process]:
         return self._views().labelled

@@ -26,6 +26,7 @@ class Container:
     airflow: Airflow | None = None  # which Airflow it is a part of: a scheduler, a worker
     project: str | None = None  # of compose, or the stack of a swarm
     kubernetes: str | None = None  # the namespace of its pod
+    shape: Shape | None = None  # how it was asked for
 
     @property
     def label(self) -> Label | None:
@@ -45,3 +46,16 @@ class Airflow:
     home: str
     project: str | None  # of compose, or the stack of a swarm
     database: str | None  # as `database_key` writes it
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a container was asked for, as far as a command line can say it."""
+
+    command: tuple[str, ...]
+    entrypoint: tuple[str, ...]
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    remove: bool
+    tty: bool
+    stdin: bool

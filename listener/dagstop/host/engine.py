@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagstop.airflow_names import airflow_of
-from dagstop.host.containers import Airflow, Container
+from dagstop.host.containers import Airflow, Container, Shape
+from dagstop.host.creations import Creations, event_at
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -51,6 +52,7 @@ class Engine:
         self._lately: dict[str, Container] = {}  # what was in a listing, the oldest first
         self._listed_at = 0.0  # when the listing that gave `_known` began, monotonic seconds
         self._listing = threading.Lock()
+        self.creations = Creations()
 
     @property
     def exists(self) -> bool:
@@ -87,6 +89,51 @@ class Engine:
         deaths = self._deaths(since).items()
         return [(was, at) for ident, at in deaths if (was := self._what_was(ident)) is not None]
 
+    def seen(self) -> dict[str, Container]:
+        """What was in a listing lately, by id; it may have ended since."""
+        return dict(self._lately)
+
+    def ask_creations(self) -> None:
+        """Bring `creations` up to date, as far as the engine still knows. Never raises."""
+        asked_at = time.time()
+        answer = self._events({"since": "1", "until": f"{asked_at:.6f}"})
+        try:
+            if answer is not None:
+                self.creations.answered([json.loads(line) for line in answer.splitlines()], asked_at)
+        except (ValueError, KeyError, TypeError):
+            return
+
+    def follow(self, told: Callable[[str], None]) -> None:
+        """Read the engine's events until the stream is lost. Blocks, so it needs a thread.
+
+        told: the action of each event of a container; "begun" before the first, "lost" after the last.
+        Raises EngineUnreachable if there is no stream.
+        """
+        from docker import APIClient
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        begun = False
+        try:
+            client = APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
+            asked_at = time.time()
+            try:
+                stream = client.events(since=int(asked_at), decode=True)
+                self.creations.begun(asked_at)
+                begun = True
+                told("begun")
+                for event in stream:
+                    if event.get("Type") == "container":
+                        self.creations.heard(event)
+                        told(str(event.get("Action", "")).partition(":")[0])
+            finally:
+                self.creations.ended()
+                client.close()
+                if begun:
+                    told("lost")
+        except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as exc:
+            raise EngineUnreachable(f"Docker engine at {self.url}: {_short(exc)}") from exc
+
     def _what_was(self, ident: str) -> Container | None:
         """A container that ended, as a listing had it or as the engine has it still; None if neither does."""
         from docker.errors import APIError
@@ -101,23 +148,29 @@ class Engine:
 
     def _deaths(self, since: datetime) -> dict[str, datetime]:
         """Ids of what ended since then, and when; the engine remembers 256 events (moby, daemon/events)."""
-        from requests.exceptions import RequestException
-
         filters = json.dumps({"type": ["container"], "event": ["die"]})
         asked = {"since": f"{since.timestamp():.6f}", "until": f"{time.time():.6f}", "filters": filters}
+        try:
+            deaths = [json.loads(line) for line in (self._events(asked) or "").splitlines()]
+            return {d["id"]: datetime.fromtimestamp(event_at(d), timezone.utc) for d in deaths}
+        except (ValueError, KeyError, TypeError):
+            return {}
 
-        def ask(client: APIClient) -> str:
+    def _events(self, asked: dict[str, str]) -> str | None:
+        """Events of the past, one a line; None if there is no answer."""
+        from requests.exceptions import RequestException
+
+        def ask(client: APIClient) -> str | None:
             try:  # not client.events(), which has no time limit
                 answer = client.get(f"{client.base_url}/events", params=asked, timeout=EVENTS_TIMEOUT)
             except RequestException:
-                return ""
-            return answer.text if answer.ok else ""
+                return None
+            return answer.text if answer.ok else None
 
         try:
-            deaths = [json.loads(line) for line in self._call(ask).splitlines()]
-            return {d["id"]: datetime.fromtimestamp(d["timeNano"] / 1e9, timezone.utc) for d in deaths}
-        except (EngineUnreachable, ValueError, KeyError, TypeError):
-            return {}
+            return self._call(ask)
+        except EngineUnreachable:
+            return None
 
     def _list(self) -> None:
         """One call, and one for each container that is new."""
@@ -213,6 +266,15 @@ def _container(facts: dict[str, Any]) -> Container:
         airflow=_airflow(config.get("Env") or [], config.get("Labels") or {}),
         project=_project(config.get("Labels") or {}),
         kubernetes=(config.get("Labels") or {}).get("io.kubernetes.pod.namespace") or None,
+        shape=Shape(
+            command=tuple(config.get("Cmd") or ()),
+            entrypoint=tuple(config.get("Entrypoint") or ()),
+            environment=dict(item.partition("=")[::2] for item in config.get("Env") or ()),
+            labels=dict(config.get("Labels") or {}),
+            remove=bool(host.get("AutoRemove")),
+            tty=bool(config.get("Tty")),
+            stdin=bool(config.get("OpenStdin")),
+        ),
     )
 
 

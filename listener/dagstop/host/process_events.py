@@ -52,6 +52,7 @@ class Event(NamedTuple):
     pid: int  # of a fork: the child
     parent: int  # of a fork: who forked it, or, with CLONE_PARENT, the parent of that one; else 0
     at: int  # CLOCK_MONOTONIC in ns
+    status: int = 0  # of an exit, as wait(2) has it
 
 
 class Batch(NamedTuple):
@@ -68,8 +69,10 @@ def parse(data: bytes | bytearray | memoryview, length: int) -> Event | None:
     what, _, at, first, second, third, fourth = _EVENT.unpack_from(data)
     if what == FORK:
         return Event(FORK, fourth, second, at) if third == fourth else None
-    if (what == EXEC or what == EXIT) and first == second:
-        return Event(what, first, 0, at)
+    if what == EXEC and first == second:
+        return Event(EXEC, first, 0, at)
+    if what == EXIT and first == second:
+        return Event(EXIT, first, 0, at, third)
     return None
 
 

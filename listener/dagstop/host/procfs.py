@@ -114,13 +114,13 @@ def parse_signal_masks(data: bytes) -> SignalMasks | None:
 def parse_environ(data: bytes) -> dict[str, str]:
     """The variables of Airflow and dagstop in /proc/PID/environ; of doubles the first counts,
 
-    as getenv(3) has it. DOCKER_HOST comes along: it says which engine a docker client talks to.
+    as getenv(3) has it. What a docker client is told by DOCKER_HOST and DOCKER_CONTENT_TRUST comes along.
     """
     found: dict[str, str] = {}
-    if b"AIRFLOW" not in data and b"DAGSTOP" not in data:
+    if b"AIRFLOW" not in data and b"DAGSTOP" not in data and b"DOCKER_" not in data:
         return found
     for item in data.split(b"\0"):
-        if item.startswith((b"AIRFLOW_", b"DAGSTOP_", b"DOCKER_HOST=")):
+        if item.startswith((b"AIRFLOW_", b"DAGSTOP_", b"DOCKER_HOST=", b"DOCKER_CONTENT_TRUST=")):
             name, equals, value = item.partition(b"=")
             if equals:
                 found.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))

@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import partial
 
 from dagstop.evidence.containers import read_client
+from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.verdicts import Containers, of_containers
@@ -29,6 +30,11 @@ from dagstop.model import Decision, Process, StopOrder, Verdict
 
 LEARN_PAUSE = 0.05
 """The least seconds between two listings ahead of need: a flood of doorbells must not load an engine."""
+
+FOLLOW_AGAIN = 1.0
+"""Seconds until an engine whose events cannot be read is asked for them again."""
+_TELLING = frozenset("begun lost create start die rename update destroy pause unpause".split())
+"""What is told of containers that makes a listing worth while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class ContainerQueries:
     note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
     answers: deque[ContainerAnswer] = field(default_factory=deque)
     refused: dict[str, str] = field(default_factory=dict)  # by engine: why it did not answer the last time
+    _news: bool = False  # an engine told of something
     _seen: bool = False  # an engine was there since the listener started
     _wishes: dict[int, Wish] = field(default_factory=dict)  # by order
     _learning: threading.Thread = field(default_factory=threading.Thread)
@@ -104,7 +111,7 @@ class ContainerQueries:
 
         Called at each doorbell, which anybody may ring: one at a time, some a second, is enough.
         """
-        if self._learning.is_alive() or time.monotonic() < self._next_learning:
+        if not self._may_learn():
             return
         if not any(engine.exists for engine in self.engines):
             return
@@ -116,7 +123,7 @@ class ContainerQueries:
                     try:
                         asked_at = time.monotonic()
                         engine.learn()
-                        self.ties.tie(engine.url, engine.listed(), asked_at)
+                        self._tie(engine, engine.listed(), asked_at)
                         self.refused.pop(engine.url, None)
                     except EngineUnreachable as exc:
                         self.refused[engine.url] = str(exc)
@@ -124,13 +131,60 @@ class ContainerQueries:
         self._learning = threading.Thread(target=learn, name="engines", daemon=True)
         self._learning.start()
 
+    def _tie(self, engine: Engine, containers: Sequence[Container], asked_at: float) -> None:
+        """Which clients created them; the engine says what it created if one waits for that."""
+        if not self.ties.waits_for(engine.url):
+            self.ties.tie(engine.url, containers, asked_at)
+            return
+        engine.ask_creations()
+        self.ties.tie(engine.url, containers, asked_at, engine.creations, engine.seen())
+
+    def follow(self) -> None:
+        """Read each engine's events in a thread of its own, from now on: what it starts is known at once."""
+        for engine in self.engines:
+            threading.Thread(target=self._follow, args=(engine,), name="events", daemon=True).start()
+
+    def _follow(self, engine: Engine) -> None:
+        def told(action: str) -> None:
+            if action == "create":
+                self.ties.see_connections([engine.url])
+            if action in _TELLING:
+                self._news = True
+                self.wake_main()
+
+        while True:
+            try:
+                if engine.exists:
+                    engine.follow(told)
+            except EngineUnreachable:
+                pass  # the listing says why
+            time.sleep(FOLLOW_AGAIN)
+
+    def hurry(self) -> None:
+        """List what an engine has told of since, unless that is under way: then with the next call."""
+        if self._news and self._may_learn():
+            self._news = False
+            self.warm_up()
+
+    def attend(self, kin: Iterable[Process], ends: Iterable[ClientEnd]) -> None:
+        """Tasks' processes that were forked or have executed something; how docker clients ended."""
+        self.ties.note(client for process in kin if (client := read_client(process)))
+        self.ties.told(ends)
+        if self.any_engine:
+            self.ties.see_connections(engine.url for engine in self.engines)
+        if any(self.ties.waits_for(engine.url) for engine in self.engines):
+            self.warm_up()
+
+    def _may_learn(self) -> bool:
+        return not self._learning.is_alive() and time.monotonic() >= self._next_learning
+
     def learn_clients(self, tasks: Iterable[Process], everybody: Iterable[Process]) -> None:
         """Note which containers the docker clients among the tasks' processes start.
 
         everybody: looked through for strangers who ask for the same name while it is not known yet.
         """
         self.ties.note(client for process in tasks if (client := read_client(process)))
-        untied = self.ties.untied()
+        untied = [one for one in self.ties.open() if not one.failed and not (one.fitting and one.until)]
         moment = time.monotonic()
         if not untied or moment < self._next_tying:
             return
@@ -150,6 +204,7 @@ class ContainerQueries:
         clients = [client for process in processes if (client := read_client(process))]
         if clients:
             self.ties.note(clients)
+            self.ties.see_connections(engine.url for engine in self.engines)
             self.ties.read_cidfiles(wait=0.05)
 
     def ask(
@@ -228,7 +283,7 @@ class ContainerQueries:
             asked_at = time.monotonic()
             containers = engine.running(since)
             self.ties.read_cidfiles(wait=0.05)
-            self.ties.tie(engine.url, containers, asked_at)
+            self._tie(engine, containers, asked_at)
             return containers
         except EngineUnreachable as exc:
             if not self._engine_is_idle(engine):
@@ -252,7 +307,7 @@ class ContainerQueries:
         others = (c for other in self.engines if other is not engine for c in other.listed())
         here = [container for container in running if container.id not in taken]
         taken |= {container.id for container in here}
-        containers = Containers(here, self.ties.clients(), beside=others)
+        containers = Containers(here, self.ties.clients(), others, self.ties.untied())
         for query in queries:
             result = found[id(query)]
             known = {c.id: ident for c in here for ident in query.known if c.id.startswith(ident)}

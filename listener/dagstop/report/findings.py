@@ -39,6 +39,9 @@ class Findings:
     not_found: list[str] = field(default_factory=list)  # ran here, says Airflow; nothing of it seen
     ended_by_itself: list[str] = field(default_factory=list)  # the same, but it was seen, and is gone
     could_not_look: list[str] = field(default_factory=list)  # what the host could not see, and why
+    containers_untied: list[str] = field(
+        default_factory=list
+    )  # of the spared: a client may have created them
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -68,6 +71,7 @@ class Findings:
             "not_found": self.not_found,
             "ended_by_itself": self.ended_by_itself,
             "could_not_look": self.could_not_look,
+            "containers_untied": self.containers_untied,
             "problem": None if self.problem is None else shown(self.problem),
         }
         return facts | {name: value for name, value in more.items() if value}
@@ -98,6 +102,7 @@ class Findings:
             not_found=[task for task in self.not_found if task in earlier.not_found],
             ended_by_itself=[task for task in self.ended_by_itself if task in earlier.not_found],
             could_not_look=self.could_not_look,
+            containers_untied=self.containers_untied,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
@@ -180,6 +185,7 @@ def findings(
             told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in facts.spared_containers:
         result.spared.append({"container": shown(container.name), **_why(verdict)})
+        result.containers_untied += [shown(container.name)] if verdict.untied else []
         told += [verdict.label] if verdict.whose is Whose.RUN else []
     known = [label for label in told if label is not None]
     result.not_found, result.ended_by_itself = missing(

@@ -296,3 +296,19 @@ def test_home_and_database_come_with_the_label(proc: FakeProc, events: FakeEvent
     watch.tick()
     label = watch.processes[800].label
     assert label is not None and label.airflow_home == HOME and label.job_id == 4
+
+
+def test_how_a_docker_client_ended_is_told_once(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    for pid, argv in ((800, ("docker", "run", "-d", "image")), (801, ("sleep", "1"))):
+        events.forked(BASH, pid)
+        proc.add(pid, ppid=BASH, argv=argv)
+        events.executed(pid)
+    kin = watch.attend()
+    assert {process.pid for process in kin} == {800, 801} and watch.client_ends() == []
+    for pid in (800, 801):
+        events.ended(pid, status=256)
+        proc.end(pid)
+    watch.attend()
+    (end,) = watch.client_ends()
+    assert (end.identity.pid, end.status) == (800, 256)
+    assert watch.client_ends() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from datetime import datetime, timedelta, timezone
@@ -12,10 +13,13 @@ import pytest
 
 from dagstop.evidence import memory
 from dagstop.evidence.containers import Client
+from dagstop.evidence.docker_words import Ask
 from dagstop.evidence.index import Index
+from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.ties import AWAY, Ties
 from dagstop.host.containers import Container
+from dagstop.host.creations import Creations
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label
 from tests.support.fake_proc import DATE, FakeProc, order, process
@@ -48,7 +52,7 @@ def client(
     proc.add(pid, argv=("docker", "run"), start=start)
     seen = process(OURS, identity=Identity(pid, start), **more.pop("of", {}))
     seen.label = label
-    return Client(name, more.pop("cidfile", None), seen, more.pop("engine", None))
+    return Client(name, more.pop("cidfile", None), seen, more.pop("engine", None), more.pop("ask", None))
 
 
 def tied(ties: Ties, *containers: Container, engine: str = HERE) -> list[str]:
@@ -206,3 +210,61 @@ def test_a_client_of_another_shape_is_not_believed(
     saved["clients"][0] |= changed
     path.write_text(json.dumps(saved))
     assert memory.load(tmp_path, "boot") == memory.NOTHING
+
+
+PLAIN = Ask(None, None, "image", attached=False, sure=True)
+
+
+def test_what_a_client_may_have_created_is_named_as_long_as_it_runs(proc: RealClock, tmp_path: Path) -> None:
+    """Also by a later listener, which does not know the client's words any more."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    mine, older = container(30, 1, "calm_euler"), container(90, 2, "odd_euler")
+    assert tied(ties, mine, older, container(30, 3, "web")) == []
+    ((ident, (one,)),) = ties.untied().items()
+    assert ident == mine.id and one.why.startswith("docker client 700 may have created it")
+    proc.end(700)
+    ties.note([])
+    memory.save(tmp_path, "boot", [], ties.all())
+    later = Ties(proc)
+    later.restore(memory.load(tmp_path, "boot").all_clients())
+    assert tied(later, mine, older) == [] and later.untied().keys() == {mine.id}
+    (kept,) = later.all()
+    assert kept.until is not None
+    kept.until -= timedelta(seconds=2 * AWAY)
+    later.note([])
+    assert tied(later, mine) == [] and later.untied().keys() == {mine.id}
+    assert tied(later) == [] and later.untied() == {}
+
+
+def test_a_client_that_failed_has_created_nothing(proc: RealClock) -> None:
+    ties = Ties(proc)
+    one = client(proc, 700, 60, name=None, ask=PLAIN)
+    ties.note([one])
+    ties.told([ClientEnd(one.process.identity, 125 << 8, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+    assert tied(ties, container(30, 1, "calm_euler")) == [] and ties.untied() == {}
+
+
+def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_it_reached(
+    proc: RealClock,
+) -> None:
+    for number, reached, whole in itertools.product((1, 2), (HERE, "", "unix:///another"), (True, False)):
+        ties, creations = Ties(proc), Creations()
+        one = client(proc, 700, 60, name=None, ask=PLAIN)
+        ties.note([one])
+        (noted,) = ties.all()
+        noted.reached = reached
+        ties.told([ClientEnd(one.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+        found = [container(30, n + 1, "calm_euler") for n in range(number)]
+        assert ties.waits_for(HERE) == (reached == HERE)
+        since = time.time() - (100 if whole else 20)
+        creations.begun(since)
+        events = [{"Type": "container", "Action": "create", "timeNano": int(c.created_at.timestamp() * 1e9),
+                   "Actor": {"ID": c.id, "Attributes": {"name": c.name, "image": c.image}}} for c in found]  # fmt: skip
+        creations.answered(events if whole else [], time.time())
+        ties.tie(HERE, found, time.monotonic() + 60, creations)
+        sure = (number, reached, whole) == (1, HERE, True)
+        assert set(ties.clients()) == ({found[0].id} if sure else set())
+        may = set() if sure or reached == "unix:///another" else {c.id for c in found}
+        assert set(ties.untied()) == may, (number, reached, whole)
+        proc.end(700)

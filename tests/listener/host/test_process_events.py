@@ -45,7 +45,7 @@ EXECUTED = message(EXEC, CHILD, CHILD)
 
 def test_what_the_kernel_was_seen_to_write() -> None:
     assert parse(FORKED, len(FORKED)) == Event(FORK, CHILD, PARENT, 3095156994921)
-    assert parse(ENDED, len(ENDED)) == Event(EXIT, CHILD, 0, 3095157170026)
+    assert parse(ENDED, len(ENDED)) == Event(EXIT, CHILD, 0, 3095157170026, 127 << 8)
     assert parse(EXECUTED, len(EXECUTED)) == Event(EXEC, CHILD, 0, 5)
     assert parse(ANSWER, len(ANSWER)) is None
 

@@ -1,0 +1,87 @@
+"""What an engine has created, and since when that is known without a gap.
+
+An engine keeps its last events (256 of them: moby, daemon/events) and gives them on request, all kinds in
+one row. Two such answers that overlap leave nothing out between them. Neither does a short one within one
+stream: the engine has not been restarted since that began, and has pushed nothing out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SHORT = 48
+"""Events that no engine pushes out: an early one kept 64."""
+MOST = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """One container, as it was created."""
+
+    id: str
+    name: str
+    image: str  # as it was asked for
+    at: float  # seconds since 1970 by the engine's clock
+
+
+class Creations:
+    """Of one engine. Thread-safe. Times are seconds since 1970 by the engine's clock."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Creation] = {}
+        self._lock = threading.Lock()
+        self._since = float("inf")
+        self._until = float("-inf")
+        self._stream_since: float | None = None
+
+    def begun(self, asked_at: float) -> None:
+        """A stream of events that was asked for then is there."""
+        with self._lock:
+            self._stream_since = asked_at
+
+    def ended(self) -> None:
+        """The stream is lost: the engine may have been restarted."""
+        with self._lock:
+            self._stream_since = None
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """One event of the stream, or of an answer. Raises KeyError, TypeError for what is not an event."""
+        with self._lock:
+            self._note(event)
+
+    def answered(self, events: Sequence[Mapping[str, Any]], asked_at: float) -> None:
+        """All that the engine has kept, up to that moment. Raises as `heard`."""
+        with self._lock:
+            for event in events:
+                self._note(event)
+            since = event_at(events[0]) if events else asked_at
+            if self._stream_since is not None and len(events) < SHORT:
+                since = min(since, self._stream_since)
+            self._since = min(self._since, since) if since <= self._until else since
+            self._until = max(self._until, asked_at)
+
+    def known(self, since: float, until: float) -> Iterable[Creation] | None:
+        """All between the two; None if there may have been others."""
+        with self._lock:
+            if not self._since <= since <= until <= self._until:
+                return None
+            return [one for one in self._found.values() if since <= one.at <= until]
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        if event.get("Type") != "container" or event.get("Action") != "create":
+            return
+        facts = event["Actor"]["Attributes"]
+        ident = event["Actor"]["ID"]
+        name, image = facts.get("name", ""), facts.get("image", "")
+        self._found[ident] = Creation(ident, name, image, event_at(event))
+        while len(self._found) > MOST:
+            # what was there before is not known any more
+            gone = self._found.pop(next(iter(self._found)))
+            self._since = max(self._since, gone.at + 1e-6)
+
+
+def event_at(event: Mapping[str, Any]) -> float:
+    return int(event["timeNano"]) / 1e9

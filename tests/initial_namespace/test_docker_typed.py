@@ -1,0 +1,127 @@
+"""`docker run -d` in a task: the kernel says how the client ended, so its container is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.counted import CountedSocket
+from tests.support.fence import Fence, FencedTasks
+from tests.support.listener import Listener, show
+from tests.support.tasks import find, wait_for
+from tests.support.watch import wait_until
+from tests.testbed.docker_engine import IMAGE, Engine
+
+pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]
+DETACHED = f"docker run -d --network none {IMAGE}"
+CREATE, START = b"/containers/create", b"/start HTTP"
+
+
+@pytest.fixture
+def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
+    """The engine for the user behind the fence; what it is to create and to start waits until it is released."""
+    path = fence.home / "docker.sock"
+    with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, START)) as front:
+        os.chmod(path, 0o666)
+        yield front
+    client = docker_engine.client()
+    for container in client.containers.list(all=True, ignore_removed=True):
+        try:
+            container.remove(force=True)
+        except docker.errors.APIError:
+            continue
+    client.close()
+
+
+def type_lines(tasks: FencedTasks, front: CountedSocket, listener: Listener | None, **lines: str) -> None:
+    """By run; all clients have reached the engine then, and the listener has seen that."""
+    for run, line in lines.items():
+        tasks.bash(line, tasks.environment("dag", run, "a", DOCKER_HOST=front.url, HOME=str(tasks.home)))
+    wait_until(lambda: front.asked(CREATE) == len(lines), 30, lambda: f"{front.asked(CREATE)} asked")
+    if listener is not None:
+        listener.wait_until_reached(len(lines))
+
+
+def count(engine: Engine) -> int:
+    client = engine.client()
+    try:
+        return len(client.containers.list(all=True))
+    finally:
+        client.close()
+
+
+def listening(db: AirflowDatabase, fence: Fence, front: CountedSocket) -> Listener:
+    db.add_running("run")
+    db.add_running("other", number=1)
+    return Listener(db.url, fence.home, docker_url=front.url, fence=fence.within(told=True))
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "listener killed in between"])
+def test_it_dies_with_its_run_and_the_others_lives(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, killed: bool
+) -> None:
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        lines = {"run": f"{DETACHED} sleep 7711", "other": f"{DETACHED} sleep 7712"}
+        type_lines(tasks, front, listener if initial else None, **lines)
+        front.release(CREATE)
+        front.release(START)
+        for number in (7711, 7712):
+            wait_for(f"sleep {number}", timeout=30)
+        if initial:
+            listener.wait_until_tied(2)
+        if killed:
+            listener.kill()
+            listener.start()
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert find("sleep 7712")
+        if initial:
+            assert report["outcome"] == "stopped", show(report)
+            assert not find("sleep 7711") and len(report["detail"]["containers"]) == 1, show(report)
+        else:
+            assert find("sleep 7711")
+
+
+def test_of_two_runs_that_typed_one_line_at_one_time_neither_container_dies(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        line = f"{DETACHED} sleep 7713"
+        type_lines(tasks, front, listener if initial else None, run=line, other=line)
+        front.release(CREATE)
+        wait_until(lambda: count(docker_engine) == 2, 30, lambda: f"{count(docker_engine)} containers")
+        front.release(START)
+        wait_for("sleep 7713", 2, timeout=30)
+        wait_for(line, 0)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert len(find("sleep 7713")) == 2
+        if initial:
+            assert report["outcome"] == "spared", show(report)
+            assert len(report["detail"]["containers_untied"]) == 2, show(report)
+
+
+def test_what_a_stranger_asks_for_at_that_time_is_spared_with_the_runs(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    """It speaks to the engine itself, so nobody knows that it is there: two of one kind came."""
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        line = f"{DETACHED} sleep 7714"
+        type_lines(tasks, front, listener if initial else None, run=line)
+        client = docker_engine.client()
+        client.containers.run(IMAGE, ["sleep", "7714"], detach=True, network_mode="none")
+        client.close()
+        front.release(CREATE)
+        front.release(START)
+        wait_for("sleep 7714", 2, timeout=30)
+        wait_for(line, 0)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert len(find("sleep 7714")) == 2, show(report)
+        if initial:
+            assert len(report["detail"]["containers_untied"]) == 2, show(report)

@@ -1,0 +1,132 @@
+"""A docker command line is read as the docker CLI reads it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagstop.evidence import docker_words
+from dagstop.evidence.docker_words import Ask, read_ask, read_words
+from tests.conftest import missing
+
+
+def ask(line: str | list[str]) -> Ask | None:
+    words = read_words(line.split() if isinstance(line, str) else line)
+    return read_ask(words) if words is not None else None
+
+
+READ: list[tuple[str, dict[str, Any]]] = [
+    ("docker run img", {"image": "img", "attached": True, "sure": True}),
+    ("docker run -d img sleep 5", {"command": ("sleep", "5"), "attached": False, "sure": True}),
+    ("docker run -dit img", {"attached": False, "tty": True, "stdin": True, "sure": True}),
+    ("docker run -d=false --rm=true img", {"attached": True, "remove": True, "sure": True}),
+    ("docker run --detach=0 --rm=0 img", {"attached": True, "remove": False, "sure": True}),
+    ("docker run --detach=maybe img", {"sure": False}),
+    ("docker create --rm img", {"attached": False, "remove": True, "sure": True}),
+    ("docker create -d img", {"sure": False}),
+    ("docker container run -e A=1 -eB=2 -e=C=3 --env D=4 -e E -e A=5 img",
+     {"environment": {"B": "2", "C": "3", "D": "4", "A": "5"}, "sure": True}),
+    ("docker run -l a=b --label c img", {"labels": {"a": "b"}, "sure": True}),
+    ("docker run --entrypoint sh img -c x", {"entrypoint": "sh", "command": ("-c", "x"), "sure": True}),
+    ("docker run -itv /a:/b -p80:80 -w/x -m512m img", {"image": "img", "tty": True, "sure": True}),
+    ("docker run -- img --name x", {"image": "img", "command": ("--name", "x"), "name": None}),
+    ("docker run --name x --new-option=1 img", {"name": "x", "image": "img", "sure": False}),
+    ("docker run --name x", {"name": "x", "image": "", "sure": False}),
+    ("docker run -d", {"image": "", "sure": False}),
+    ("docker run --disable-content-trust=false img", {"sure": False}),
+    ("docker --host tcp://x -D -l debug run img", {"image": "img", "sure": True}),
+    ("docker --new=1 run img", {"sure": False}),
+    ("podman run -d img", {"image": "img", "attached": False, "sure": False}),
+    ("nerdctl run --name x img", {"name": "x", "sure": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "facts"), READ, ids=[line for line, _ in READ])
+def test_what_a_line_asks_for(line: str, facts: Mapping[str, Any]) -> None:
+    found = ask(line)
+    assert found is not None
+    assert {name: getattr(found, name) for name in facts} == facts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "docker run --help",
+        "docker run -d img",
+        "docker -v run img",
+        "docker --help run img",
+        "docker exec c run x",
+    ],
+)
+def test_what_makes_no_container(line: str) -> None:
+    assert (ask(line) is None) == (line != "docker run -d img")
+
+
+def _of_cli(*command: str) -> dict[str, bool]:
+    """The options that the installed docker CLI has for a command, and which take no value."""
+    if shutil.which("docker") is None:
+        missing(RuntimeError("no docker CLI here: apt-get install docker.io"))
+    text = subprocess.run(["docker", *command, "--help"], capture_output=True, text=True).stdout
+    found = {}
+    for letter, name, kind in re.findall(r"^ +(?:-(\w), +)?--([\w-]+)(?: (\S+))?(?=\s\s|$)", text, re.M):
+        found[f"--{name}"] = not kind
+        if letter:
+            found[f"-{letter}"] = not kind
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [((), docker_words._OF_DOCKER), (("run",), docker_words._OF_RUN), (("create",), docker_words._OF_CREATE)],
+    ids=["docker", "run", "create"],
+)
+def test_it_knows_all_options_of_the_docker_cli(command: tuple[str, ...], table: docker_words._Table) -> None:
+    options = _of_cli(*command)
+    assert len(options) > 10
+    for name, bare in options.items():
+        full = name if name.startswith("--") else table.letters.get(name[1:], f"no letter {name}")
+        assert full in (table.switches if bare else table.valued), name
+
+
+_SWITCH = st.sampled_from(["--rm", "-d", "-it", "-t", "--init", "--read-only=true", "-di"])
+_VALUED = st.tuples(
+    st.sampled_from(["--name", "-e", "--label", "-v", "--entrypoint", "--cidfile", "-w", "--network"]),
+    st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=6),
+    st.sampled_from([" ", "="]),
+)
+
+
+@given(st.lists(_SWITCH | _VALUED, max_size=8), st.lists(st.text(max_size=5), max_size=4))
+def test_what_comes_after_the_image_is_the_containers(options: list[Any], command: list[str]) -> None:
+    words = ["docker", "run"]
+    for option in options:
+        if isinstance(option, str):
+            words.append(option)
+        elif option[2] == " ":
+            words += [option[0], option[1]]
+        else:
+            words.append(f"{option[0]}={option[1]}")
+    found = ask([*words, "img", *command])
+    assert found is not None
+    assert (found.image, found.command) == ("img", tuple(command))
+    names = [option[1] for option in options if not isinstance(option, str) and option[0] == "--name"]
+    assert found.name == (names[-1] if names else None)
+    assert found.attached == (not {"-d", "-di"} & set(map(str, options)))
+    assert found.sure or any("\ufffd" in word for word in command)
+
+
+@given(
+    st.lists(
+        st.text(max_size=6) | st.sampled_from(["run", "create", "--", "-", "-e", "--name", "-d=", "--="])
+    )
+)
+def test_no_words_break_it(words: list[str]) -> None:
+    ask(["docker", *words])
+    ask(["docker", "run", *words])

@@ -1,0 +1,123 @@
+"""Containers that a task's `docker run` started without a name, on a real engine: tied by counting, or named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.listener.test_stop import one_server, shape_2
+from tests.support.airflow_tables import AirflowDatabase
+from tests.support.listener import Listener, dagstop, show
+from tests.support.tasks import Tasks, find, wait_for
+from tests.support.watch import wait_until
+from tests.testbed.docker_engine import IMAGE, Engine
+
+pytestmark = [one_server, shape_2]
+RUN = f"docker run --network none {IMAGE}"
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Iterator[Tasks]:
+    with Tasks(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def cleared(docker_engine: Engine) -> Iterator[None]:
+    """Only this test's containers, and none afterwards."""
+    yield
+    client = docker_engine.client()
+    for container in client.containers.list(all=True, ignore_removed=True):
+        try:
+            container.remove(force=True)
+        except docker.errors.APIError:
+            continue
+    client.close()
+
+
+def type_line(tasks: Tasks, engine: Engine, home: Path, run: str, line: str) -> int:
+    """A bash task that types it; the pid of its group."""
+    environ = tasks.environment("dag", run, "a", DOCKER_HOST=engine.url, HOME=str(home))
+    return tasks.bash(line, environ).pid
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["seen before", "listener started late"])
+def test_the_container_of_an_attached_client_dies_with_its_run(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks, late: bool
+) -> None:
+    airflow_db.add_running("run")
+    airflow_db.add_running("other", number=1)
+    listener = Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url)
+    if not late:
+        listener.start()
+    try:
+        type_line(tasks, docker_engine, tmp_path, "run", f"{RUN} sleep 7701")
+        wait_for("sleep 7701")
+        type_line(tasks, docker_engine, tmp_path, "other", f"{RUN} sleep 7702")
+        wait_for("sleep 7702")
+        if late:
+            listener.start()
+        else:
+            listener.wait_until_tied(2)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "stopped", show(report)
+        (container,) = report["detail"]["containers"]
+        assert container["evidence"][0].startswith("docker client"), show(report)
+        assert not find("sleep 7701") and find("sleep 7702")
+    except BaseException:
+        print(listener.log())
+        raise
+    finally:
+        listener.kill()
+
+
+def test_of_two_runs_that_typed_one_line_at_one_time_neither_container_dies_and_both_are_named(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    airflow_db.add_running("run")
+    airflow_db.add_running("other", number=1)
+    docker_engine.pause()
+    try:
+        for run in ("run", "other"):
+            type_line(tasks, docker_engine, tmp_path, run, f"exec {RUN} sleep 7703")
+        wait_for(f"{RUN} sleep 7703", 2)
+    finally:
+        docker_engine.resume()
+    wait_for("sleep 7703", 2)
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        said = json.loads(explain(airflow_db, tmp_path, docker_engine))
+        assert [f["verdict"] for f in said["found"] if "container" in f["what"]] == ["spare"] * 2, said
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "spared", show(report)
+        assert len(report["detail"]["containers_untied"]) == 2, show(report)
+        whys = {item["why"] for item in report["detail"]["spared"] if "container" in item}
+        assert len(whys) == 1 and "and so may others" in whys.pop(), show(report)
+        assert len(find("sleep 7703")) == 2
+
+
+def explain(db: AirflowDatabase, home: Path, engine: Engine) -> str:
+    options = ["--database-url", db.url, "--airflow-home", str(home), "--docker-url", engine.url]
+    state = ["--state-dir", str(home / "dagstop-state")]
+    return dagstop("explain", "dag", "run", *options, *state, "--json").stdout
+
+
+def test_what_nobody_saw_created_is_named(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    """Without the kernel's word on how its client ended nobody knows that it created one."""
+    airflow_db.add_running("run")
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        type_line(tasks, docker_engine, tmp_path, "run", f"{RUN.replace('run', 'run -d', 1)} sleep 7704")
+        wait_for("sleep 7704")
+        wait_until(lambda: "docker client" in explain(airflow_db, tmp_path, docker_engine), 20, listener.log)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert report["outcome"] == "spared", show(report)
+        assert len(report["detail"]["containers_untied"]) == 1, show(report)
+        assert find("sleep 7704")
