@@ -53,7 +53,7 @@ def test_commands_and_options_that_are_named_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     said = re.findall(r"`(?:/\S+/|sudo )?dagstop ([a-z]+)([^`\n]*)`", text)
     for block in FENCED.findall(text):
-        said += re.findall(r"^(?:sudo )?(?:\S*/)?dagstop ([a-z]+)([^\n]*)$", block, re.MULTILINE)
+        said += re.findall(r"^(?:sudo (?:-\w+ )?)?(?:\S*/)?dagstop ([a-z]+)([^\n]*)$", block, re.MULTILINE)
     for name, rest in said:
         command = cli.get_command(context, name)
         assert command is not None, f"dagstop {name}"

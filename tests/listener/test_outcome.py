@@ -97,6 +97,8 @@ def test_one_line_says_what_is_left() -> None:
     assert ended(detail | {"ended_by_itself": ["c"]}) == "2 processes, ended by itself: c"
     first = {"processes": [DEAD, {**DEAD, "noticed": "ended before it was signalled"}], "containers": [DEAD]}
     assert ended(first) == "2 processes, 1 container, 1 of them ended before it was signalled"
+    second = {**first, "processes": first["processes"][1:] * 2}
+    assert ended(second) == "2 processes, 1 container, 2 of them ended before they were signalled"
 
 
 def test_a_tasks_log_is_not_told_of_more_than_is_so() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dagstop.install.health import GIVE_RIGHTS
 from tests.conftest import missing
 from tests.listener.commands.test_commands import failing, on_one
 from tests.support.airflow_tables import AirflowDatabase
@@ -18,6 +19,15 @@ from tests.support.tasks import Tasks, find, wait_for
 
 WITHOUT = ["setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin", "--inh-caps=-all"]
 TASKS = 65534
+# the interpreter may lie where only root gets at: it loads first
+AS_ANOTHER = """
+import os, dagstop.__main__, dagstop.commands.check, dagstop.install, dagstop.sql
+dagstop.sql.queries()
+os.setgroups([])
+os.setresgid(4701, 4701, 4701)
+os.setresuid(4701, 4701, 4701)
+dagstop.__main__.main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +74,29 @@ def test_check_tries_each_right(airflow_db: AirflowDatabase, tmp_path: Path, tas
     with Listener(airflow_db.url, tmp_path):
         said = dagstop("check", *options, check=False).stdout
         poor = dagstop("check", *options, check=False, before=WITHOUT).stdout
-    assert f"ok\trights over uid {TASKS}\tuid 0 can read 1 of 1 process, place 1, signal 1" in said
-    assert f"failed\trights over uid {TASKS}\tuid 0 can read 0 of 1 process, place 0, signal 1" in poor
+    assert (
+        f"ok\trights over uid {TASKS}\tuid 0 can read 1 of 1 process, see the namespace of 1, signal 1"
+        in said
+    )
+    assert (
+        f"failed\trights over uid {TASKS}\tuid 0 can read 0 of 1 process, see the namespace of 0, signal 1"
+        in poor
+    )
+
+
+@on_one
+def test_check_by_another_user_says_whose_rights_it_tried(
+    airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
+) -> None:
+    lower = ["setpriv", f"--reuid={TASKS}", f"--regid={TASKS}", "--clear-groups", "sleep", "7354"]
+    tasks.start(lower, {"PATH": os.environ["PATH"]}, session=True)
+    wait_for("sleep 7354")
+    words = ["check", "--database-url", airflow_db.url, "--task-user", str(TASKS)]
+    with Listener(airflow_db.url, tmp_path):
+        done = subprocess.run([sys.executable, "-c", AS_ANOTHER, *words], capture_output=True, text=True)
+    (line,) = [line for line in done.stdout.splitlines() if f"rights over uid {TASKS}" in line]
+    assert line.startswith("failed\t"), done.stdout + done.stderr
+    assert line.endswith(f"\trun this check as the listener's user; {GIVE_RIGHTS}") and done.returncode == 1
 
 
 @on_one

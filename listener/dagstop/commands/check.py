@@ -50,7 +50,11 @@ def check(
     containers: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check that this installation can stop runs; exits 0 if all checks pass, 1 if not."""
+    """Check that this installation can stop runs.
+
+    Exits 0 if all checks pass, 1 if not. The rights that it checks are those of its own user: run it
+    as the user of the listener.
+    """
     selectors(containers)
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "check")
@@ -113,11 +117,25 @@ def _round_trip(connection: Connection, url: str) -> Iterator[Finding]:
         yield Finding("LISTEN", True, f"round trip {took * 1000:.1f} ms")
 
 
+_OTHER_HOME = "set AIRFLOW_HOME to the one that Airflow uses: a listener recognizes its processes by it"
+
+
+def _has_config(home: str) -> bool:
+    """Whether Airflow has left its configuration there; True too where nobody but others may look."""
+    try:
+        return os.stat(os.path.join(home, "airflow.cfg")) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
     for home in airflow_homes:
         if not os.path.isdir(home):
-            do = "set AIRFLOW_HOME to the one that Airflow uses: a listener recognizes its processes by it"
-            yield Finding("AIRFLOW_HOME", False, f"{home} is not a directory", do)
+            yield Finding("AIRFLOW_HOME", False, f"{home} is not a directory", _OTHER_HOME)
+        elif "AIRFLOW_CONFIG" not in os.environ and not _has_config(home):
+            yield Finding("AIRFLOW_HOME", True, f"there is no airflow.cfg in {home}", _OTHER_HOME)
 
 
 def _policy(airflow_homes: tuple[str, ...], docker_urls: tuple[str, ...]) -> Iterator[Finding]:
@@ -172,11 +190,16 @@ def _rights(airflow_homes: tuple[str, ...], task_users: tuple[str, ...]) -> Iter
 def _right(name: str, trial: Trial, ok: bool) -> Finding:
     said = (
         f"uid {os.geteuid()} can read {trial.read} of {counted(trial.tried, 'process')},"
-        f" place {trial.placed}, signal {trial.signalled}"
+        f" see the namespace of {trial.placed}, signal {trial.signalled}"
     )
     return Finding(
         name,
         ok,
         said if trial.tried else "there is no process here to try them on",
-        "" if ok else GIVE_RIGHTS,
+        "" if ok else _give_rights(),
     )
+
+
+def _give_rights() -> str:
+    """What to do; whoever is not root asks about their own rights, not about those of a listener of root."""
+    return GIVE_RIGHTS if os.geteuid() == 0 else f"run this check as the listener's user; {GIVE_RIGHTS}"

@@ -122,12 +122,17 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
-    """A table on a terminal, tab-separated lines in a pipe; hostile text is escaped in both."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str, *, whole: bool = False
+) -> None:
+    """A table on a terminal, tab-separated lines in a pipe; hostile text is escaped in both.
+
+    whole: the text is dagstop's own, and a terminal shows all of it too.
+    """
     if not rows:
         click.echo(empty)
         return
-    most = 120 if sys.stdout.isatty() else 1000  # characters of a cell
+    most = 120 if sys.stdout.isatty() and not whole else 1000  # characters of a cell
     cells = [[shown("" if value is None else value, most) for value in row] for row in rows]
     if not sys.stdout.isatty():
         click.echo("\t".join(columns))

@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete dagstop's commands and options.
+    """Print the script that completes commands and options in SHELL.
 
     For bash and zsh put `eval "$(dagstop completion bash)"` (or zsh) into ~/.bashrc (~/.zshrc); for fish
     write the output to ~/.config/fish/completions/dagstop.fish.

@@ -25,10 +25,11 @@ from dagstop.settings import SETTINGS, Setting, setting
 @database_option
 @json_option
 def config(name: str | None, value: str | None, unset: bool, database_url: str | None, as_json: bool) -> None:
-    """Show every setting with its value and where it came from, or set NAME to VALUE in the database.
+    """Show every setting, or set NAME to VALUE in the database.
 
-    A setting applies to every host from the next order on, without a restart. To change one, connect as
-    the role that installed dagstop. Exits 2 if there is no such setting, or if it cannot have that value.
+    It shows each value with where it came from. A setting applies to every host from the next order on,
+    without a restart. To change one, connect as the role that installed dagstop. Exits 2 if there is no
+    such setting, or if it cannot have that value.
     """
     try:
         if unset and value is not None:
@@ -57,6 +58,7 @@ def config(name: str | None, value: str | None, unset: bool, database_url: str |
         ["NAME", "VALUE", "UNIT", "FROM", "HOSTS", "MEANING"],
         [[f["name"], f["value"], f["unit"], f["from"], ", ".join(f["hosts"]), f["meaning"]] for f in facts],
         f"{name} is not set",
+        whole=True,
     )
 
 

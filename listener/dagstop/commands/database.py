@@ -23,13 +23,13 @@ sql_option = click.option(
     help="Go on although a publication FOR ALL TABLES would include dagstop's tables.",
 )
 def install(database_url: str | None, as_sql: bool, heal: bool, published: bool) -> None:
-    """Put triggers, tables and functions into Airflow's database, or upgrade those of an earlier release.
+    """Put triggers, tables and functions into Airflow's database.
 
-    Everything is in its own schema, `dagstop`, except for the triggers on dag_run and task_instance.
-    You can run it again at any time. It changes nothing if everything is in place, and restores what
-    an upgrade of Airflow, a restore or a DROP has removed: triggers, tables, functions, owners,
-    grants. The script of --sql is the same for a first install and for an upgrade. Open orders,
-    settings and grants are kept.
+    Upgrades those of an earlier release. Everything is in its own schema, `dagstop`, except for the
+    triggers on dag_run and task_instance. You can run it again at any time. It changes nothing if
+    everything is in place, and restores what an upgrade of Airflow, a restore or a DROP has removed:
+    triggers, tables, functions, owners, grants. The script of --sql is the same for a first install and
+    for an upgrade. Open orders, settings and grants are kept.
     """
     from dagstop import install as installing
 
@@ -62,7 +62,7 @@ def install(database_url: str | None, as_sql: bool, heal: bool, published: bool)
 @sql_option
 @click.option("--cascade", is_flag=True, help="Also drop objects of others that depend on dagstop's.")
 def uninstall(database_url: str | None, as_sql: bool, cascade: bool) -> None:
-    """Remove everything that dagstop has in the database, including its history.
+    """Remove dagstop from the database, with its history.
 
     If views or other objects of yours depend on dagstop's, it names them and changes nothing.
     """

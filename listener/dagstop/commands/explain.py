@@ -61,7 +61,10 @@ def explain(
     task_id: str | None,
     as_json: bool,
 ) -> None:
-    """Show what would die on this host if run RUN of DAG were marked failed now, and why."""
+    """Show what would die on this host, and why, if RUN failed now.
+
+    It signals nothing and changes nothing.
+    """
     selectors(containers)
     homes = homes_of(airflow_homes, containers)
     url = url_of(database_url, homes)

@@ -14,10 +14,11 @@ from dagstop.logs import shown
 @click.argument("host", metavar="HOST")
 @database_option
 def forget(host: str, database_url: str | None) -> None:
-    """Remove a host that is gone for good from `check`, `status` and the page.
+    """Remove a host that is gone for good.
 
-    Refused while its listener is running. Its reports stay in the history, and another login may use the
-    host's name. If a listener starts there again, the host comes back.
+    `check`, `status` and the page no longer show it. Refused while its listener is running. Its reports
+    stay in the history, and another login may use the host's name. If a listener starts there again, the
+    host comes back.
     """
     url = url_of(database_url)
     connection = open_database(url, "forget")

@@ -34,10 +34,10 @@ from dagstop.page.address import address_of, token_of, url_at
 )
 @click.option("--http-token-file", metavar="FILE", help="Read the token from this file.")
 def page(database_url: str | None, http: str, http_token: str | None, http_token_file: str | None) -> None:
-    """Serve a page, /metrics and /healthz that show what all listeners of the database know.
+    """Serve a web page, /metrics and /healthz.
 
-    Runs in the foreground until SIGTERM. It needs no rights on the host, only a listener's database login:
-    run it as its own user, on any host.
+    They show what all listeners of the database know. Runs in the foreground until SIGTERM. It needs no
+    rights on the host, only a listener's database login: run it as its own user, on any host.
     """
     from dagstop.page.facts import Here, Source
     from dagstop.page.server import Server

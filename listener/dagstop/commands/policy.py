@@ -9,9 +9,10 @@ from dagstop.policy import text
 
 @click.command()
 def policy() -> None:
-    """Print the cluster policy that tags containers and children with their task.
+    """Print the cluster policy, which tags containers.
 
-    Save it as $AIRFLOW_HOME/config/airflow_local_settings.py (Airflow 1.10.0 and 1.10.1: anywhere on
-    PYTHONPATH), or beside it and import it from there. No DAG is edited.
+    It tags containers and child processes with their task. Save it as
+    $AIRFLOW_HOME/config/airflow_local_settings.py (Airflow 1.10.0 and 1.10.1: anywhere on PYTHONPATH), or
+    beside it and import it from there. No DAG is edited.
     """
     click.echo(text(), nl=False)

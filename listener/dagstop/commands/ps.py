@@ -58,7 +58,10 @@ def ps(
     state_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show every Airflow task process and container on this host, orphans too."""
+    """Show every Airflow task and container on this host.
+
+    Orphans too: what outlived the processes of Airflow that started it.
+    """
     url = url_of(database_url, airflow_homes)
     connection = open_database(url, "ps")
     proc = ProcFS()

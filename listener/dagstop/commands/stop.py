@@ -39,10 +39,11 @@ def stop(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Mark run RUN of DAG failed, so that it stops; one that is failed already is stopped again.
+    """Mark run RUN of DAG failed, so that it stops.
 
-    Exits 1 if there is no such run or task, if the task has ended already, or, with --wait, if
-    something is or may be left (spared, not found, not to be seen) or a host has not answered.
+    A run that is failed already is stopped again. Exits 1 if there is no such run or task, if the
+    task has ended already, or, with --wait, if something is or may be left (spared, not found, not to
+    be seen) or a host has not answered.
     """
     url = url_of(database_url)
     connection = open_database(url, "stop")

@@ -26,7 +26,9 @@ SupplementaryGroups=docker"""
 )
 @click.option("--page", is_flag=True, help="Print the unit of `dagstop page`, for dagstop-page.service.")
 def systemd(user: str | None, page: bool) -> None:
-    """Print a systemd unit for `dagstop listen`, for /etc/systemd/system/dagstop.service.
+    """Print a systemd unit for `dagstop listen`.
+
+    It belongs in /etc/systemd/system/dagstop.service.
 
     With --user it does not run as root, but with three capabilities and the docker group (delete that
     line if there is no Docker). It stops the same, but reads a --cidfile only where that user may.

@@ -8,8 +8,10 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from dagstop.database.connection import connect, query
-from dagstop.database.failures import READ_ONLY_LOGIN, connect_error, one_line
+from dagstop.database.failures import READ_ONLY_LOGIN, connect_error, one_line, remedy
 from dagstop.errors import DagstopError, InstallError, ReadOnlyError
+
+NOT_INSTALLED = "dagstop is not installed in this database: run `dagstop install`"
 
 
 def open_database(url: str, name: str) -> Connection:
@@ -29,12 +31,9 @@ def open_database(url: str, name: str) -> Connection:
             f"Role {owners[0]['superuser']!r} is a superuser, and code of role {names} would run with its "
             f"rights: connect as {names}, or, only to look, as a member of dagstop_listener"
         )
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_catalog.to_regnamespace('dagstop') is not null")
-        row = cursor.fetchone()
-    if not row or not row[0]:
+    if not _installed(connection):
         connection.close()
-        raise InstallError("dagstop is not installed in this database: run `dagstop install`")
+        raise InstallError(NOT_INSTALLED)
     return connection
 
 
@@ -52,4 +51,18 @@ def ask(connection: Connection, url: str, name: str, **values: Any) -> list[dict
     except psycopg2.errors.ObjectInUse as exc:  # raised by dagstop's own functions only
         raise DagstopError(f"{one_line(exc, url)}: {exc.diag.message_hint}") from exc
     except psycopg2.Error as exc:
-        raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}") from exc
+        if not _installed(connection):
+            raise InstallError(NOT_INSTALLED) from exc
+        do = f": {found['do']}" if (found := remedy(exc)) else ""
+        raise DagstopError(f"The database refused query {name}: {one_line(exc, url)}{do}") from exc
+
+
+def _installed(connection: Connection) -> bool:
+    """Whether schema dagstop is there; True where the database does not answer."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_catalog.to_regnamespace('dagstop') is not null")
+            row = cursor.fetchone()
+    except psycopg2.Error:
+        return True
+    return bool(row and row[0])

@@ -213,6 +213,6 @@ def _not_clear(connection: Connection, url: str) -> Iterator[Finding]:
 
 TOLD = "run it as root, or with CAP_NET_ADMIN, to be told of each fork"
 GIVE_RIGHTS = (
-    "run it as root, or with CAP_SYS_PTRACE and CAP_KILL (`docker run --cap-add SYS_PTRACE`), "
-    "or as the user of the tasks"
+    "run the listener as root, or with CAP_SYS_PTRACE and CAP_KILL "
+    "(`docker run --cap-add SYS_PTRACE`), or as the user of the tasks"
 )

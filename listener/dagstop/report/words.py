@@ -37,7 +37,7 @@ def ended(detail: Mapping[str, Any]) -> str:
     kinds = (("process", detail.get("processes")), ("container", detail.get("containers")))
     parts = [counted(len(found), kind) for kind, found in kinds if found]
     if first := sum(item.get("noticed") == NOT_SIGNALLED for _, found in kinds for item in found or ()):
-        parts.append(f"{first} of them {NOT_SIGNALLED}")
+        parts.append(f"{first} of them {NOT_SIGNALLED if first == 1 else 'ended before they were signalled'}")
     if alone := detail.get("ended_by_itself"):
         parts.append(f"ended by itself: {', '.join(alone)}")
     return ", ".join(parts)

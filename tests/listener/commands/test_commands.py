@@ -43,6 +43,11 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage: dagstop" in dagstop(command, "--help").stdout
 
 
+def test_the_list_of_commands_fits_a_terminal() -> None:
+    commands = dagstop("--help", COLUMNS="80").stdout.partition("Commands:")[2]
+    assert "listen      Stop what runs" in commands and "..." not in commands
+
+
 @on_one
 def test_install_says_what_it_did_and_twice_is_no_op(bare_db: AirflowDatabase) -> None:
     first = dagstop("install", "--database-url", bare_db.url).stdout

@@ -12,6 +12,7 @@ import pytest
 
 from dagstop import sql
 from dagstop.settings import SETTINGS
+from tests.listener.commands.test_terminal import on_a_terminal
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
@@ -43,6 +44,13 @@ def test_it_shows_sets_and_unsets(airflow_db: AirflowDatabase) -> None:
     for name in ("protected", "grace_seconds:a dag"):
         assert config(airflow_db, name, "--unset").returncode == 0
     assert shown(airflow_db) == before
+
+
+@one_server
+@shape_2
+def test_a_terminal_shows_the_whole_meaning(airflow_db: AirflowDatabase) -> None:
+    code, screen = on_a_terminal("config", "observe_only", DAGSTOP_DATABASE_URL=airflow_db.url)
+    assert code == 0 and "For the first week." in " ".join(screen.split()), screen
 
 
 @one_server

@@ -8,6 +8,7 @@ import psycopg2
 import pytest
 
 from dagstop.errors import DagstopError
+from dagstop.install import uninstall
 from dagstop.page.facts import Here, Snapshot, Source, hanging, health
 from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
@@ -144,6 +145,19 @@ def test_health_names_what_is_wrong_on_the_host_that_is_asked_about(airflow_db: 
     assert said() == (False, "the listener of worker-1 does not reach the database")
     airflow_db.rows("drop trigger dagstop_cascade on dag_run")
     assert said() == (False, "trigger dag_run.dagstop_cascade is missing: run `dagstop install`")
+
+
+@one_server
+@shape_2
+def test_a_page_whose_schema_was_taken_away_says_that(airflow_db: AirflowDatabase) -> None:
+    source = Source(airflow_db.url, Here("worker-1", "0.1.0", ""))
+    try:
+        assert source.orders() == []
+        uninstall(airflow_db.url)
+        with pytest.raises(DagstopError, match="not installed in this database: run `dagstop install`"):
+            source.orders()
+    finally:
+        source.close()
 
 
 def look(db: AirflowDatabase) -> Snapshot:
