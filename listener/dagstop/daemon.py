@@ -43,6 +43,8 @@ FAILED_PAUSE = 0.1
 """Seconds of rest after an unexpected error, which may come again at once."""
 REST = 0.05
 """Seconds between two readings of what the kernel tells: on a busy host it tells something all the time."""
+TELL_CONTAINERS = 2.0
+"""The least seconds between two heartbeats ahead of time for containers that came or went."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
 
@@ -74,6 +76,7 @@ class Daemon:
         self._users: frozenset[int] = frozenset()  # as whom tasks ran since the start
         self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
         self._looked_at = time.monotonic()
+        self._next_told = 0.0  # when a change of the containers may hurry the heartbeat again
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Endings(self._proc, dry_run=config.dry_run)
         urls = (config.database_url, *config.airflow_urls)
@@ -92,6 +95,7 @@ class Daemon:
             own_pid=os.getpid(),
             events=events,
             init_of=self._places.init_of if self._places.wanted else None,
+            hostname_of=self._places.hostname_of,
         )
         self._journal = SignalJournal(self._state_dir)
         clock = Clock(self._proc)
@@ -262,7 +266,7 @@ class Daemon:
         """Learn of new processes, so that they are known when an order comes."""
         self._looked_at = time.monotonic()
         self._watch.tick()
-        self._places.survey(self._watch.processes)
+        self._look_for_containers()
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._containers.attend((), self._watch.client_ends())
         self._stopping.tick(complete=self._swept)
@@ -277,6 +281,14 @@ class Daemon:
         if changed and not self._stopping.under_way:
             self._save()
         self._notify("WATCHDOG=1")
+
+    def _look_for_containers(self) -> None:
+        """Those that came or went are told soon: until then `check` says that nobody serves them."""
+        before = self._places.facts()
+        self._places.survey(self._watch.processes)
+        if self._places.facts() != before and time.monotonic() >= self._next_told:
+            self._next_told = time.monotonic() + TELL_CONTAINERS
+            self._sender.hurry()
 
     def _details(self) -> dict[str, Any]:
         """What the heartbeat says of this listener."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ import pytest
 
 from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.listener import Listener, show
+from tests.support.listener import Listener, dagstop, show
 from tests.support.watch import wait_until
-from tests.support.workers import URL, Worker, inner_pid, workers
-from tests.testbed.docker_engine import Engine
+from tests.support.workers import URL, Worker, inner_pid, mounts, workers
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 TITLE = "airflow task runner: dag a run 7"
@@ -53,7 +55,6 @@ def test_tasks_in_a_named_container_die_and_its_twins_live(
     options = ("--same-database", URL, "--container", "compose=shop")
     with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
         listener.wait_for("is_=ours")
-        listener.wait_until_remembered(0)
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
@@ -129,7 +130,7 @@ def test_a_restarted_listener_still_knows_orphans_in_a_container(
     listener = Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url)
     with listener:
         listener.wait_for("is_=ours")
-        wait_until(lambda: len(listener.doubted()) >= 12, 20, lambda: f"{listener.doubted()}")
+        listener.wait_until_doubted(12)
         for words in ("airflow task runner", "sleep 7301"):
             os.kill(ours.pid_of(words), signal.SIGKILL)
         listener.stop()
@@ -137,6 +138,102 @@ def test_a_restarted_listener_still_knows_orphans_in_a_container(
         listener.wait_for("is_=ours")
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)
+    wait_until(lambda: not ours.pids(), 20, lambda: f"all dead: {ours.pids()}")
+    assert twin.pids() == before
+
+
+def findings(db: AirflowDatabase, tmp_path: Path, *options: str) -> dict[str, dict[str, Any]]:
+    """What check says, by name."""
+    where = ("--database-url", db.url, "--airflow-home", str(tmp_path), *options)
+    said = json.loads(dagstop("check", "--json", *where, check=False).stdout)
+    return {finding["name"]: finding for finding in said["findings"]}
+
+
+def test_check_and_status_say_whose_containers_are(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+) -> None:
+    """Red and with the reason before a container is named, green after it, also when it was killed."""
+    ours, twin = start("shop"), start("bank")
+    begin(ours)
+    record(airflow_db, ours)
+    host, reached = f"host {ours.hostname}", ("--docker-url", docker_engine.url)
+    with Listener(
+        airflow_db.url, tmp_path, "--container", "compose=bank", "--same-database", URL,
+        docker_url=docker_engine.url,
+    ) as listener:  # fmt: skip
+        listener.wait_for("no --container names")
+        airflow_db.wait_until(f"select detail::text like '%{ours.hostname}%' from dagstop.listener")
+        red = findings(airflow_db, tmp_path, *reached)[host]
+        assert not red["ok"] and "a container that no --container names (listener host-1)" in red["said"]
+        assert "docs/containers.md" in red["do"]
+        listener.stop()
+    options = ("--same-database", URL, "--container", "compose=shop")
+    with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
+        listener.wait_for("is_=ours")
+        airflow_db.wait_until(f"select detail -> 'host_names' ? '{ours.hostname}' from dagstop.listener")
+        green = findings(airflow_db, tmp_path, *reached)
+        assert host not in green and green["containers on host-1"]["said"] == "1 ours"
+        status = dagstop("status", "--database-url", airflow_db.url).stdout
+        assert "1 ours, 1 refused" in status
+        listener.wait_until_doubted(5)
+        ours.container.kill()
+        wait_until(lambda: not ours.pids(), 20, lambda: f"{ours.pids()}")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        # nothing was left to stop, and nobody has to look further
+        assert (report["outcome"], report["detail"]["ended_by_itself"]) == ("nothing_found", ["a"]), show(
+            report
+        )
+        assert host not in findings(airflow_db, tmp_path, *reached)
+    assert twin.pids() == {}
+
+
+def test_explain_and_ps_show_what_a_listener_would_do(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+) -> None:
+    ours, twin = start("shop"), start("bank")
+    begin(ours)
+    begin(twin)
+    record(airflow_db, ours)
+    where = ("--database-url", airflow_db.url, "--docker-url", docker_engine.url, "--json")
+    options = ("--same-database", URL, "--container", "compose=shop")
+    found = json.loads(dagstop("explain", "dag", "run", *where, *options).stdout)["found"]
+    killed = {int(fact["what"].split()[1]) for fact in found if fact["verdict"] == "kill"}
+    assert killed == set(ours.pids()), show(found)
+    spared = {int(fact["what"].split()[1]) for fact in found if fact["verdict"] == "spare"}
+    assert spared == set(twin.pids()), show(found)
+    rows = json.loads(dagstop("ps", *where, *options).stdout)["tasks"]
+    own = [row for row in rows if not row["foreign"]]
+    assert [{process["pid"] for process in row["processes"]} for row in own] == [set(ours.pids())], show(rows)
+
+
+def test_a_listener_in_a_container_of_its_own_with_the_machines_pids(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+) -> None:
+    """With three capabilities, not privileged."""
+    ours, twin = start("shop"), start("bank")
+    begin(ours)
+    begin(twin)
+    record(airflow_db, ours)
+    before = twin.pids()
+    options = ("--same-database", URL, "--container", "compose=shop")
+    listener = Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url)
+    listener.command = [
+        *("docker", "-H", docker_engine.url, "run", "--rm", "--name", "dagstop", "--pid=host"),
+        *("--network=host", "--cap-drop=ALL", "--cap-add=SYS_PTRACE", "--cap-add=KILL"),
+        *("--cap-add=DAC_OVERRIDE", "--volume", f"{docker_engine.folder}:{docker_engine.folder}"),
+        *("--volume", f"{tmp_path}:{tmp_path}", *mounts(), "--env", f"PATH={os.environ['PATH']}"),
+        *(IMAGE, *listener.command),
+    ]
+    try:
+        with listener:
+            listener.wait_for("is_=ours")
+            airflow_db.set_run("failed")
+            (report,) = listener.wait_for_reports(1)
+    finally:
+        stop = ["docker", "-H", docker_engine.url, "rm", "--force", "dagstop"]
+        subprocess.run(stop, capture_output=True, check=False)
     assert report["outcome"] == "stopped", show(report)
     wait_until(lambda: not ours.pids(), 20, lambda: f"all dead: {ours.pids()}")
     assert twin.pids() == before

@@ -113,9 +113,15 @@ class Listener:
                 raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
             time.sleep(0.05)
 
-    def doubted(self) -> list[Any]:
-        """What it has written down of task processes of which it may have to spare some."""
-        return list(_remembered(self.state_dir, "doubted", {}).get("labels", []))
+    def wait_until_doubted(self, watched: int, timeout: float = 20.0) -> None:
+        """Until it has written down that many task processes of which it may have to spare some."""
+        until = time.monotonic() + timeout
+        while (seen := len(_remembered(self.state_dir, "doubted", {}).get("labels", []))) < watched:
+            if time.monotonic() > until:
+                raise AssertionError(
+                    f"it has written down {seen} such processes, not {watched}: {self.log()}"
+                )
+            time.sleep(0.05)
 
     def wait_until_gone(self, timeout: float = 20.0) -> None:
         """Until it knows of no task process any more, and has written that down."""

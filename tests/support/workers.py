@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,11 @@ URL = "postgresql+psycopg2://airflow:airflow@postgres/airflow"
 """What every project of the official compose file has."""
 INIT = "trap 'exit 0' TERM; while :; do sleep 1; done"
 _SHARED = ("/usr", "/lib", "/lib64", "/bin", "/sbin", sys.base_prefix, sys.prefix, os.getcwd())
+
+
+def mounts() -> list[str]:
+    """The same folders as options of `docker run`."""
+    return [word for path in _SHARED if os.path.isdir(path) for word in ("--volume", f"{path}:{path}:ro")]
 
 
 @dataclass
@@ -85,14 +90,17 @@ def workers(engine: Engine) -> Iterator[Any]:
     client = engine.client()
     started: list[Container] = []
 
-    def start(project: str, *, init: str = INIT, **more: Any) -> Worker:
+    def start(
+        project: str, *, init: str = INIT, shared: Sequence[tuple[str, str]] = (), **more: Any
+    ) -> Worker:
+        """shared: folders of this host, and where they are in it; read only."""
         environment = {
             "AIRFLOW_HOME": HOME,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL,
             "PATH": os.environ["PATH"],
             **more.pop("environment", {}),
         }
-        shared = {path: {"bind": path, "mode": "ro"} for path in _SHARED if os.path.isdir(path)}
+        folders = {path: path for path in _SHARED if os.path.isdir(path)} | dict(shared)
         container = client.containers.run(
             IMAGE,
             ["/usr/bin/env", "bash", "-c", init],
@@ -101,7 +109,7 @@ def workers(engine: Engine) -> Iterator[Any]:
             user=str(UID),
             labels={"com.docker.compose.project": project, "com.docker.compose.service": "worker"},
             tmpfs={HOME: f"uid={UID}", "/tmp": "mode=1777"},
-            volumes=shared,
+            volumes=[f"{there}:{inside}:ro" for there, inside in folders.items()],
             environment=environment,
             **more,
         )

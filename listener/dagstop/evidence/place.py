@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from dagstop.database.key import same_database
 from dagstop.host.procfs import TICKS_PER_SECOND
-from dagstop.model import Identity, Process, Role, StopOrder, Target
+from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
 
 _SHORT_ID = re.compile(r"[0-9a-f]{12,64}")
 EARLY, LATE = timedelta(minutes=5), timedelta(minutes=5)
@@ -101,7 +101,8 @@ def why_spared(
     if label.database is not None and not any(same_database(label.database, ours) for ours in databases):
         return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if process.vouchers.isdisjoint(place.uids):
-        return f"it runs as uid {process.uid}, which runs no Airflow in {place.what}"
+        uid = f"uid {process.uid}, which runs no Airflow in {place.what}"
+        return f"it runs as {uid}; if it does, name it with --task-user"
     return None
 
 
@@ -113,19 +114,28 @@ def pid_recorded(order: StopOrder, process: Process, place: Place | None) -> boo
 def is_of_twin(
     order: StopOrder, process: Process, places: Mapping[Identity, Place], databases: frozenset[str]
 ) -> bool:
-    """True if the row of that very job names another container here, which is ours: no job runs in two."""
+    """True if the row of that very job names another container here, which is ours: no job runs in two.
+
+    On 3.x, if that row has another uuid for the try of that number, and names such a container.
+    """
     label = process.label
     place = places.get(process.place) if process.place is not None else None
-    if label is None or label.job_id is None or place is None or named_in(order, place):
+    if label is None or place is None or named_in(order, place):
         return False
-    hosts = {
-        row.hostname
-        for row in (*order.targets, *order.present)
-        if row.task_id == label.task_id and row.job_id == label.job_id
-    }
+    rows = (*order.targets, *order.present)
+    if label.ti_id is not None and any(label.ti_id == row.ti_id for row in rows):
+        return False
+    hosts = {row.hostname for row in rows if row.task_id == label.task_id and _is_its_try(label, row)}
     return any(
         other.hostname in hosts and why_not_ours(other, databases) is None for other in places.values()
     )
+
+
+def _is_its_try(label: Label, row: Target) -> bool:
+    if label.job_id is not None:
+        return row.job_id == label.job_id
+    known = label.ti_id is not None and row.ti_id is not None and row.map_index < 0
+    return known and label.try_number is not None and row.try_number == label.try_number
 
 
 def named_in(order: StopOrder, place: Place | None) -> bool:

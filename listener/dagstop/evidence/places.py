@@ -69,6 +69,7 @@ class Places:
         self._ended: dict[str, None] = {}
         self._facts: list[dict[str, Any]] = []  # copies: the heartbeat is another thread's
         self._names: frozenset[str] = frozenset()
+        self._ours: dict[Identity, str] = {}
         self._uids: frozenset[int] = frozenset()
         self._unread: list[str] = []
 
@@ -104,6 +105,10 @@ class Places:
         found = self._held_together()
         self._note(found)
         return found
+
+    def hostname_of(self, init: Identity) -> str | None:
+        """Of a container of ours that is there, or was when it was last looked for; else None."""
+        return self._ours.get(init)
 
     def names(self) -> frozenset[str]:
         """The host names of containers, also ended ones, for which this listener answers."""
@@ -149,10 +154,10 @@ class Places:
     def _forget_gone(self, inits: Iterable[Identity]) -> None:
         there = set(inits)
         for init in self._seen.keys() - there:
-            place = self._seen.pop(init).place
+            del self._seen[init]
             self._said.pop(init, None)
-            if place.hostname in self._names:
-                self._ended[place.hostname] = None
+            if init in self._ours:
+                self._ended[self._ours[init]] = None
         while len(self._ended) > MOST_ENDED:
             del self._ended[next(iter(self._ended))]
 
@@ -244,15 +249,15 @@ class Places:
         """What heartbeats say; in the log, each container once."""
         databases = self._databases()
         facts: list[dict[str, Any]] = []
-        names = set(self._ended)
+        ours: dict[Identity, str] = {}
         uids: set[int] = set()
         unread: list[str] = []
         for place in found.values():
             if place.named_by is None and place.home is None:
                 continue  # nobody's concern: no Airflow is in it
             refused = why_not_ours(place, databases)
-            if refused is None and place.kept_by is None:
-                names.add(place.hostname or "")
+            if refused is None and place.kept_by is None and place.hostname is not None:
+                ours[place.init] = place.hostname
             if refused is None:
                 uids |= place.uids
             elif place.named_by is not None and place.unread is not None:
@@ -271,4 +276,5 @@ class Places:
                 log.info(event("container", what=place.what, host=place.hostname, is_=word))
         facts.sort(key=lambda one: (one["refused"] is None, str(one["hostname"])))
         self._facts, self._unread = facts[:MOST_TOLD], unread
-        self._names, self._uids = frozenset(names), frozenset(uids)
+        self._ours, self._uids = ours, frozenset(uids)
+        self._names = frozenset((*ours.values(), *self._ended))

@@ -80,8 +80,10 @@ class Watch:
         own_pid: int,
         events: ProcessEvents | None = None,
         init_of: Callable[[int], Identity | None] | None = None,
+        hostname_of: Callable[[Identity], str | None] = lambda _: None,
     ) -> None:
-        """init_of: as `Labelling` has it."""
+        """init_of: as `Labelling` has it. hostname_of: of a container of ours, by its init."""
+        self._hostname_of = hostname_of
         self._proc = proc
         self._events = events
         self._restored: dict[Identity, Known] = {}
@@ -241,7 +243,8 @@ class Watch:
         self._restless.discard(pid)
         self._stats.pop(pid, None)
         if gone is not None:
-            self.departed.add(gone)
+            hostname = self._hostname_of(gone.place) if gone.place is not None else None
+            self.departed.add(gone, hostname)
         if gone is not None and (gone.label is not None or gone.environ):
             self.changed, self._derived = self.changed or gone.label is not None, None
 

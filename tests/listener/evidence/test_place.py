@@ -177,6 +177,28 @@ def test_a_twin_is_known_as_another_airflows_by_the_job_that_ran_in_ours() -> No
     assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.RUN)
 
 
+@pytest.mark.parametrize(
+    ("number", "uuid", "map_index", "whose"),
+    [
+        (1, "ffffffff-bb1a-7ed7-97b1-6932365247ce", -1, Whose.ANOTHER),
+        (2, "ffffffff-bb1a-7ed7-97b1-6932365247ce", -1, Whose.RUN),  # another try, which may have been ours
+        (1, "ffffffff-bb1a-7ed7-97b1-6932365247ce", 0, Whose.RUN),  # a sibling, perhaps
+        (1, UUID, -1, Whose.RUN),  # of our own row, whatever its host is called
+        (1, None, -1, Whose.RUN),
+    ],
+)
+def test_a_twin_of_3_is_known_by_its_uuid(
+    number: int, uuid: str | None, map_index: int, whose: Whose
+) -> None:
+    twin = Identity(700, 60)
+    theirs = Place(init=twin, container=OTHER_ID, hostname=OTHER_ID[:12], home=HOME)
+    here = site(homes=frozenset(), places={INIT: PLACE, twin: theirs})
+    label = replace(LABEL, job_id=None, ti_id=uuid, try_number=number)
+    under = asked(job_id=None, ti_id=UUID, map_index=map_index)
+    verdict = judge(under, inside(label, place=twin), at(-60), here)
+    assert (verdict.decision, verdict.whose) == (Decision.SPARE, whose)
+
+
 def test_a_container_whose_database_is_unknown_is_left_in_doubt() -> None:
     """The row names it: whoever forgot --same-database has to hear of it."""
     label = replace(LABEL, database="pooler.example:6432/airflow")

@@ -1,0 +1,198 @@
+"""A real Airflow in a container, its twin in another, and one listener beside both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dagstop.install import install
+from tests.e2e.conftest import VERSIONS
+from tests.support.listener import Listener, show
+from tests.support.watch import wait_until
+from tests.support.workers import HOME, Worker, workers
+from tests.testbed import airflows, environment, proc
+from tests.testbed.docker_engine import Engine
+from tests.testbed.postgres import Server, binaries, connect, rows
+
+pytestmark = pytest.mark.e2e
+PLAYED = [version for version in ("2.11.2", "3.3.2") if version in VERSIONS]
+START_SECONDS, DEATH_SECONDS = 400.0, 60.0
+SOCKETS = "/srv/sockets"
+URL = f"postgresql://postgres@/airflow?host={SOCKETS}"
+"""As both projects write it: only what lies behind differs."""
+ALL = {"6101", "6102", "6103", "6104", "6105"}
+RUNS = ("contained_7001", "contained_7002")
+INIT = "trap 'exit 0' TERM; for part in {parts}; do $part >> {home}/out.log 2>&1 & done; while :; do sleep 1; done"
+
+
+@dataclass
+class Project:
+    """One Airflow in one container, and its database as the tests reach it."""
+
+    worker: Worker
+    server: Server
+    airflow: Path
+
+    @property
+    def url(self) -> str:
+        return self.server.url("airflow")
+
+    def run(self, *words: str) -> None:
+        """A command of Airflow in the container."""
+        code, output = self.worker.container.exec_run([str(self.airflow), *words])
+        assert code == 0, output.decode()[-3000:]
+
+    def asleep(self, run: str) -> dict[str, int]:
+        """The first digits of the run's living sleeps, and their pids on this host."""
+        number = run.rpartition("_")[2]
+        found = {}
+        for pid, words in self.worker.pids().items():
+            name, _, end = words.removeprefix("sleep ").partition(".")
+            if words.startswith("sleep ") and end == number:
+                found[name] = pid
+        return found
+
+    def states(self, run: str) -> set[tuple[str, str]]:
+        return set(rows(self.url, "select state, hostname from task_instance where run_id = %s", (run,)))
+
+    def said(self) -> str:
+        _, output = self.worker.container.exec_run(["tail", "-n", "60", f"{HOME}/out.log"])
+        return f"{self.worker.hostname}: {output.decode(errors='replace')}"
+
+    def start_run(self, run: str) -> None:
+        self.run("dags", "trigger", "contained", "-r", run)
+
+    def wait_for(self, run: str) -> None:
+        running = {("running", self.worker.hostname)}
+        done = lambda: set(self.asleep(run)) == ALL and self.states(run) == running  # noqa: E731
+        wait_until(done, START_SECONDS, lambda: f"{self.asleep(run)} {self.states(run)} {self.said()}")
+
+    def kill_airflow(self) -> None:
+        """SIGKILL all of Airflow in the container, its supervisors and runners too; what they started lives on."""
+        python = os.path.realpath(self.airflow.parent / "python")
+        while found := [
+            p for pid in self.worker.pids() if (p := proc.read(pid)) is not None and p.executable == python
+        ]:
+            proc.send(found, signal.SIGKILL)
+
+
+@pytest.fixture(params=PLAYED)
+def projects(
+    request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: Server, tmp_path: Path
+) -> Iterator[tuple[Project, Project]]:
+    version = request.param
+    venv = airflows.build(version)
+    dags = Path(__file__).parent / "contained_dags"
+    variables = environment.variables(
+        version, venv=venv, home=Path(HOME), dags=Path("/srv/dags"), database_url=URL,
+        port=8080, log_port=8793, parallelism=8, docker_url=None, policy=False,
+    )  # fmt: skip
+    variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = URL.replace("postgresql:", "postgresql+psycopg2:")
+    variables |= {"USER": "airflow", "LOGNAME": "airflow"}
+    parts = [f'"{venv}/bin/airflow {part}"' for part in _parts(version)]
+    init = f"mkdir -p {HOME}/tmp; " + INIT.format(parts=" ".join(parts), home=HOME)
+    python = Path(os.path.realpath(venv / "bin" / "python")).parent.parent
+    other = Server(list(binaries().values())[-1])
+    rows(other.url("postgres"), "alter system set max_connections = 300")
+    other.halt()
+    other.start()
+    try:
+        with workers(docker_engine) as start:
+            found = []
+            for name, server in (("shop", airflow_server), ("bank", other)):
+                server.create_database(name="airflow")
+                _migrate(venv, server.url("airflow"), version, tmp_path / name)
+                sockets = tmp_path / f"sockets-{name}"
+                sockets.mkdir()
+                sockets.chmod(0o755)
+                (sockets / ".s.PGSQL.5432").symlink_to(server.socket_dir / f".s.PGSQL.{server.port}")
+                more = [
+                    *((str(path), str(path)) for path in (venv, python, server.socket_dir)),
+                    (str(dags), "/srv/dags"),
+                    (str(sockets), SOCKETS),
+                ]
+                shown = {"environment": variables, "shared": more, "init": init}
+                found.append(Project(start(name, **shown), server, venv / "bin" / "airflow"))
+            yield found[0], found[1]
+    finally:
+        with connect(airflow_server.url("postgres")) as connection:
+            connection.cursor().execute("drop database if exists airflow with (force)")
+        other.stop()
+
+
+def _parts(version: str) -> list[str]:
+    if environment.generation(version) == 3:
+        return ["api-server -p 8080", "dag-processor", "scheduler"]
+    return ["scheduler"]
+
+
+def _migrate(venv: Path, url: str, version: str, home: Path) -> None:
+    home.mkdir()
+    variables = environment.variables(
+        version, venv=venv, home=home, dags=home, database_url=url, port=8080, log_port=8793,
+        parallelism=8, docker_url=None, policy=False,
+    )  # fmt: skip
+    done = subprocess.run(
+        [venv / "bin" / "airflow", "db", "migrate"], env=variables, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    install(url)
+
+
+def test_runs_in_a_container_die_and_nothing_of_the_twin(
+    projects: tuple[Project, Project], docker_engine: Engine, tmp_path: Path
+) -> None:
+    ours, twin = projects
+    for project in projects:
+        for run in RUNS:
+            wait_until(lambda p=project: _parsed(p), START_SECONDS, project.said)
+            project.start_run(run)
+    for project in projects:
+        for run in RUNS:
+            project.wait_for(run)
+    theirs = [twin.asleep(run) for run in RUNS]
+    options = ("--container", "compose=shop", "--same-database", URL)
+    listener = Listener(ours.url, tmp_path, *options, docker_url=docker_engine.url)
+    with listener:
+        listener.wait_for("is_=ours")
+        listener.wait_for('is_="it lives in a container that no --container names"')
+        # Airflow is alive
+        _fail(ours, RUNS[0])
+        report = _report(listener, 1)
+        assert report["outcome"] == "stopped", show(report)
+        assert ours.asleep(RUNS[0]) == {}
+        assert set(ours.asleep(RUNS[1])) == ALL
+        # all of it was killed
+        ours.kill_airflow()
+        assert set(ours.asleep(RUNS[1])) == ALL
+        _fail(ours, RUNS[1])
+        report = _report(listener, 2)
+        assert report["outcome"] == "stopped", show(report)
+        assert ours.asleep(RUNS[1]) == {}
+        assert [twin.asleep(run) for run in RUNS] == theirs
+        print(listener.log())
+
+
+def _parsed(project: Project) -> bool:
+    return bool(rows(project.url, "select 1 from dag where dag_id = 'contained' and not is_paused"))
+
+
+def _fail(project: Project, run: str) -> None:
+    rows(project.url, "update dag_run set state = 'failed' where run_id = %s", (run,))
+
+
+def _report(listener: Listener, count: int) -> dict[str, object]:
+    """The last one of the orders about runs."""
+
+    def of_runs() -> list[dict[str, object]]:
+        return [report for report in listener.reports() if report["kind"] == "run"]
+
+    wait_until(lambda: len(of_runs()) >= count, DEATH_SECONDS, listener.log)
+    return of_runs()[-1]

@@ -1,0 +1,314 @@
+"""Containers on a fake /proc: what is found, named and read of them, and whose their processes are."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagstop.evidence.consent import selectors
+from dagstop.evidence.match import judge
+from dagstop.evidence.place import Place
+from dagstop.evidence.places import Places
+from dagstop.evidence.watch import Watch
+from dagstop.host.containers import Container
+from dagstop.model import Decision, Identity, Process
+from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, at, order, row, site, watch_of
+
+OURS, TWIN = "3f2a90c41b7d" + "0" * 52, "9b1c55d0e2aa" + "0" * 52
+UID = os.geteuid()  # whose the folders of these tests are
+
+
+class Machine(FakeProc):
+    """A machine with containers of Airflow."""
+
+    def container(self, pid: int, ident: str, hostname: str | None = None, **environ: str) -> Identity:
+        """One with its init at `pid`, a home and a host name inside."""
+        name = hostname or ident[:12]
+        variables = {
+            "AIRFLOW_HOME": HOME,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL,
+            "HOSTNAME": name,
+            **environ,
+        }
+        shown = {name: value for name, value in variables.items() if value}
+        self.add(pid, argv=("dumb-init",), environ=shown, namespace=f"pid:[{pid}]", inner=1, uid=UID)
+        (self.folder / str(pid) / "cgroup").write_text(f"0::/docker/{ident}\n")
+        root = self.folder / str(pid) / "root"
+        (root / HOME.lstrip("/")).mkdir(parents=True)
+        (root / "etc").mkdir()
+        (root / "etc" / "hostname").write_text(f"{name}\n")
+        stat = self.stat(pid)
+        assert stat is not None
+        return Identity(pid, stat.start)
+
+    def task(self, init: int, number: int, inner: int = 31) -> int:
+        """A runner and its bash in a container; gives the pid of bash."""
+        title = "airflow task runner: d t r 7"
+        inside = {"namespace": f"pid:[{init}]", "uid": UID}
+        self.add(number, ppid=init, argv=(title,), environ={"AIRFLOW_HOME": HOME}, inner=inner, **inside)
+        return self.add(number + 1, ppid=number, argv=("bash",), inner=inner + 1, **inside)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def containers(**projects: str) -> list[Container]:
+    """As an engine lists them: id of each project's container."""
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    facts: dict[str, Any] = {"pid": 0, "created_at": moment, "paused": False, "restart_policy": "no"}
+    return [
+        Container(ident, name, "image", tags={}, project=name, **facts) for name, ident in projects.items()
+    ]
+
+
+def places_of(proc: Machine, *words: str, **more: Any) -> Places:
+    facts: dict[str, Any] = {
+        "databases": lambda: frozenset({KEY}),
+        "engines": lambda: containers(shop=OURS, bank=TWIN),
+        "machine": {"host-1"},
+    }
+    return Places(proc, selectors(words or ("compose=shop",)), **{**facts, **more})
+
+
+def seen(proc: Machine, places: Places) -> tuple[Watch, Mapping[Identity, Place]]:
+    watch = watch_of(proc, trusted=())
+    watch._labelling._init_of = places.init_of
+    watch._hostname_of = places.hostname_of
+    watch.look()
+    return watch, places.survey(watch.processes)
+
+
+def only(proc: Machine, places: Places) -> Place:
+    _, found = seen(proc, places)
+    (one,) = found.values()
+    return one
+
+
+def decide(process: Process, found: Mapping[Identity, Place], hostname: str = OURS[:12]) -> Any:
+    rows = (row(hostname=hostname, pid=31),)
+    asked = order(targets=rows, present=(replace(rows[0], state="failed"),))
+    return judge(asked, process, at(-60), site(homes=frozenset(), places=found))
+
+
+def test_what_is_read_of_a_container(proc: Machine) -> None:
+    init = proc.container(400, OURS)
+    assert only(proc, places_of(proc)) == Place(
+        init, OURS, OURS[:12], HOME, frozenset({UID}), frozenset({KEY}), "compose=shop"
+    )
+
+
+def test_processes_of_ours_die_and_those_of_the_twin_live(proc: Machine) -> None:
+    """Both have the same home, URL, ids, job id and pids inside."""
+    proc.container(400, OURS)
+    proc.container(500, TWIN)
+    ours, twin = proc.task(400, 410), proc.task(500, 510)
+    watch, found = seen(proc, places_of(proc))
+    for pid in (ours, ours - 1):
+        assert decide(watch.processes[pid], found).decision is Decision.KILL
+    for pid in (twin, twin - 1):
+        assert decide(watch.processes[pid], found).decision is Decision.SPARE
+    # consent to both: only the host name in the database differs
+    watch, found = seen(proc, places_of(proc, "compose=*sh*", "compose=bank"))
+    assert decide(watch.processes[ours], found).decision is Decision.KILL
+    assert decide(watch.processes[twin], found).decision is Decision.SPARE
+
+
+def test_the_same_fixed_host_name_spares_both(proc: Machine) -> None:
+    proc.container(400, OURS, "worker")
+    proc.container(500, TWIN, "worker")
+    pids = proc.task(400, 410), proc.task(500, 510)
+    watch, found = seen(proc, places_of(proc))
+    for pid in pids:
+        assert decide(watch.processes[pid], found, "worker").decision is Decision.SPARE
+
+
+def test_a_container_whose_host_name_is_hidden_may_have_that_name(proc: Machine) -> None:
+    proc.container(400, OURS, "worker-1")
+    pid = proc.task(400, 410)
+    places = places_of(proc)
+    watch, found = seen(proc, places)
+    assert decide(watch.processes[pid], found, "worker-1").decision is Decision.KILL
+    proc.container(500, TWIN, "anything")
+    proc.refused[(500, "environ")] = errno.EACCES
+    watch, found = seen(proc, places_of(proc))
+    assert decide(watch.processes[pid], found, "worker-1").decision is Decision.SPARE
+
+
+def test_the_machines_own_name_is_not_a_containers(proc: Machine) -> None:
+    """`network_mode: host`: what runs on the machine has it, too."""
+    proc.container(400, OURS, "host-1")
+    pid = proc.task(400, 410)
+    watch, found = seen(proc, places_of(proc))
+    assert decide(watch.processes[pid], found, "host-1").decision is Decision.SPARE
+
+
+def test_an_unreadable_container_is_foreign_and_named(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.refused[(400, "environ")] = errno.EACCES
+    places = places_of(proc)
+    place = only(proc, places)
+    assert place.unread is not None and "/proc/400/environ cannot be read" in place.unread
+    assert places.names() == frozenset()
+    assert len(places.unread()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[database]\nsql_alchemy_conn = postgresql://a@elsewhere/airflow\n", {"elsewhere:5432/airflow"}),
+        ("[core]\nsql_alchemy_conn = postgresql+psycopg2://a:%%40@elsewhere/x\n", {"elsewhere:5432/x"}),
+        ("[database]\nsql_alchemy_conn = sqlite:////opt/airflow/airflow.db\n", set()),
+        ("not a configuration", set()),
+    ],
+)
+def test_without_a_url_in_the_environment_its_configuration_counts(
+    proc: Machine, text: str, wanted: set[str]
+) -> None:
+    proc.container(400, OURS, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="")
+    (proc.folder / "400" / "root" / HOME.lstrip("/") / "airflow.cfg").write_text(text)
+    assert only(proc, places_of(proc)).databases == wanted
+
+
+def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
+    proc.container(400, OURS)
+    outside = proc.folder / "name"
+    outside.write_text("worker")
+    name = proc.folder / "400" / "root" / "etc" / "hostname"
+    name.unlink()
+    name.symlink_to(outside)
+    assert only(proc, places_of(proc)).hostname == OURS[:12]  # that of its environment
+
+
+def test_two_host_names_are_none(proc: Machine) -> None:
+    proc.container(400, OURS)
+    (proc.folder / "400" / "root" / "etc" / "hostname").write_text("another\n")
+    place = only(proc, places_of(proc))
+    assert place.unread is not None and "its host name is another in /etc/hostname" in place.unread
+
+
+def test_files_of_a_container_that_nobody_named_are_not_opened(proc: Machine) -> None:
+    proc.container(400, TWIN)
+    os.mkfifo(proc.folder / "400" / "root" / "etc" / "airflow.cfg")
+    place = only(proc, places_of(proc))
+    assert (place.named_by, place.uids, place.databases) == (None, frozenset(), frozenset())
+
+
+def test_a_pod_by_its_namespace(proc: Machine) -> None:
+    proc.container(400, OURS, "pod-1")
+    folder = proc.folder / "400" / "root" / "run" / "secrets" / "kubernetes.io" / "serviceaccount"
+    folder.mkdir(parents=True)
+    (folder / "namespace").write_text("airflow")
+    (proc.folder / "400" / "root" / "var").mkdir()
+    (proc.folder / "400" / "root" / "var" / "run").symlink_to("/run")
+    assert only(proc, places_of(proc, "kubernetes=airflow", engines=tuple)).named_by == "kubernetes=airflow"
+    assert only(proc, places_of(proc, "kubernetes=other", engines=tuple)).named_by is None
+
+
+def test_by_its_cgroup_without_an_engine(proc: Machine) -> None:
+    proc.container(400, OURS)
+    assert only(proc, places_of(proc, "cgroup=/docker/*", engines=tuple)).named_by == "cgroup=/docker/*"
+
+
+def test_an_engine_that_does_not_know_a_container_yet_is_asked(proc: Machine) -> None:
+    proc.container(400, OURS)
+    listed: list[Container] = []
+    asked: list[bool] = []
+    places = places_of(proc, engines=lambda: listed, ask_engines=lambda: asked.append(True))
+    watch, found = seen(proc, places)
+    assert asked == [True] and found[next(iter(found))].named_by is None
+    listed += containers(shop=OURS)
+    (place,) = places.survey(watch.processes).values()
+    assert place.named_by == "compose=shop"
+
+
+def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> None:
+    """The same id, host name, pid namespace and even pid; what was seen in the first is not in the second."""
+    first = proc.container(400, OURS)
+    places = places_of(proc)
+    watch, _ = seen(proc, places)
+    proc.end(400)
+    second = proc.container(400, OURS)
+    watch.look()
+    found = places.survey(watch.processes)
+    assert first != second and set(found) == {second}
+    assert places.names() == {OURS[:12]}
+
+
+def test_it_answers_for_a_container_that_has_ended(proc: Machine) -> None:
+    """And its tasks count as ended, where they were seen."""
+    proc.container(400, OURS)
+    proc.container(500, TWIN)
+    ours, twin = proc.task(400, 410), proc.task(500, 510)
+    places = places_of(proc)
+    watch, _ = seen(proc, places)
+    for pid in (ours, ours - 1, 400, twin, twin - 1, 500):
+        proc.end(pid)
+    watch.look()
+    found = places.survey(watch.processes)
+    assert found == {} and places.names() == {OURS[:12]}
+    rows = (row(hostname=OURS[:12], pid=31),)
+    here = site(homes=frozenset())
+    assert list(watch.departed.of(order(targets=rows, present=()), here)) != []
+    rows = (row(hostname=TWIN[:12], pid=31),)
+    assert list(watch.departed.of(order(targets=rows, present=()), here)) == []
+
+
+def test_a_listener_inside_keeps_its_container(proc: Machine) -> None:
+    proc.container(400, OURS)
+    pid = proc.task(400, 410)
+    proc.add(
+        430, ppid=400, argv=("python", "/opt/dagstop/bin/dagstop", "listen"), namespace="pid:[400]", inner=9
+    )
+    places = places_of(proc)
+    watch, found = seen(proc, places)
+    verdict = decide(watch.processes[pid], found)
+    assert verdict.decision is Decision.SPARE and "listener in its container, pid 430" in verdict.reason
+    assert places.names() == frozenset()
+
+
+def test_orphans_belong_to_the_container_that_adopted_them(proc: Machine) -> None:
+    """Its init is pid 1 to them: being its child says nothing, and a shell there is nobody's."""
+    proc.container(400, OURS)
+    pid = proc.task(400, 410)
+    places = places_of(proc)
+    watch, _ = seen(proc, places)
+    proc.become(400, ("airflow", "scheduler"))
+    proc.end(410, adopted_by=400)
+    watch.look()
+    found = places.survey(watch.processes)
+    assert decide(watch.processes[pid], found).decision is Decision.KILL
+
+
+def test_what_somebody_runs_by_docker_exec_is_spared(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.add(300, argv=("containerd-shim",), uid=0)
+    tagged = {
+        "AIRFLOW_HOME": HOME,
+        "AIRFLOW_CTX_DAG_ID": "d",
+        "AIRFLOW_CTX_DAG_RUN_ID": "r",
+        "AIRFLOW_CTX_TASK_ID": "t",
+    }
+    proc.add(420, ppid=300, argv=("bash",), environ=tagged, namespace="pid:[400]", inner=50, uid=UID)
+    watch, found = seen(proc, places_of(proc))
+    verdict = decide(watch.processes[420], found)
+    assert verdict.decision is Decision.SPARE and "it runs under 'containerd-shim'" in verdict.reason
+
+
+def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.task(400, 410)
+    places = Places(proc, ())
+    watch = watch_of(proc)
+    watch.look()
+    assert not places.wanted and places.survey(watch.processes) == {}
+    assert {p.contrary for p in watch.labelled()} == {"it lives in another pid namespace"}
+    assert LISTENER in watch.processes
