@@ -45,8 +45,12 @@ REST = 0.05
 """Seconds between two readings of what the kernel tells: on a busy host it tells something all the time."""
 TELL_CONTAINERS = 2.0
 """The least seconds between two heartbeats ahead of time for containers that came or went."""
+QUIET = 1.0
+"""Seconds between two ticks while the kernel tells of nothing, and nothing is left to be read again."""
 LEARN_CONTAINERS = 10.0
 """Seconds between two listings of the engine's containers in silence."""
+TRY = 5.0
+"""Seconds between two looks at what this host refuses to show, which the heartbeat tells."""
 
 
 class Daemon:
@@ -73,6 +77,7 @@ class Daemon:
         self._unsaved = False  # the last attempt to save the memory failed
         self._watched = 0  # a copy: the heartbeat is another thread's
         self._unseen: list[str] = []  # likewise
+        self._try_at = 0.0  # when that is looked at again
         self._users: frozenset[int] = frozenset()  # as whom tasks ran since the start
         self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
         self._looked_at = time.monotonic()
@@ -163,24 +168,23 @@ class Daemon:
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         poller.register(self._pool.fileno(), select.POLLIN)
-        next_tick = time.monotonic() + self.config.tick
+        ticked = time.monotonic()
+        next_tick = ticked + self.config.tick
         next_learning = 0.0
         next_hearing = 0.0 if self._events is not None else float("inf")
         while not self._ending:
-            due = min(next_tick, self._stopping.next_at(), next_hearing)
             if self._events is not None and time.monotonic() >= next_hearing:
-                # what is told where no task runs can wait for the next tick
-                next_hearing = next_tick
-                if self._watch.labelled():
-                    poller.register(self._events, select.POLLIN)
-                    next_hearing = float("inf")
-                due = min(next_tick, self._stopping.next_at())
+                poller.register(self._events, select.POLLIN)
+                next_hearing = float("inf")
+            due = min(next_tick, self._stopping.next_at(), next_hearing)
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
             self._drain()
             if self._events is not None and any(fd == self._events.fileno() for fd, _ in ready):
                 poller.unregister(self._events)
-                self._guarded(self._attend)
-                next_hearing = time.monotonic() + REST
+                next_tick = next_hearing = min(next_tick, ticked + self.config.tick)
+                if self._watch.labelled():  # where no task runs it can wait for the next tick
+                    self._guarded(self._attend)
+                    next_hearing = time.monotonic() + REST
             if self._rung:
                 self._rung = False
                 self._guarded(self._containers.warm_up)
@@ -192,7 +196,8 @@ class Daemon:
             self._guarded(self._stopping.step)
             if time.monotonic() >= next_tick:
                 self._guarded(self._tick)
-                next_tick = time.monotonic() + self.config.tick
+                ticked = time.monotonic()
+                next_tick = ticked + (QUIET if self._quiet else self.config.tick)
             if time.monotonic() >= next_learning:
                 self._guarded(self._containers.warm_up)
                 next_learning = time.monotonic() + LEARN_CONTAINERS
@@ -223,6 +228,12 @@ class Daemon:
     @property
     def _idle(self) -> bool:
         return not self._stopping.under_way and self._sender.flushed
+
+    @property
+    def _quiet(self) -> bool:
+        """True if a tick would find nothing but what the kernel tells of."""
+        busy = self._stopping.under_way or self._watch.restless or self._containers.unsettled
+        return self._watch.told and not busy
 
     def _end(self, number: int, frame: object) -> None:
         self._ending = True
@@ -271,7 +282,8 @@ class Daemon:
         self._containers.attend((), self._watch.client_ends())
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
-        self._unseen = self._stopping.unseen()
+        if self._looked_at >= self._try_at:
+            self._unseen, self._try_at = self._stopping.unseen(), self._looked_at + TRY
         self.feed.watch()
         self._sender.kept.watch()
         if new := self._watch.users() - self._users:

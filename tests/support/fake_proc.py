@@ -12,7 +12,7 @@ from typing import Any
 
 from dagstop.evidence.site import Site
 from dagstop.evidence.watch import Watch
-from dagstop.host.process_events import EXEC, EXIT, FORK, Batch, Event, ProcessEvents
+from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Batch, Event, ProcessEvents
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
 
@@ -134,6 +134,9 @@ class FakeEvents(ProcessEvents):
 
     def executed(self, pid: int) -> None:
         self._tell(EXEC, pid)
+
+    def renamed(self, pid: int) -> None:
+        self._tell(RENAMED, pid)
 
     def ended(self, pid: int, status: int = 0) -> None:
         self._tell(EXIT, pid, status=status)

@@ -456,6 +456,10 @@ class Case:
             return False
         return self._beyond_help(now) if self.alive() else self.looked_at >= self._calm_at()
 
+    def may_be_last(self, now: float) -> bool:
+        """True if a look at everything now may show that nothing is left, or nothing that can be killed."""
+        return self.phase is not Phase.STOPPING or self._beyond_help(now)
+
     def _beyond_help(self, now: float) -> bool:
         """True if something lives, and all that could be done about it was done."""
         alive = self.alive()

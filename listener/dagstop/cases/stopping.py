@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2.extras
 
 from dagstop.cases.actions import Action, EngineAway, Entry, Hold, Journal, Release, Report, Resume, Signal
-from dagstop.cases.case import Case, Seen, View
+from dagstop.cases.case import LOOK_AGAIN, Case, Seen, View
 from dagstop.cases.notes import Notes
 from dagstop.config import ListenerConfig
 from dagstop.evidence.clock import Clock
@@ -40,7 +40,8 @@ from dagstop.report.sender import ReportSender
 from dagstop.report.task_logs import is_supervisor_of, last_line
 
 SOON = 0.02
-"""Seconds from an order to the first look at everything: what is dying wants the processor first."""
+"""Seconds from an order to the first look at everything: what is dying wants the processor first. Where the
+kernel tells, everything is looked at once all that is known is dead."""
 GLANCE = 0.002
 """Seconds from the first signals to the search for what is new, likewise; 0 if none was sent."""
 RECENT = 1.0
@@ -161,10 +162,12 @@ class Stopping:
 
     def prepare(self) -> None:
         """Orders are being read: look around, so that their first signals need not wait for that."""
+        self._watch.catch_up()
         self._site = self._survey()
 
     def _begin(self, cases: list[Case]) -> None:
         """Signal what is known to be the run's; a search for what is new and a look at everything follow."""
+        self._watch.catch_up()
         site = self._site or self._survey()
         self._judge(cases, site, None)
         self._ask_engines(cases, site, since=time.monotonic() - RECENT)
@@ -173,7 +176,7 @@ class Stopping:
         moment = time.monotonic()
         for case in cases:
             case.next_glance = moment + GLANCE if case.endings else 0.0
-            case.next_look = moment + SOON
+            case.next_look = moment + (LOOK_AGAIN if case.endings and self._watch.told else SOON)
 
     def _keep_logs(self, case: Case) -> None:
         for process, _ in case.spared.values():
@@ -185,6 +188,9 @@ class Stopping:
         began_at, self._site = time.monotonic() if closely else None, None
         if closely:
             self._watch.look()
+        elif self._watch.told:
+            index = self._watch.index()
+            self._watch.tick(process.pid for case in cases for process in index.of(case.order))
         else:
             self._watch.tick()
         site = self._survey()
@@ -229,7 +235,10 @@ class Stopping:
         due = [case for case in self._cases.values() if case.due_at <= moment]
         if not due:
             return
-        closely = any(case.next_look <= moment for case in due)
+        # where the kernel tells, only the look that may be the last is at everything
+        closely = any(
+            case.next_look <= moment and (case.may_be_last(moment) or not self._watch.told) for case in due
+        )
         for case in due:
             case.begin_round(moment)
             self._guarded(case, self._escalate, case)
@@ -327,7 +336,7 @@ class Stopping:
     def unseen(self) -> list[str]:
         """What this host cannot see of the users as whom tasks run."""
         users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._places.uids()
-        return [*unseen(self._watch.processes.values(), self._proc, users), *self._places.unread()]
+        return [*unseen(self._watch.unread(), self._proc, users), *self._places.unread()]
 
     def _findings(self, case: Case, *, final: bool = False) -> Findings:
         named = [container for container, _ in case.spared_containers.values()]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dagstop.evidence.docker_words import is_client
-from dagstop.host.process_events import EXEC, FORK, Event
+from dagstop.host.process_events import EXIT, FORK, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity, Process, Role
 
@@ -53,7 +53,7 @@ class Lineage:
         self._nodes: dict[int, _Node] = {}
         self.heard: set[int] = set()  # pids whose forks were told since the last proof
         self.born: set[int] = set()  # told of since they were last asked for, and not ended
-        self.changed: set[int] = set()  # likewise: executed something
+        self.changed: set[int] = set()  # likewise: executed something, or changed its title
         self.ended: set[int] = set()  # likewise
         self.ends: list[ClientEnd] = []  # of docker clients, since they were last asked for
 
@@ -62,7 +62,7 @@ class Lineage:
         for kind, pid, parent, at, status in events:
             if kind == FORK:
                 self._fork(pid, parent, at + ahead)
-            elif kind == EXEC:
+            elif kind != EXIT:
                 self.changed.add(pid)
             else:
                 node = self._nodes.pop(pid, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from dagstop.airflow_names import read_command
@@ -20,7 +20,7 @@ from dagstop.evidence.lineage import ClientEnd, Lineage
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
 from dagstop.host.process_events import ProcessEvents
-from dagstop.host.procfs import ProcFS, Stat, parse_stat
+from dagstop.host.procfs import ProcFS, Stat, parse_stat, parse_wordless
 from dagstop.logs import event, log
 from dagstop.model import Identity, Process, Role
 
@@ -34,12 +34,15 @@ _ROUNDS = 20
 
 
 def _unsettled(process: Process) -> bool:
-    """True if its words may still change without a new pid: before exec, and for Airflow's own
+    """True if its words may not be its own yet, as before its exec, or could not be read."""
+    return process.reads < _SETTLED_READS or bool(process.unread and process.label is not None)
 
-    processes, which fork and set their title later, 3.x's executor workers again for each task.
+
+def _changes(process: Process) -> bool:
+    """True for Airflow's own processes, which fork and set their title later, 3.x's executor workers again
+
+    for each task.
     """
-    if process.reads < _SETTLED_READS or (process.unread and process.label is not None):
-        return True
     return _of_some_airflow(process) if process.role is not Role.RUNNER else _may_be_sudo_soon(process)
 
 
@@ -48,9 +51,13 @@ def _of_some_airflow(process: Process) -> bool:
     # 3.x under run_as_user: python -c 'from airflow.sdk...', and the sudo before it, which becomes that
     if words[1:] == ("-c",) and "python" in words[0]:
         words = process.argv[:3]
-    elif words and os.path.basename(words[0]) == "sudo":
+    elif words and words[0].endswith("sudo") and os.path.basename(words[0]) == "sudo":
         words = process.argv
     return any("airflow" in word or "celery" in word for word in words)
+
+
+def _unread_of_airflow(process: Process) -> bool:
+    return "environ" in process.unread and _of_some_airflow(process)
 
 
 def _may_be_sudo_soon(runner: Process) -> bool:
@@ -89,7 +96,10 @@ class Watch:
         self._restored: dict[Identity, Known] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
-        self._restless: set[int] = set()  # pids whose words may still change
+        self._restless: set[int] = set()  # pids whose words are to be read again soon
+        self._changing: set[int] = set()  # Airflow's own: the kernel tells of each change, if it tells
+        self._notable: dict[int, Process] = {}  # what orders may ask for: few on a host of many
+        self._unread: dict[int, Process] = {}  # whose environment may not be read
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
         self._lineage = Lineage(self.processes)
         self._gap = False  # the kernel could not tell of everything: all is to be looked at
@@ -102,8 +112,8 @@ class Watch:
         self._derived: _Views | None = None  # made when asked for; None once a process came, went or changed
         self.changed = False  # labels differ from those last saved
 
-    def tick(self) -> None:
-        """Learn of processes that started since the last look.
+    def tick(self, concerned: Iterable[int] = ()) -> None:
+        """Learn of processes that started since the last look; see how the concerned ones stand.
 
         Costs one listing of /proc, or what the kernel told and now and then a listing that proves it.
         """
@@ -111,15 +121,36 @@ class Watch:
         if self._gap:
             self.look()
             return
-        if self.told and time.monotonic() < self._prove_at:
-            new = self._lineage.born | self._ending | (self._lineage.ended & self.processes.keys())
-        else:
-            new = self._list()
-        self._restless |= self._lineage.changed & self.processes.keys()
-        self._read([*new, *(self._restless - new)])
+        new = set() if self.told and time.monotonic() < self._prove_at else self._list()
+        self._take_in(new.union(concerned))
+
+    def catch_up(self) -> None:
+        """Where the kernel tells: read what it told of since the last tick. /proc is not listed for that."""
+        self._hear()
+        if self.told and not self._gap:
+            self._take_in(set())
+
+    def _take_in(self, pids: set[int]) -> None:
+        """Read these, what the kernel told of, and what may have changed."""
+        self._stir(self._lineage.changed)
+        ended = self._ending | (self._lineage.ended & self.processes.keys())
+        first = pids | self._lineage.born | ended
+        self._read([*first, *(self._restless - first)])
         # a zombie is told of once, and gone later
-        self._ending = {pid for pid in self._ending | self._lineage.ended if pid in self.processes}
+        self._ending = {pid for pid in ended if pid in self.processes}
         self._lineage.attended()
+
+    def _stir(self, pids: Iterable[int]) -> None:
+        """What executed something or changed its title is read again, twice: it may be at it still."""
+        for pid in pids:
+            if (process := self.processes.get(pid)) is not None:
+                process.reads = 0
+                self._restless.add(pid)
+
+    @property
+    def restless(self) -> bool:
+        """True if the next tick is to come soon, whatever the kernel tells."""
+        return bool(self._restless)
 
     def _list(self) -> set[int]:
         """The pids in /proc that are not known, or that the kernel told of."""
@@ -130,6 +161,7 @@ class Watch:
             for gone in self.processes.keys() - set(pids):
                 self._forget(gone)
             self._listed = pids
+        self._restless |= self._changing
         self._prove_at = time.monotonic() + PROVE
         heard, self._lineage.heard = self._lineage.heard, set()
         self._hear()
@@ -138,7 +170,7 @@ class Watch:
             self.deaf = True
             do = "looks four times a second from now on; start the listener again"
             log.warning(event("process events ceased", untold=min(unheard), do=do))
-        return new | self._lineage.born
+        return new
 
     @property
     def told(self) -> bool:
@@ -162,7 +194,8 @@ class Watch:
         pids = self._proc.pids()
         for gone in self.processes.keys() - set(pids):
             self._forget(gone)
-        self._restless |= self._lineage.changed & self.processes.keys()
+        self._stir(self._lineage.changed)
+        self._restless |= self._changing
         self._read(pids)
         self._label_late()
         self._lineage.attended()
@@ -191,7 +224,7 @@ class Watch:
         """The tasks' processes that were forked or have executed something."""
         kin = self._lineage.kin()
         if kin:
-            self._restless |= self._lineage.changed.intersection(kin)
+            self._stir(self._lineage.changed.intersection(kin))
             self._lineage.changed.difference_update(kin)
             self._read(kin)
         return kin
@@ -207,16 +240,30 @@ class Watch:
         """Those that show an AIRFLOW_HOME, or may have one that cannot be read."""
         return self._views().at_homes
 
+    def unread(self) -> list[Process]:
+        """Those whose environment may not be read."""
+        return list(self._unread.values())
+
     def _views(self) -> _Views:
         if self._derived is None:
-            labelled = [p for p in self.processes.values() if p.label is not None]
-            at_homes = [
-                p
-                for p in self.processes.values()
-                if "AIRFLOW_HOME" in p.environ or ("environ" in p.unread and _of_some_airflow(p))
-            ]
+            notable = self._notable.values()
+            labelled = [p for p in notable if p.label is not None]
+            at_homes = [p for p in notable if "AIRFLOW_HOME" in p.environ or _unread_of_airflow(p)]
             self._derived = _Views(labelled, Index(labelled, lambda process: process.label), at_homes)
         return self._derived
+
+    def _note(self, process: Process) -> None:
+        """Keep those apart that are asked for: a look at all of them costs more, the more there are."""
+        pid = process.pid
+        if "environ" in process.unread:
+            self._unread[pid] = process
+        else:
+            self._unread.pop(pid, None)
+        if process.label is not None or process.environ or _unread_of_airflow(process):
+            if self._notable.get(pid) is not process:
+                self._notable[pid], self._derived = process, None
+        elif self._notable.pop(pid, None) is not None:
+            self._derived = None
 
     def users(self) -> frozenset[int]:
         """As whom tasks run: the owner of AIRFLOW_HOME, or another by run_as_user."""
@@ -241,14 +288,17 @@ class Watch:
     def _forget(self, pid: int) -> None:
         gone = self.processes.pop(pid, None)
         self._restless.discard(pid)
+        self._changing.discard(pid)
+        self._unread.pop(pid, None)
         self._stats.pop(pid, None)
         if gone is not None:
             hostname = self._hostname_of(gone.place) if gone.place is not None else None
             self.departed.add(gone, hostname)
-        if gone is not None and (gone.label is not None or gone.environ):
-            self.changed, self._derived = self.changed or gone.label is not None, None
+            self.changed = self.changed or gone.label is not None
+        if self._notable.pop(pid, None) is not None:
+            self._derived = None
 
-    def _read(self, pids: list[int]) -> None:
+    def _read(self, pids: Iterable[int]) -> None:
         fresh: list[Process] = []
         for pid in pids:
             data = self._proc.read(pid, "stat")
@@ -265,8 +315,7 @@ class Watch:
                 continue
             self._stats[pid] = data
             if known is None:
-                known, self._derived = self._new(pid, stat), None
-                self.processes[pid] = known
+                known = self.processes[pid] = self._new(pid, stat)
             else:
                 known.ppid, known.pgid, known.sid = stat.ppid, stat.pgid, stat.sid
                 known.state = stat.state
@@ -277,7 +326,10 @@ class Watch:
             if told:
                 self._lineage.read(known)
             fresh.append(known)
-            (self._restless.add if _unsettled(known) else self._restless.discard)(pid)
+            (self._changing.add if _changes(known) else self._changing.discard)(pid)
+            soon = _unsettled(known) or (pid in self._changing and not self.told)
+            soon = soon and not (known.argv == () and parse_wordless(data))
+            (self._restless.add if soon else self._restless.discard)(pid)
         self._label(fresh)
         self._labelling.remember_groups(self.labelled())
         if self._labelling.new_folder:
@@ -353,12 +405,12 @@ class Watch:
     def _label(self, fresh: list[Process]) -> None:
         """Parents before children, so that a label travels down a whole new tree at once."""
         for process in sorted(fresh, key=lambda p: (p.identity.start, p.pid)):
-            if process.pid <= 2:
-                continue
             before = process.label, process.contrary
-            self._labelling.label(process)
+            if process.pid > 2:
+                self._labelling.label(process)
             if (process.label, process.contrary) != before:
                 self.changed, self._derived = True, None
+            self._note(process)
 
     def _label_late(self) -> None:
         """Those whose parent, session or group was labelled after them, until none is left."""

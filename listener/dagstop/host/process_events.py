@@ -1,4 +1,4 @@
-"""What the kernel tells of each fork, exec and exit: the process connector (linux/cn_proc.h).
+"""What the kernel tells of each fork, exec, new name and exit: the process connector (linux/cn_proc.h).
 
 A netlink socket that the kernel writes to at the moment of the event: a fork is told before the child runs,
 an exit before the pid is free, so the order is that of cause and effect. Needs CAP_NET_ADMIN, and the
@@ -18,8 +18,9 @@ import struct
 import time
 from typing import NamedTuple
 
-FORK, EXEC, EXIT = 0x1, 0x2, 0x80000000
-"""Kinds of events (enum what of linux/cn_proc.h)."""
+FORK, EXEC, RENAMED, EXIT = 0x1, 0x2, 0x200, 0x80000000
+"""Kinds of events (enum what of linux/cn_proc.h). RENAMED: by prctl(2), as setproctitle
+does it with each title."""
 
 _NONE = 0x0  # the kernel's answer to a subscription
 _NETLINK_CONNECTOR, _CN_IDX_PROC, _CN_VAL_PROC = 11, 1, 1
@@ -69,8 +70,8 @@ def parse(data: bytes | bytearray | memoryview, length: int) -> Event | None:
     what, _, at, first, second, third, fourth = _EVENT.unpack_from(data)
     if what == FORK:
         return Event(FORK, fourth, second, at) if third == fourth else None
-    if what == EXEC and first == second:
-        return Event(EXEC, first, 0, at)
+    if (what == EXEC or what == RENAMED) and first == second:
+        return Event(what, first, 0, at)
     if what == EXIT and first == second:
         return Event(EXIT, first, 0, at, third)
     return None
@@ -196,17 +197,18 @@ def attach_filter(receiver: socket.socket) -> None:
 def _filter() -> list[tuple[int, int, int, int]]:
     """A classic BPF program (linux/filter.h) that the kernel runs for each event.
 
-    Only execs, forks and exits of whole processes, and the kernel's own answers pass. It loads words in
-    network order, so what they are compared with is turned.
+    Only execs, forks, names and exits of whole processes, and the kernel's own answers pass. It loads words
+    in network order, so what they are compared with is turned.
     """
     load, load_length, equals, equals_x, to_x, done = 0x20, 0x80, 0x15, 0x1D, 0x07, 0x06
     at_least = 0x35
     return [
         (load_length, 0, 0, 0),
-        (at_least, 0, 15, _EVENT.size),
+        (at_least, 0, 16, _EVENT.size),
         (load, 0, 0, _WHAT),
-        (equals, 4, 0, _turned(FORK)),
-        (equals, 7, 0, _turned(EXIT)),
+        (equals, 5, 0, _turned(FORK)),
+        (equals, 8, 0, _turned(EXIT)),
+        (equals, 7, 0, _turned(RENAMED)),
         (equals, 10, 0, _turned(EXEC)),
         (equals, 9, 0, _turned(_NONE)),
         (done, 0, 0, 0),
@@ -214,7 +216,7 @@ def _filter() -> list[tuple[int, int, int, int]]:
         (to_x, 0, 0, 0),
         (load, 0, 0, _FIRST + 12),
         (equals_x, 4, 5, 0),
-        (load, 0, 0, _FIRST),  # an exit: process_pid and process_tgid
+        (load, 0, 0, _FIRST),  # an exit or a name: process_pid and process_tgid
         (to_x, 0, 0, 0),
         (load, 0, 0, _FIRST + 4),
         (equals_x, 0, 1, 0),

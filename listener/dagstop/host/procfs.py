@@ -22,7 +22,7 @@ _MOST = (
 
 SIGTERM_BIT = 1 << (15 - 1)
 _NOT_RANDOM = 0x40000  # ADDR_NO_RANDOMIZE of /proc/PID/personality (linux/personality.h)
-_EXITING = 0x4  # PF_EXITING of field 9 of /proc/PID/stat (include/linux/sched.h)
+_EXITING, _KERNEL_THREAD = 0x4, 0x200000  # PF_* of field 9 of /proc/PID/stat (include/linux/sched.h)
 
 _TASK_FOLDER = re.compile(r"(/(?:[^/]+/)*?airflowtmp[A-Za-z0-9_]+)(?:/.*| \(deleted\))?")
 _SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
@@ -74,6 +74,13 @@ def parse_ending(data: bytes) -> bool:
     rest = data[data.rfind(b")") + 2 :].split()
     ended = rest[:1] in ([b"Z"], [b"X"], [b"x"])
     return ended or (len(rest) > 6 and rest[6].isdigit() and bool(int(rest[6]) & _EXITING))
+
+
+def parse_wordless(data: bytes) -> bool:
+    """Whether /proc/PID/stat is of what shows no words any more: it is ending, or a kernel thread."""
+    rest = data[data.rfind(b")") + 2 :].split()
+    flags = int(rest[6]) if len(rest) > 6 and rest[6].isdigit() else 0
+    return bool(flags & _KERNEL_THREAD) or parse_ending(data)
 
 
 def parse_layout(data: bytes) -> Layout | None:

@@ -175,6 +175,11 @@ class ContainerQueries:
         if any(self.ties.waits_for(engine.url) for engine in self.engines):
             self.warm_up()
 
+    @property
+    def unsettled(self) -> bool:
+        """True if an engine is to be listed soon, or a client's container is not known yet."""
+        return self._news or bool(self.ties.open())
+
     def _may_learn(self) -> bool:
         return not self._learning.is_alive() and time.monotonic() >= self._next_learning
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.host import process_events
-from dagstop.host.process_events import EXEC, EXIT, FORK, Event, attach_filter, parse
+from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event, attach_filter, parse
 
 # recorded on Linux 6.18: the answer to a subscription, a fork, the exit of that child with code 127
 ANSWER = bytes.fromhex(
@@ -29,7 +29,7 @@ ENDED = bytes.fromhex(
     "6a5fbea5d0020000da7d0000da7d0000007f000011000000b07d0000b07d0000"
 )
 PARENT, CHILD = 0x7DB0, 0x7DDA
-COMM, UID, SID, COREDUMP = 0x200, 0x4, 0x80, 0x40000000
+UID, SID, COREDUMP = 0x4, 0x80, 0x40000000
 
 
 def message(what: int, *pids: int) -> bytes:
@@ -41,18 +41,22 @@ def message(what: int, *pids: int) -> bytes:
 THREAD = message(FORK, PARENT, PARENT, CHILD, PARENT)
 THREAD_ENDS = message(EXIT, CHILD, PARENT)
 EXECUTED = message(EXEC, CHILD, CHILD)
+NAMED = message(RENAMED, CHILD, CHILD)
+THREAD_NAMED = message(RENAMED, CHILD, PARENT)
 
 
 def test_what_the_kernel_was_seen_to_write() -> None:
     assert parse(FORKED, len(FORKED)) == Event(FORK, CHILD, PARENT, 3095156994921)
     assert parse(ENDED, len(ENDED)) == Event(EXIT, CHILD, 0, 3095157170026, 127 << 8)
     assert parse(EXECUTED, len(EXECUTED)) == Event(EXEC, CHILD, 0, 5)
+    assert parse(NAMED, len(NAMED)) == Event(RENAMED, CHILD, 0, 5)
     assert parse(ANSWER, len(ANSWER)) is None
 
 
 def test_a_thread_is_no_process() -> None:
     assert parse(THREAD, len(THREAD)) is None
     assert parse(THREAD_ENDS, len(THREAD_ENDS)) is None
+    assert parse(THREAD_NAMED, len(THREAD_NAMED)) is None
 
 
 @given(st.binary(max_size=100))
@@ -73,9 +77,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_the_kernel_drops_what_nobody_needs(pair: tuple[socket.socket, socket.socket]) -> None:
     sender, receiver = pair
-    wanted = [ANSWER, FORKED, ENDED, EXECUTED]
-    others = [message(what, CHILD, CHILD) for what in (COMM, UID, SID, COREDUMP)]
-    for data in [THREAD, *wanted, THREAD_ENDS, *others, FORKED[:60], b""]:
+    wanted = [ANSWER, FORKED, ENDED, EXECUTED, NAMED]
+    others = [message(what, CHILD, CHILD) for what in (UID, SID, COREDUMP)]
+    for data in [THREAD, *wanted, THREAD_ENDS, THREAD_NAMED, *others, FORKED[:60], b""]:
         sender.send(data)
     got = []
     while True:

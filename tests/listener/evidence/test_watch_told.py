@@ -1,0 +1,173 @@
+"""What a look costs where the kernel tells: what was told of is read, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagstop.evidence.watch import Watch
+from dagstop.model import Role
+from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
+from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
+
+
+class CountedProc(FakeProc):
+    """Writes down what is read."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.read_of: list[int | str] = []
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def _bytes(self, pid: int | str, name: str) -> bytes:  # type: ignore[override]
+        self.read_of.append(pid)
+        return super()._bytes(pid, name)  # type: ignore[arg-type]
+
+    def pids(self) -> list[int]:
+        self.read_of.append("everything")
+        return super().pids()
+
+
+@pytest.fixture
+def proc(tmp_path: object) -> CountedProc:
+    return CountedProc(tmp_path)
+
+
+@pytest.fixture
+def events(proc: CountedProc) -> FakeEvents:
+    return FakeEvents(proc)
+
+
+@pytest.fixture
+def watch(proc: CountedProc, events: FakeEvents) -> Watch:
+    """At rest on a host where Airflow 2 runs a task."""
+    airflow_2(proc)
+    watch = watch_of(proc, events=events)
+    watch.look()
+    for _ in range(3):
+        watch.tick()
+    proc.read_of.clear()
+    return watch
+
+
+def test_at_rest_nothing_is_read(proc: CountedProc, watch: Watch) -> None:
+    """Of Airflow's own processes neither, which change their titles: the kernel tells of that, too."""
+    assert not watch.restless
+    watch.tick()
+    watch.catch_up()
+    assert proc.read_of == []
+
+
+def test_without_the_kernels_word_airflows_own_processes_are_read_each_time(proc: CountedProc) -> None:
+    airflow_2(proc)
+    watch = watch_of(proc)
+    watch.look()
+    watch.tick()
+    watch.tick()
+    proc.read_of.clear()
+    watch.tick()
+    assert watch.restless and {SCHEDULER, "everything"} <= set(proc.read_of)
+
+
+def test_a_title_is_read_when_it_is_told_of_and_once_more(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    """The name may be told of before the words are written."""
+    events.forked(SCHEDULER, 900)
+    proc.add(900, ppid=SCHEDULER, argv=("/usr/bin/python3", "/opt/airflow/bin/airflow", "scheduler"))
+    for _ in range(3):
+        watch.tick()
+    assert not watch.restless and watch.processes[900].role is Role.SERVICE
+    events.renamed(900)
+    watch.tick()
+    assert watch.restless
+    proc.become(900, ("airflow task runner: d t manual__1 9",), {"AIRFLOW_HOME": HOME})
+    watch.tick()
+    assert watch.processes[900].role is Role.RUNNER and not watch.restless
+
+
+def test_a_title_that_nobody_told_of_is_found_by_the_next_listing(proc: CountedProc, watch: Watch) -> None:
+    proc.become(SCHEDULER, ("airflow task runner: d t manual__1 9",))
+    watch.tick()
+    assert watch.processes[SCHEDULER].role is Role.SERVICE
+    watch._prove_at = 0.0
+    watch.tick()
+    assert watch.processes[SCHEDULER].role is Role.RUNNER
+
+
+def test_a_thread_of_the_kernels_is_read_once(proc: CountedProc, events: FakeEvents, watch: Watch) -> None:
+    """It has no words, and never will."""
+    events.forked(2, 5)
+    proc.add(5, ppid=2)
+    stat = proc.folder / "5" / "stat"
+    stat.write_text(stat.read_text().replace(" 0 0 0 ", f" 0 0 {0x208040} ", 1))
+    watch.tick()
+    assert not watch.restless
+
+
+def test_what_has_begun_is_known_when_an_order_comes(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    """Without a listing: by its words, though no task forked it, and by what forked it."""
+    events.forked(1, 900)
+    proc.add(900, argv=("bash",), environ=tags(run="another"))
+    events.forked(BASH, 901)
+    events.forked(901, 902)
+    events.ended(901)
+    proc.add(902, argv=("sleep", "1"))
+    watch.catch_up()
+    found = {process.pid: process.label for process in watch.labelled()}
+    assert found[900] is not None and found[900].run_id == "another"
+    assert found[902] is not None and found[902].task_id == "t"
+    assert "everything" not in proc.read_of
+
+
+def test_how_the_concerned_stand_is_seen_without_a_listing(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    proc.becomes_zombie(BASH)
+    watch.tick([BASH])
+    assert watch.processes[BASH].state == "Z" and "everything" not in proc.read_of
+
+
+def test_after_a_gap_an_order_waits_for_no_listing(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    events.overflows()
+    watch.catch_up()
+    assert "everything" not in proc.read_of
+    watch.tick()
+    assert "everything" in proc.read_of
+
+
+def test_what_is_asked_for_is_kept_apart(proc: CountedProc, events: FakeEvents, watch: Watch) -> None:
+    """Of a host of many the few that orders ask for: the same as a search through all would find."""
+    for number in range(20):
+        proc.add(1000 + number, argv=("sleep", "1"))
+        events.forked(1, 1000 + number)
+    events.forked(1, 2000)
+    proc.add(2000, argv=("python", "x"), environ={"AIRFLOW_HOME": "/srv/other"})
+    proc.refused[(1003, "environ")] = proc.refused[(1004, "environ")] = 13
+    proc.become(1004, ("airflow", "scheduler"))
+
+    def agree() -> None:
+        everybody = watch.processes.values()
+        assert {p.pid for p in watch.labelled()} == {p.pid for p in everybody if p.label is not None}
+        homes = {p.pid for p in everybody if "AIRFLOW_HOME" in p.environ}
+        assert {p.pid for p in watch.at_homes()} == homes | ({1004} & watch.processes.keys())
+        assert {p.pid for p in watch.unread()} == {p.pid for p in everybody if "environ" in p.unread}
+
+    watch.tick()
+    assert {p.pid for p in watch.unread()} == {1003, 1004}
+    agree()
+    proc.become(1010, ("bash",), tags())
+    events.executed(1010)
+    del proc.refused[(1003, "environ")]
+    events.executed(1003)
+    proc.become(2000, ("python", "y"), {})
+    events.executed(2000)
+    watch.tick()
+    agree()
+    for pid in (1004, 1010, BASH):
+        proc.end(pid)
+        events.ended(pid)
+    watch.tick()
+    agree()
