@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -88,7 +89,8 @@ def projects(
 ) -> Iterator[tuple[Project, Project]]:
     version = request.param
     venv = airflows.build(version)
-    dags = Path(__file__).parent / "contained_dags"
+    dags = tmp_path / "dags"
+    shutil.copytree(Path(__file__).parent / "contained_dags", dags, ignore=shutil.ignore_patterns("__*"))
     variables = environment.variables(
         version, venv=venv, home=Path(HOME), dags=Path("/srv/dags"), database_url=URL,
         port=8080, log_port=8793, parallelism=8, docker_url=None, policy=False,

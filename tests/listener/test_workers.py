@@ -16,7 +16,7 @@ from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
 from tests.support.watch import wait_until
-from tests.support.workers import URL, Worker, inner_pid, mounts, workers
+from tests.support.workers import HOME, URL, Worker, inner_pid, mounts, workers
 from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
@@ -234,6 +234,66 @@ def test_a_listener_in_a_container_of_its_own_with_the_machines_pids(
     finally:
         stop = ["docker", "-H", docker_engine.url, "rm", "--force", "dagstop"]
         subprocess.run(stop, capture_output=True, check=False)
+    assert report["outcome"] == "stopped", show(report)
+    wait_until(lambda: not ours.pids(), 20, lambda: f"all dead: {ours.pids()}")
+    assert twin.pids() == before
+
+
+def test_what_docker_operator_started_from_a_worker_dies_also_without_it(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+) -> None:
+    """Containers beside the workers, tagged by the cluster policy; both projects' workers are killed."""
+    ours, twin = start("shop"), start("bank")
+    begin(ours)
+    record(airflow_db, ours)
+    pid = airflow_db.one("select pid from task_instance")
+    started = [beside(start, worker, pid) for worker in (ours, twin)]
+    options = ("--same-database", URL, "--container", "compose=shop")
+    with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
+        listener.wait_for("is_=ours")
+        listener.wait_until_doubted(5)
+        for worker in (ours, twin):
+            worker.container.kill()
+        wait_until(lambda: not ours.pids(), 20, lambda: f"{ours.pids()}")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)
+    assert [item["id"] for item in report["detail"]["containers"]] == [started[0].id[:12]], show(report)
+    for one in started:
+        one.container.reload()
+    assert [one.container.status for one in started] == ["exited", "running"]
+
+
+def beside(start: Any, worker: Worker, pid: int) -> Worker:
+    """A container that a task in a worker started."""
+    tags = {
+        "AIRFLOW_CTX_DAG_ID": "dag",
+        "AIRFLOW_CTX_DAG_RUN_ID": "run",
+        "AIRFLOW_CTX_TASK_ID": "a",
+        "AIRFLOW_CTX_TRY_NUMBER": "1",
+        "DAGSTOP_AIRFLOW_HOME": HOME,
+        "DAGSTOP_POLICY": "2",
+        "DAGSTOP_HOSTNAME": worker.hostname,
+        "DAGSTOP_JOB_ID": "7",
+        "DAGSTOP_PID": str(pid),
+    }
+    started: Worker = start("whatever", environment=tags)
+    return started
+
+
+def test_an_order_that_was_there_first_waits_for_what_the_engine_says(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+) -> None:
+    """A listener that starts late judges it before any engine has answered: that is no reason to spare."""
+    ours, twin = start("shop"), start("bank")
+    begin(ours)
+    begin(twin)
+    record(airflow_db, ours)
+    before = twin.pids()
+    airflow_db.set_run("failed")
+    options = ("--same-database", URL, "--container", "compose=shop")
+    with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
+        (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
     wait_until(lambda: not ours.pids(), 20, lambda: f"all dead: {ours.pids()}")
     assert twin.pids() == before

@@ -142,7 +142,8 @@ class Case:
             self._note_seen(process, verdict, view.site)
             if verdict.decision is Decision.SPARE:
                 actions += self._spare(process, verdict)
-                if process.above_ends and process.state != "Z" and now < self.opened_at + GIVE_UP:
+                unsure = process.above_ends or _unlisted(process, view.site)
+                if unsure and process.state != "Z" and now < self.opened_at + GIVE_UP:
                     waits = True  # soon it can be said whose it is
             elif ending is not None and ending.alive:
                 left = True
@@ -476,6 +477,12 @@ class Case:
     def _calm_at(self) -> float:
         deaths = [ending.died for ending in self.endings.values() if ending.died is not None]
         return max(deaths) + CALM if deaths else 0.0
+
+
+def _unlisted(process: Process, site: Site) -> bool:
+    """True while its container's engine has not said what that is."""
+    place = site.places.get(process.place) if process.place is not None else None
+    return place is not None and place.unlisted
 
 
 def _order_of_signals(process: Process) -> tuple[bool, bool, int]:

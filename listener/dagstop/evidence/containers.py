@@ -7,6 +7,7 @@ labels, or the `--name` / `--cidfile` of the `docker run` that a task's own proc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,6 +15,7 @@ from datetime import datetime
 from dagstop.airflow_names import conflict, read_try_tags
 from dagstop.evidence.docker_words import Ask, read_ask, read_words
 from dagstop.evidence.match import ELSEWHERE, SPARE, asks_to_be_spared, judge, names_order, with_hands_off
+from dagstop.evidence.place import Place, why_not_ours
 from dagstop.evidence.site import Site
 from dagstop.evidence.twins import ALONE, Neighbours, another_airflows
 from dagstop.host.containers import Container
@@ -49,6 +51,7 @@ def judge_container(
 ) -> Verdict:
     """As `judge`, for a container; created_at is on the database's clock."""
     label, evidence = label_of(container, client, site), ["container's AIRFLOW_CTX_* tags"]
+    worker = _worker_of(container, site) if client is None else None
     said, tags = _said(container, site), read_try_tags(container.tags)
     # who may start containers is root on this host already; the tags carry AIRFLOW_HOME
     trusted, contrary = True, None
@@ -81,6 +84,8 @@ def judge_container(
         trusted=trusted,
         contrary=contrary,
         line=client.process.line if client is not None else frozenset(),
+        place=worker.init if worker is not None else None,
+        vouchers=worker.uids if worker is not None else frozenset(),
         kin_spared=client is not None and asks_to_be_spared(client.process),
         runner=client.process.runner if client is not None else None,
         unread=client.process.unread if client is not None else {},
@@ -95,6 +100,20 @@ def judge_container(
     if verdict.decision is Decision.SETTLE:
         verdict = Verdict(Decision.KILL, verdict.reason, verdict.evidence)
     return replace(with_hands_off(order, verdict), label=label)
+
+
+def _worker_of(container: Container, site: Site) -> Place | None:
+    """The container of ours, also one that has ended, in which the task ran that started this one.
+
+    By the cluster policy's tags: the host name and the home are the worker's, as it spells them.
+    """
+    tags, home = read_try_tags(container.tags), container.tags.get("DAGSTOP_AIRFLOW_HOME")
+    if not tags.known or tags.hostname is None or home is None:
+        return None
+    for place in site.places.values():
+        if place.hostname == tags.hostname and why_not_ours(place, site.databases) is None:
+            return place if os.path.normpath(home) == place.home else None
+    return None
 
 
 def label_of(container: Container, client: Client | None, site: Site) -> Label | None:

@@ -21,6 +21,7 @@ _SHORT_ID = re.compile(r"[0-9a-f]{12,64}")
 EARLY, LATE = timedelta(minutes=5), timedelta(minutes=5)
 """How long before and after the start that Airflow recorded its runner may have started."""
 NOT_NAMED = "it lives in a container that no --container names"
+NOT_LISTED = "it lives in a container of which the engine has not said yet what it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Place:
     shares_name: bool = False  # another container has that host name, or may have it, or this machine has
     unread: str | None = None  # what of it cannot be read
     kept_by: int | None = None  # pid of a dagstop listener inside
+    unlisted: bool = False  # the engine, which could say who named it, has not listed it yet
 
     @property
     def named_after_id(self) -> bool:
@@ -55,7 +57,7 @@ class Place:
 def why_not_ours(place: Place | None, databases: frozenset[str]) -> str | None:
     """Why a container is refused whatever order there is; None if it may be ours."""
     if place is None or place.named_by is None:
-        return NOT_NAMED
+        return NOT_LISTED if place is not None and place.unlisted else NOT_NAMED
     if place.unread is not None:
         return f"{place.what} cannot be read: {place.unread}"
     if place.hostname is None:

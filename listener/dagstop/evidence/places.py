@@ -24,8 +24,10 @@ from dagstop.model import Identity, Process
 
 KEPT = 5.0
 """Seconds for which what was read of a container counts: its first process may still exec."""
+LISTED = 20.0
+"""Seconds after which an engine that has not listed a container does not have it."""
 MOST_ENDED = 200
-"""Host names of containers that ended, for which this listener goes on answering."""
+"""Containers of ours that ended, for whose host names this listener goes on answering."""
 MOST_TOLD = 50
 """Containers in a heartbeat."""
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
@@ -39,6 +41,7 @@ class _Seen:
     init: Identity
     place: Place
     read_at: float  # monotonic seconds
+    first_at: float  # likewise
 
 
 class Places:
@@ -66,7 +69,8 @@ class Places:
         self._tried: dict[int, tuple[int, bool]] = {}  # pid -> start, whether it is an init
         self._seen: dict[Identity, _Seen] = {}
         self._said: dict[Identity, str] = {}
-        self._ended: dict[str, None] = {}
+        self._trouble = ""  # the last unexpected error that is in the log
+        self._ended: dict[Identity, Place] = {}  # that were ours; what their tasks started may live on
         self._facts: list[dict[str, Any]] = []  # copies: the heartbeat is another thread's
         self._names: frozenset[str] = frozenset()
         self._ours: dict[Identity, str] = {}
@@ -83,9 +87,18 @@ class Places:
         return host.init_of(self._proc, pid)
 
     def survey(self, processes: Mapping[int, Process]) -> dict[Identity, Place]:
-        """All that is there now, by init."""
+        """All that is there now, and what was ours and has ended, by init."""
         if not self._selectors:
             return {}
+        try:
+            return self._survey(processes)
+        except Exception as exc:  # whatever a container shows must not keep orders from the others
+            if (said := f"{type(exc).__name__}: {exc}") != self._trouble:
+                log.exception(event("containers not read", do="they are spared"))
+            self._trouble = said
+            return {}
+
+    def _survey(self, processes: Mapping[int, Process]) -> dict[Identity, Place]:
         inits = self._inits(processes)
         self._forget_gone(inits)
         containers = {one.id: one for one in self._engines()}
@@ -96,15 +109,18 @@ class Places:
             seen = self._seen.get(init)
             if seen is None or moment - seen.read_at > KEPT:
                 known = seen.place.named_by if seen is not None else None
-                self._seen[init] = seen = _Seen(init, self._read(init, known, containers), moment)
+                first = seen.first_at if seen is not None else moment
+                self._seen[init] = seen = _Seen(init, self._read(init, known, containers), moment, first)
             elif seen.place.named_by is None and seen.place.container in containers:
                 seen.place = self._read(init, None, containers)
-            if by_engine and seen.place.named_by is None and seen.place.container not in {None, *containers}:
+            unknown = seen.place.named_by is None and seen.place.container not in {None, *containers}
+            unlisted = by_engine and unknown and moment - seen.first_at < LISTED
+            if unlisted:
                 self._ask_engines()
-            seen.place = replace(seen.place, kept_by=listeners.get(init))
+            seen.place = replace(seen.place, kept_by=listeners.get(init), unlisted=unlisted)
         found = self._held_together()
         self._note(found)
-        return found
+        return self._ended | found
 
     def hostname_of(self, init: Identity) -> str | None:
         """Of a container of ours that is there, or was when it was last looked for; else None."""
@@ -154,10 +170,10 @@ class Places:
     def _forget_gone(self, inits: Iterable[Identity]) -> None:
         there = set(inits)
         for init in self._seen.keys() - there:
-            del self._seen[init]
+            place = self._seen.pop(init).place
             self._said.pop(init, None)
             if init in self._ours:
-                self._ended[self._ours[init]] = None
+                self._ended[init] = place
         while len(self._ended) > MOST_ENDED:
             del self._ended[next(iter(self._ended))]
 
@@ -277,4 +293,5 @@ class Places:
         facts.sort(key=lambda one: (one["refused"] is None, str(one["hostname"])))
         self._facts, self._unread = facts[:MOST_TOLD], unread
         self._ours, self._uids = ours, frozenset(uids)
-        self._names = frozenset((*ours.values(), *self._ended))
+        ended = (place.hostname for place in self._ended.values())
+        self._names = frozenset((*ours.values(), *(name for name in ended if name is not None)))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
 from dagstop.evidence.place import Place
+from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import HOME, KEY, UID, UUID, at, order, process, row, site
 
@@ -205,3 +207,50 @@ def test_a_container_whose_database_is_unknown_is_left_in_doubt() -> None:
     verdict = decide(PLACE, inside(label))
     assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.RUN)
     assert "--same-database" in verdict.reason
+
+
+def sibling(**more: str) -> Container:
+    """What DockerOperator started from a task in the worker, under the cluster policy."""
+    tags = {
+        "AIRFLOW_CTX_DAG_ID": "d",
+        "AIRFLOW_CTX_DAG_RUN_ID": "r",
+        "AIRFLOW_CTX_TASK_ID": "t",
+        "AIRFLOW_CTX_TRY_NUMBER": "1",
+        "DAGSTOP_AIRFLOW_HOME": HOME,
+        "DAGSTOP_POLICY": "2",
+        "DAGSTOP_HOSTNAME": ID[:12],
+        "DAGSTOP_JOB_ID": "7",
+        "DAGSTOP_PID": "31",
+        **more,
+    }
+    return Container("c" * 64, "name", "image", 900, at(-10), False, "no", tags)
+
+
+@pytest.mark.parametrize(
+    ("place", "tags", "decision"),
+    [
+        (PLACE, {}, Decision.KILL),
+        (PLACE, {"DAGSTOP_HOSTNAME": OTHER_ID[:12]}, Decision.SPARE),  # the twin's
+        (PLACE, {"DAGSTOP_JOB_ID": "8"}, Decision.SPARE),
+        (PLACE, {"DAGSTOP_PID": "30"}, Decision.SPARE),
+        (PLACE, {"DAGSTOP_AIRFLOW_HOME": "/srv/b"}, Decision.SPARE),
+        (PLACE, {"DAGSTOP_SPARE": "1"}, Decision.SPARE),
+        (replace(PLACE, named_by=None), {}, Decision.SPARE),
+        (replace(PLACE, databases=frozenset({"bank.example:5432/airflow"})), {}, Decision.SPARE),
+        (replace(PLACE, container=OTHER_ID), {}, Decision.SPARE),  # a fixed name that is tied to nothing
+        (None, {}, Decision.SPARE),
+    ],
+)
+def test_what_a_task_in_a_container_started_beside_it(
+    place: Place | None, tags: dict[str, str], decision: Decision
+) -> None:
+    here = site(homes=frozenset(), places={} if place is None else {INIT: place})
+    assert judge_container(asked(), sibling(**tags), None, at(-10), here).decision is decision
+
+
+def test_a_docker_client_in_a_container_ties_nothing() -> None:
+    """The names and files that it gives are not this host's."""
+    here = site(homes=frozenset(), places={INIT: PLACE})
+    container = replace(sibling(), tags={})
+    verdict = judge_container(asked(), container, Client("name", None, inside()), at(-10), here)
+    assert verdict.decision is Decision.SPARE

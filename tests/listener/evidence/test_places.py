@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -15,7 +16,7 @@ import pytest
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.match import judge
 from dagstop.evidence.place import Place
-from dagstop.evidence.places import Places
+from dagstop.evidence.places import LISTED, Places
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Process
@@ -224,10 +225,35 @@ def test_an_engine_that_does_not_know_a_container_yet_is_asked(proc: Machine) ->
     asked: list[bool] = []
     places = places_of(proc, engines=lambda: listed, ask_engines=lambda: asked.append(True))
     watch, found = seen(proc, places)
-    assert asked == [True] and found[next(iter(found))].named_by is None
+    (place,) = found.values()
+    assert asked == [True] and (place.named_by, place.unlisted) == (None, True)
     listed += containers(shop=OURS)
     (place,) = places.survey(watch.processes).values()
-    assert place.named_by == "compose=shop"
+    assert (place.named_by, place.unlisted) == ("compose=shop", False)
+
+
+def test_an_engine_is_not_asked_for_ever_for_what_it_does_not_have(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc.container(400, OURS)
+    asked: list[bool] = []
+    places = places_of(proc, engines=tuple, ask_engines=lambda: asked.append(True))
+    watch, _ = seen(proc, places)
+    moment = time.monotonic() + LISTED
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
+    (place,) = places.survey(watch.processes).values()
+    assert asked == [True] and not place.unlisted
+
+
+def test_a_container_that_nobody_can_make_sense_of_is_foreign(proc: Machine) -> None:
+    proc.container(400, OURS)
+
+    def broken() -> list[Container]:
+        raise ValueError("no engine speaks so")
+
+    places = places_of(proc, engines=broken)
+    watch, found = seen(proc, places)
+    assert found == {} and 400 in watch.processes
 
 
 def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> None:
@@ -239,7 +265,7 @@ def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> No
     second = proc.container(400, OURS)
     watch.look()
     found = places.survey(watch.processes)
-    assert first != second and set(found) == {second}
+    assert first != second and set(found) == {first, second}
     assert places.names() == {OURS[:12]}
 
 
@@ -254,7 +280,8 @@ def test_it_answers_for_a_container_that_has_ended(proc: Machine) -> None:
         proc.end(pid)
     watch.look()
     found = places.survey(watch.processes)
-    assert found == {} and places.names() == {OURS[:12]}
+    assert [place.hostname for place in found.values()] == [OURS[:12]]
+    assert places.names() == {OURS[:12]} and places.facts() == []
     rows = (row(hostname=OURS[:12], pid=31),)
     here = site(homes=frozenset())
     assert list(watch.departed.of(order(targets=rows, present=()), here)) != []
