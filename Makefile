@@ -49,7 +49,8 @@ chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS
 	$(ALONE) unshare --net $(BIN)/python -m tests.chaos $(ARGS)
 
 matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
-	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py $(ARGS)
+	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py \
+		tests/e2e/test_cwl.py $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint, types, which room imports which, plain English
 	$(BIN)/ruff format --check --quiet .

@@ -15,13 +15,14 @@ from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
 from tests.e2e.kinds import KINDS
 from tests.e2e.play import Cell, Cells, Play
 from tests.e2e.site import Site
-from tests.testbed.airflows import RECIPES
+from tests.testbed.airflows import RECIPES, VARIANTS
 from tests.testbed.docker_engine import Engine
 from tests.testbed.postgres import Server, binaries, rows
 
 FULL = os.environ.get("MATRIX") == "full"
 _BARE = ("1.10.0-bare", "3.3.2-bare")  # those that say least of themselves without the policy
-VERSIONS = tuple(filter(None, os.environ.get("AIRFLOW", "").split(","))) or (*RECIPES, *_BARE)
+NAMED = tuple(filter(None, os.environ.get("AIRFLOW", "").split(",")))
+VERSIONS = tuple(version for version in NAMED if version not in VARIANTS) if NAMED else (*RECIPES, *_BARE)
 _ASKED = set(filter(None, os.environ.get("MODE", "").split(",")))
 _MODES = tuple(
     mode for mode in MODES if not _ASKED or mode in _ASKED

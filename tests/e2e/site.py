@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from dagstop import policy
 from tests.e2e.kinds import number_of
 from tests.support.watch import wait_until
@@ -35,6 +37,7 @@ _templates: dict[tuple[int, str], str] = {}  # an initialised database by server
 class Site:
     """Airflow `version` (`1.10.0-bare`: without the cluster policy) on a database of its own.
 
+    `2.1.4-cwl` and the like are built as airflows.VARIANTS says.
     `dag_id` is the one DAG that its tests run, in the folder `dags`; `user` is as whom Airflow runs.
     End it with `stop()`.
     """
@@ -51,8 +54,9 @@ class Site:
         **more: str,
     ) -> None:
         self.version = version
-        self.release, _, bare = version.partition("-")
-        self.bare = bool(bare)
+        self.release, _, kind = version.partition("-")
+        self.bare = kind == "bare"
+        self._build = self.release if self.bare else version
         self.dag_id = dag_id
         self.engine = engine
         self.client = engine.client()
@@ -70,7 +74,7 @@ class Site:
     def _airflow(self, url: str) -> Airflow:
         airflow = Airflow(
             self.release,
-            airflows.build(self.release),
+            airflows.build(self._build),
             self.folder / "home",
             url,
             dags=self._dags,
@@ -84,7 +88,7 @@ class Site:
 
     def _database(self) -> str:
         """A database as `initialise` makes it, with dagstop installed; made once for each release."""
-        key = (self._server.port, self.release)
+        key = (self._server.port, self._build)
         if key not in _templates:
             url = self._server.create_database()
             self._airflow(url).initialise()
@@ -148,7 +152,8 @@ class Site:
     def _end_the_rest(self) -> None:
         """Containers, and processes that nothing ties to this Airflow any more (`env -i`)."""
         for container in self.client.containers.list(all=True, ignore_removed=True):
-            container.remove(force=True)
+            with contextlib.suppress(docker.errors.APIError):  # one with --rm goes by itself
+                container.remove(force=True)
         proc.send(marked(), signal.SIGKILL)
         wait_until(lambda: not marked(), 10, lambda: f"still there: {marked()}")
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.testbed import environment, proc
 from tests.testbed.family import Family
@@ -27,6 +28,12 @@ for run_id in json.loads(sys.argv[2]):
         trigger_dag(sys.argv[1], run_id=run_id, replace_microseconds=False)
     except IntegrityError:  # the run is there, and the scheduler was first to make its task instances
         pass
+"""
+_TRIGGER_WITH = """
+import json, sys
+from airflow.api.common.experimental.trigger_dag import trigger_dag
+for run_id, conf in json.loads(sys.argv[2]).items():
+    trigger_dag(sys.argv[1], run_id=run_id, conf=json.dumps(conf), replace_microseconds=False)
 """
 
 
@@ -53,7 +60,8 @@ class Airflow(Records):
         parallelism: int = 32,
         user: str | None = None,
     ) -> None:
-        super().__init__(environment.generation(version), database_url)
+        by_date = environment.release(version) < (2, 2)
+        super().__init__(environment.generation(version), database_url, by_date=by_date)
         self.user = user
         self.version = version
         self.home = home
@@ -98,7 +106,12 @@ class Airflow(Records):
         self.make_folders()
         if self._policy_text is not None:
             (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
-        self._run(["airflow", "initdb"] if self.generation == 1 else ["airflow", "db", "migrate"])
+        old = environment.release(self.version) < (2, 7)
+        self._run(
+            ["airflow", "initdb"]
+            if self.generation == 1
+            else ["airflow", "db", "upgrade" if old else "migrate"]
+        )
 
     def make_folders(self) -> None:
         """Make those that it needs, of its user; others' tasks may write into the temporary one."""
@@ -184,6 +197,11 @@ class Airflow(Records):
         for number, run_id in enumerate(run_ids):
             date = now - dt.timedelta(milliseconds=len(run_ids) - number)
             self.web.trigger(dag_id, run_id, date.isoformat())
+
+    def trigger_with(self, dag_id: str, runs: dict[str, Any]) -> None:
+        """Start a run with a configuration for each of `runs`, by its id (1.10 to 2.1)."""
+        python = str(self._venv / "bin" / "python")
+        self._run([python, "-c", _TRIGGER_WITH, dag_id, json.dumps(runs)])
 
     def fail_run_by_ui(self, dag_id: str, run_id: str) -> None:
         """Mark the run failed as the web UI does."""

@@ -35,6 +35,7 @@ class Recipe:
     newer: Sequence[str] = ()
     build_constraints: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    alone: Sequence[str] = field(default=(), repr=False)  # installed last, without what they ask for
 
 
 RECIPES = {
@@ -85,6 +86,30 @@ VARIANTS = {
         # newer ones lack what that Airflow imports of theirs
         packages=(*RECIPES["2.11.2"].packages, "apache-airflow-providers-celery", "celery<5.6"),
     ),
+    "1.10.1-cwl": replace(
+        RECIPES["1.10.0"],
+        packages=(
+            "apache-airflow[postgres]==1.10.1",
+            "docker==2.7.0",
+            "psycopg2-binary==2.7.6.1",
+            "pandas==0.25.3",
+            "cryptography",
+            "cwltool==1.0.20181201184214",
+            "jsonmerge",
+            "ruamel.yaml<=0.15.77",
+            "sqlparse",
+            "pyjwt",
+        ),
+        exclude_newer="2019-01-05",
+        alone=("cwl-airflow-parser==1.0.20181213213631",),  # its client of MySQL does not build
+    ),
+    "2.1.4-cwl": Recipe(
+        python="3.8",
+        packages=("cwl-airflow==1.2.11", "apache-airflow[postgres]==2.1.4", "psycopg2-binary"),
+        exclude_newer="2021-10-05",
+        newer=("setuptools=2021-08-01",),
+        build_constraints="constraints-1.10.0.txt",
+    ),
 }
 """Built in another way than most of the testbed's; named by hand only."""
 
@@ -132,6 +157,8 @@ def _build(version: str, recipe: Recipe, venv: Path) -> None:
             _uv(constrained, recipe.environment)
     else:
         _uv([*command, *recipe.packages], recipe.environment)
+    if recipe.alone:
+        _uv([*command, "--no-deps", *recipe.alone], recipe.environment)
     (venv / _MARKER).write_text(_content(recipe))
     _say(f"Airflow {version} is built")
 
@@ -145,7 +172,7 @@ def _built(venv: Path, recipe: Recipe) -> bool:
 
 
 def _content(recipe: Recipe) -> str:
-    return f"{recipe}\n"
+    return f"{recipe}{' '.join(recipe.alone)}\n"
 
 
 def _python(version: str) -> str:

@@ -14,6 +14,11 @@ def generation(version: str) -> int:
     return int(version.split(".")[0])
 
 
+def release(version: str) -> tuple[int, ...]:
+    """`2.1.4` as (2, 1, 4), which compares."""
+    return tuple(map(int, version.split(".")))
+
+
 def sqlalchemy_url(url: str) -> str:
     """`url` for Airflow: psycopg2 named, as every SQLAlchemy from 1.1 to 2 understands it."""
     return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg2://", url)
@@ -89,6 +94,9 @@ def variables(
     }
     env.update(core)
     env.update(own[generation(version)])
+    if (2,) <= release(version) < (2, 3):  # the names of these options were others
+        env["AIRFLOW__CORE__SQL_ALCHEMY_CONN"] = env.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+        env["AIRFLOW__API__AUTH_BACKEND"] = env.pop("AIRFLOW__API__AUTH_BACKENDS")
     if version == "1.10.0":
         env["AIRFLOW__CORE__TASK_RUNNER"] = "BashTaskRunner"
     if docker_url:

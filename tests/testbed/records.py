@@ -13,7 +13,7 @@ import psycopg2.extras
 
 from tests.testbed import environment
 
-_TASKS_1_10 = """
+_TASKS_BY_DATE = """
 SELECT ti.*, dr.state AS run_state FROM task_instance ti
 JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.execution_date = ti.execution_date
 WHERE dr.run_id = %s ORDER BY ti.dag_id, ti.task_id
@@ -30,10 +30,14 @@ class AirflowFailed(RuntimeError):
 
 
 class Records:
-    """The database at `database_url` of an Airflow of `generation` 1 (1.10), 2 or 3."""
+    """The database at `database_url` of an Airflow of `generation` 1 (1.10), 2 or 3.
 
-    def __init__(self, generation: int, database_url: str) -> None:
+    by_date: a task instance names its run by the execution date (1.10, and 2.x before 2.2).
+    """
+
+    def __init__(self, generation: int, database_url: str, *, by_date: bool | None = None) -> None:
         self.generation = generation
+        self.by_date = generation == 1 if by_date is None else by_date
         self.database_url = database_url
 
     def fail_run_by_sql(self, dag_id: str, run_id: str) -> float:
@@ -59,7 +63,7 @@ class Records:
 
     def task_rows(self, run_id: str) -> list[dict[str, Any]]:
         """The rows of task_instance of the runs so named, with `run_state`."""
-        return self.query(_TASKS_1_10 if self.generation == 1 else _TASKS, (run_id,))
+        return self.query(_TASKS_BY_DATE if self.by_date else _TASKS, (run_id,))
 
     def task_states(self, run_id: str) -> dict[str, str | None]:
         """State by task id (`task[3]` where mapped) of the run named `run_id`."""
