@@ -6,6 +6,7 @@ a dry run; what it writes down is held against the answer of the command.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -27,7 +28,7 @@ from dagstop.cases import stopping
 from dagstop.commands import explain as explaining
 from dagstop.commands import looking
 from dagstop.config import ListenerConfig
-from dagstop.evidence import cidfiles
+from dagstop.evidence import cidfiles, places
 from dagstop.feed.notices import News
 from dagstop.host.containers import Airflow, Container
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
@@ -38,6 +39,8 @@ from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
 WORLDS = int(os.environ.get("DAGSTOP_WORLDS", "60"))
 """Thousands, for whoever changes what the verdicts rest on."""
 URLS = ("unix:///one", "unix:///two")
+SELECTOR = "compose=shop"
+_CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 FIRST_PID = 5_000_000
 """No process of a real host has it (pid_max is 4194304 at most): nothing real is opened, let alone signalled."""
 
@@ -96,14 +99,18 @@ class Past:
     living: list[int] = field(default_factory=list)  # that may end
     clients: list[tuple[float, str | None, str | None]] = field(default_factory=list)  # age, name, cidfile
 
+    hosts: list[str] = field(default_factory=list)  # names of containers in which an Airflow runs
+
     def chance(self, share: float) -> bool:
         return self.random.random() < share
 
     def rows(self) -> tuple[Target, ...]:
         """Task t as it runs now, perhaps after others; task u, which may have ended."""
         number = self.random.choice([1, 1, 2])
-        hostname = self.random.choice(["worker", socket.gethostname()])
-        t = row("t", job_id=7, try_number=number, pid=FIRST_PID + 3, hostname=hostname)
+        hostname = self.random.choice(["worker", socket.gethostname(), *self.hosts, *self.hosts])
+        pid = self.random.choice([FIRST_PID + 3, 31, 32])
+        started = datetime.now(timezone.utc) - timedelta(seconds=60)
+        t = row("t", job_id=7, try_number=number, pid=pid, hostname=hostname, started_at=started)
         if self.chance(0.2):
             t = replace(t, job_id=None, ti_id=_uuid(7))
         state = self.random.choice(["running", "success", "failed", "up_for_retry"])
@@ -116,7 +123,35 @@ class Past:
         self.living.append(self.pid)
         return self.pid
 
-    def tree(self, age: float) -> None:
+    def worker(self, age: float) -> None:
+        """An Airflow in a container: of ours, or of a twin with the same home, user, URL, ids and perhaps name."""
+        pick = self.random.choice
+        ident = f"{self.random.getrandbits(256):064x}"
+        name = pick([ident[:12], ident[:12], "worker", socket.gethostname()])
+        inside = {"namespace": f"pid:[{ident[:6]}]", "uid": UID}
+        shim = self.add(1, ("containerd-shim",), b"", age + 11, uid=0)
+        url = pick([URL, URL, URL.replace("/airflow", "/b"), ""])
+        environ = {
+            "AIRFLOW_HOME": pick([HOME, HOME, "/srv/b"]), "HOSTNAME": name, **({_CONN: url} if url else {})
+        }  # fmt: skip
+        init = self.add(shim, (pick(["dumb-init", "sh"]),), environ, age + 10, inner=1, **inside)
+        self.living.remove(init)  # a container ends with all that is in it
+        (self.proc.folder / str(init) / "cgroup").write_text(f"0::/docker/{ident}\n")
+        root = self.proc.folder / str(init) / "root"
+        for folder in ("etc", "opt/airflow", "srv/b"):
+            (root / folder).mkdir(parents=True)
+        (root / "etc" / "hostname").write_text(f"{name}\n")
+        if self.chance(0.2):
+            self.proc.refused[(init, "environ")] = errno.EACCES
+        moment, project = datetime.now(timezone.utc), pick(["shop", "shop", "bank", None])
+        if project is not None:
+            facts = Container(ident, f"w{init}", "image", 0, moment, False, "no", {}, project=project)
+            self.engines[pick(URLS)].has.append(facts)
+        self.hosts.append(name)
+        for _ in range(self.random.randrange(1, 3)):
+            self.tree(age, init, **inside)
+
+    def tree(self, age: float, root: int = 1, **inside: Any) -> None:
         """Supervisor, runner, bash and what that started, some of which left the tree or say other things."""
         pick = self.random.choice
         home, task = pick([HOME, HOME, HOME, "/srv/b"]), pick(["t", "t", "u"])
@@ -133,23 +168,28 @@ class Past:
         if self.chance(0.2):
             of_airflow["DAGSTOP_SPARE"] = "1"
         shown = pick([of_airflow, of_airflow, b"", {**of_airflow, **names}])
-        scheduler = self.add(1, ["airflow scheduler"], of_airflow, age + 5, uid=uid)
+        inner = iter(range(29, 99)) if inside else None
+
+        def place(**more: Any) -> dict[str, Any]:
+            return {**inside, "inner": next(inner), **more} if inner is not None else more
+
+        scheduler = self.add(root, ["airflow scheduler"], of_airflow, age + 5, **place(uid=uid))
         words = f"['airflow', 'tasks', 'run', 'd', '{task}', '{run}', '--local']"
         supervisor, runner = f"airflow task supervisor: {words}", f"airflow task runner: d {task} {run} {job}"
         if self.chance(0.3):
             supervisor, runner = f"airflow supervisor: {_uuid(job)}", f"airflow worker -- {_uuid(job)}"
-        above = self.add(scheduler, [supervisor], shown, age + 1, uid=uid)
+        above = self.add(scheduler, [supervisor], shown, age + 1, **place(uid=uid))
         self.supervisors.add(above)
-        above = self.add(above, [runner], shown, age, uid=uid)
+        above = self.add(above, [runner], shown, age, **place(uid=uid))
         for level in range(self.random.randrange(4)):
             environ = pick([names, names, {}, of_airflow, {**names, "AIRFLOW_CTX_DAG_RUN_ID": "s"},
                             {**names, "DAGSTOP_SPARE": pick(["0", "1"])}])  # fmt: skip
-            more: dict[str, Any] = {"uid": pick([uid, uid, uid, 0, 1000])}
-            if self.chance(0.1):
+            more: dict[str, Any] = place(uid=pick([uid, uid, uid, 0, 1000]))
+            if not inside and self.chance(0.1):
                 more["namespace"] = "pid:[2]"
             if self.chance(0.4):
                 more |= {"pgid": above, "sid": above}
-            parent = above if self.chance(0.9) else 1
+            parent = above if self.chance(0.9) else root
             if self.chance(0.3):
                 self.client(parent, environ, max(0.0, age - level - 1), **more)
             above = self.add(parent, ("bash", f"step{level}"), environ, max(0.0, age - level - 1), **more)
@@ -216,6 +256,8 @@ class Past:
         """Something comes, something goes."""
         for _ in range(self.random.randrange(1, 3)):
             self.tree(age)
+        for _ in range(self.random.choice([0, 0, 1, 2])):
+            self.worker(age)
         for _ in range(self.random.randrange(4)):
             self.container(age)
         if self.chance(0.3):
@@ -225,7 +267,7 @@ class Past:
                 self.living.remove(pid)
                 self.proc.end(pid)
             for engine in self.engines.values():
-                engine.has = [container for container in engine.has if self.chance(0.85)]
+                engine.has = [one for one in engine.has if one.project is not None or self.chance(0.85)]
 
 
 def _uuid(job: int) -> str:
@@ -242,6 +284,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(stopping, "SOON", 0.0)
     monkeypatch.setattr(stopping, "GLANCE", 0.0)
     monkeypatch.setattr(cases, "CALM", 0.0)
+    monkeypatch.setattr(places, "LISTED", 0.0)  # these engines have listed all that they have
     monkeypatch.setattr(cidfiles, "locate", lambda client: client.cidfile)
     yield
 
@@ -257,6 +300,7 @@ def explained(past: Past, asked: StopOrder, folder: Path, patch: pytest.MonkeyPa
     patch.setattr(explaining, "ProcFS", lambda: past.proc)
     patch.setattr(looking, "Engine", lambda url: past.engines[url])
     options = ["--database-url", URL, "--airflow-home", HOME, "--task-user", str(UID), "--json"]
+    options += ["--container", SELECTOR]
     for url in URLS:
         options += ["--docker-url", url]
     said = CliRunner().invoke(explaining.explain, ["d", "r", *options], catch_exceptions=False)
@@ -323,7 +367,13 @@ def test_explain_says_what_a_listener_does(seed: int, at_once: None, monkeypatch
         past = Past(Random(seed), Host(Path(base, "proc")), Path(base))
         monkeypatch.setattr(daemon, "Engine", lambda url: past.engines[url])
         config = ListenerConfig(
-            URL, (HOME,), docker_urls=URLS, task_users=(UID,), state_dir=str(folder), dry_run=True
+            URL,
+            (HOME,),
+            docker_urls=URLS,
+            task_users=(UID,),
+            state_dir=str(folder),
+            dry_run=True,
+            containers=(SELECTOR,),
         )
         listener = daemon.Daemon(config, past.proc)
         past.happens(past.random.choice([100.0, 20.0]))
