@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,7 @@ class Daemon:
             signal.signal(number, self._end)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         if self._state_dir is not None:
-            remembered = memory.load(self._state_dir, self._proc.boot_id())
-            self._watch.restore(remembered.everything(), remembered.folders)
-            self._containers.ties.restore(remembered.all_clients())
-            self._journal.load(self._proc.boot_id())
+            self._remember(self._state_dir)
         self._watch.look()
         sys.setswitchinterval(SWITCH)
         self.feed.begin()
@@ -229,6 +227,30 @@ class Daemon:
     def _idle(self) -> bool:
         return not self._stopping.under_way and self._sender.flushed
 
+    def _remember(self, state_dir: Path) -> None:
+        """Take up what the listener before this one knew."""
+        left = memory.last_sign(state_dir)
+        remembered = memory.load(state_dir, self._proc.boot_id())
+        if remembered.processes and left is not None:
+            self._say_away(left)
+        self._watch.restore(remembered.everything(), remembered.folders)
+        self._containers.ties.restore(remembered.all_clients())
+        self._journal.load(self._proc.boot_id())
+
+    def _say_away(self, since: datetime) -> None:
+        """Tasks were running when the listener before this one ended: what they forked since nobody told."""
+        do = "dagstop ps shows what runs; what such a task started then and let go does not die with its run"
+        until = datetime.now(timezone.utc)
+        seconds = "seconds"
+        log.warning(
+            event(
+                "no listener ran",
+                since=since.isoformat("T", seconds),
+                until=until.isoformat("T", seconds),
+                do=do,
+            )
+        )
+
     @property
     def _quiet(self) -> bool:
         """True if a tick would find nothing but what the kernel tells of."""
@@ -292,6 +314,8 @@ class Daemon:
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
             self._save()
+        if self._state_dir is not None:
+            memory.still_here(self._state_dir)
         self._notify("WATCHDOG=1")
 
     def _look_for_containers(self) -> None:

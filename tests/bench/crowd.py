@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,10 +41,11 @@ class Crowd:
 class Group:
     """A bash group of its own session, as BashOperator starts it: bash and two children."""
 
-    def __init__(self, home: Path, run_id: str, dag_id: str = "dag") -> None:
+    def __init__(self, home: Path, run_id: str, dag_id: str = "dag", within: Sequence[str] = ()) -> None:
+        """within: the words of `Fence.within`, if it is to run behind a fence."""
         self.run_id = run_id
         self.process = subprocess.Popen(
-            ["bash", "-c", "sleep 6001 & sleep 6002 & wait"],
+            [*within, "bash", "-c", "sleep 6001 & sleep 6002 & wait"],
             env=_tags(home, run_id, dag_id),
             start_new_session=True,
             stdin=subprocess.DEVNULL,

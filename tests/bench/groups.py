@@ -65,13 +65,13 @@ def young(stage: Stage, sides: Sequence[Side], count: int) -> dict[str, list[flo
             run_id = f"{side.name}_young{len(stage.crowd.pids)}_{number}"
             side.add_runs([run_id])
             times[side.name].append(_kill_young(side, run_id))
-            _calm(side)
+            calm(side)
     return times
 
 
 def _kill_young(side: Side, run_id: str) -> float:
     begun = time.monotonic()
-    group = Group(side.home, run_id)
+    group = side.group(run_id)
     group.members()
     time.sleep(max(0.0, begun + YOUNG - time.monotonic()))
     return side.kill([group], "run_id", run_id)
@@ -83,14 +83,14 @@ def old(stage: Stage, sides: Sequence[Side], count: int) -> dict[str, list[float
     for side in sides:
         run_ids = [f"{side.name}_old{len(stage.crowd.pids)}_{number}" for number in range(count)]
         side.add_runs(run_ids)
-        groups[side.name] = [Group(side.home, run_id) for run_id in run_ids]
+        groups[side.name] = [side.group(run_id) for run_id in run_ids]
     time.sleep(OLD)
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     for number in range(count):
         for side in sides:
             group = groups[side.name][number]
             times[side.name].append(side.kill([group], "run_id", group.run_id))
-            _calm(side)
+            calm(side)
     return times
 
 
@@ -99,14 +99,14 @@ def many(side: Side, count: int = MANY) -> float:
     dag_id = f"many{time.monotonic_ns()}"
     run_ids = [f"{dag_id}_{number}" for number in range(count)]
     side.add_runs(run_ids, dag_id)
-    groups = [Group(side.home, run_id, dag_id) for run_id in run_ids]
+    groups = [side.group(run_id, dag_id) for run_id in run_ids]
     time.sleep(1)
     took = side.kill(groups, "dag_id", dag_id)
-    _calm(side)
+    calm(side)
     return took
 
 
-def _calm(side: Side) -> None:
+def calm(side: Side) -> None:
     """Until dagstop has reported: its writing is not to burden the next measurement."""
     if isinstance(side, Dagstop):
         with side.connection.cursor() as cursor:
@@ -128,7 +128,7 @@ def _trace(stage: Stage, found: Found) -> None:
             dagstop.add_runs([run_id])
             begun = time.monotonic()
             took = _kill_young(dagstop, run_id)
-            _calm(dagstop)
+            calm(dagstop)
             trace.add(begun + YOUNG, took, dagstop)
         found.profile = trace.stages()
         before = path.stat().st_size

@@ -17,6 +17,7 @@ import psycopg2
 from dagstop.install import install
 from tests.bench.crowd import Crowd, Group
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
+from tests.support.fence import Fence
 from tests.support.listener import Listener
 from tests.support.watch import DeathWatch
 from tests.testbed.postgres import Server, binaries, rows
@@ -63,10 +64,12 @@ class Side:
 
     name = ""
 
-    def __init__(self, stage: Stage, template: str) -> None:
+    def __init__(self, stage: Stage, template: str, fence: Fence | None = None) -> None:
+        """fence: behind which it and its groups are to run."""
         self.stage = stage
         self.database = stage.database(template)
-        self.home = stage.folder / f"{self.name}-home"
+        self.within = fence.within() if fence is not None else []
+        self.home = fence.home if fence is not None else stage.folder / f"{self.name}-home"
         self.home.mkdir(exist_ok=True)
         self.connection = psycopg2.connect(self.database.url)
         self.statement_ms = 0.0  # how long the last UPDATE itself took
@@ -89,6 +92,10 @@ class Side:
                 (dag_id, list(run_ids)),
             )
         self.connection.commit()
+
+    def group(self, run_id: str, dag_id: str = "dag") -> Group:
+        """What a task of that run would have started."""
+        return Group(self.home, run_id, dag_id, self.within)
 
     def fail(self, column: str, value: str) -> float:
         """UPDATE dag_run; gives time.monotonic() from just before the commit."""
@@ -118,9 +125,11 @@ class Side:
 class Bare(Side):
     name = "bare"
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage, "bare")
-        words = [sys.executable, "-m", "tests.bench.bare", self.database.url]
+    program = "tests.bench.bare"
+
+    def __init__(self, stage: Stage, fence: Fence | None = None) -> None:
+        super().__init__(stage, "bare", fence)
+        words = [*self.within, sys.executable, "-m", self.program, self.database.url]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.process.stdout.readline()
@@ -139,11 +148,21 @@ class Dagstop(Side):
     name = "dagstop"
 
     def __init__(
-        self, stage: Stage, docker_url: str = "unix:///nowhere", *, trace: Path | None = None
+        self,
+        stage: Stage,
+        docker_url: str = "unix:///nowhere",
+        *,
+        trace: Path | None = None,
+        fence: Fence | None = None,
+        told: bool = True,
     ) -> None:
-        super().__init__(stage, "full")
+        """fence: behind which the kernel tells it of forks, if `told`."""
+        super().__init__(stage, "full", fence)
         environment = {"BENCH_TRACE": str(trace)} if trace else {}
-        self.listener = Listener(self.database.url, self.home, docker_url=docker_url, **environment)
+        within = fence.within(told=told) if fence is not None else []
+        self.listener = Listener(
+            self.database.url, self.home, docker_url=docker_url, fence=within, **environment
+        )
         self.listener.command.remove("-v")
         if trace is not None:
             self.listener.command[self.listener.command.index("dagstop")] = "tests.bench.traced"

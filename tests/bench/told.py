@@ -1,28 +1,33 @@
-"""What it costs that the kernel tells of each fork: `python -m tests.bench.told`, as root.
+"""What it brings and costs that the kernel tells of each fork: `python -m tests.bench.told`, as root.
 
-In the initial pid namespace, behind tests.support.fence: the kernel tells of forks only there. Each row is
-measured with the kernel's word and without, in turn, in one run.
+In the initial pid namespace, behind tests.support.fence: the kernel tells of forks only there. Other
+programs of the machine count in what is measured at rest: each row says how many processes they forked.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from dagstop.install import install
-from tests.bench.stage import cpu_seconds, resident_mib
-from tests.support.airflow_tables import schema_sql
+import psycopg2
+
+from tests.bench import groups
+from tests.bench.crowd import Group
+from tests.bench.profile import Trace
+from tests.bench.stage import Bare, Dagstop, Side, Stage, cpu_seconds, resident_mib
+from tests.bench.table import median
 from tests.support.fence import Fence
-from tests.support.listener import Listener
-from tests.testbed.postgres import Server, binaries
 
-SECONDS = 10.0
-SIZES = (400, 5000)
+SECONDS = 20.0
+SIZES = (400, 5000, 20000)
 FORKS = 2000  # a second
+KILLS = 40
 CROWD = """
 import os, signal, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -46,43 +51,140 @@ while True:
 """
 
 
+class Floor(Bare):
+    """Is given the pids: nothing can be faster."""
+
+    name = "floor"
+    program = "tests.bench.floor"
+
+    def __init__(self, stage: Stage, fence: Fence | None = None) -> None:
+        super().__init__(stage, fence)
+        self._pids: list[int] = []
+
+    def kill(self, groups: Sequence[Group], column: str, value: str) -> float:
+        self._pids = [member.pid for group in groups for member in group.members()]
+        return super().kill(groups, column, value)
+
+    def tell(self, cursor: psycopg2.extensions.cursor, column: str, value: str) -> None:
+        cursor.execute("select pg_notify('floor', %s)", (" ".join(map(str, self._pids)),))
+
+
 def main() -> None:
-    """Print a table; a row is of a core's time."""
-    server = Server(binaries()[max(binaries())])
-    try:
-        url = server.create_database()
-        server.psql(url, schema_sql("2.11.2"))
-        install(url)
-        print(f"{'':44}{'told':>10}{'looks':>10}")
-        with Fence() as fence:
-            alone = len([name for name in os.listdir("/proc") if name.isdigit()])
-            for size in SIZES:
-                with _beside(fence, CROWD, str(max(0, size - alone)), until="there"):
-                    _row(f"at rest, {size} processes", url, fence)
-            with _beside(fence, STORM, str(FORKS)):
-                _row(f"beside {FORKS} forks a second", url, fence)
-    finally:
-        server.stop()
+    """Print a line for each size of the host; what is at rest is of a core's time."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.told", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {' '.join(sorted(unknown))}")
+    with Stage(options.quick, Path("build/bench")) as stage, Fence() as fence:
+        for part in options.parts or PARTS:
+            PARTS[part](stage, fence)
 
 
-def _row(name: str, url: str, fence: Fence) -> None:
+def kills(stage: Stage, fence: Fence) -> None:
+    """Commit to last death on a growing host, beside the floor and the bare yardstick."""
+    print(f"{'ms from commit to last death':34}{'floor':>9}{'bare':>9}{'dagstop':>9}")
+    for size in SIZES:
+        with _crowd(fence, size):
+            sides = (Floor(stage, fence), Bare(stage, fence), Dagstop(stage, fence=fence))
+            try:
+                _must_be_told(sides[-1])
+                for what, measure in (("known", groups.old), ("young", groups.young)):
+                    times = measure(stage, sides, stage.times(KILLS))
+                    shown = "".join(f"{median(times[side.name]):9.2f}" for side in sides)
+                    print(f"{f'{what} group of 3, {size} processes':34}{shown}", flush=True)
+            finally:
+                for side in sides:
+                    side.end()
+
+
+def stages(stage: Stage, fence: Fence) -> None:
+    """Where the time goes: medians of the moments that a traced listener wrote down, from the commit on."""
+    for size in (SIZES[0], SIZES[-1]):
+        with _crowd(fence, size):
+            path = fence.home / f"trace-{size}"
+            dagstop = Dagstop(stage, trace=path, fence=fence)
+            try:
+                _must_be_told(dagstop)
+                for what, age in (("known", groups.OLD), ("young", groups.YOUNG)):
+                    print(f"{what} group of 3, {size} processes")
+                    for moment, at, since in _traced(stage, dagstop, path, what, age):
+                        print(f"  {at:8.2f} ms {since:+8.2f}  {moment}", flush=True)
+            finally:
+                dagstop.end()
+
+
+def _traced(
+    stage: Stage, dagstop: Dagstop, path: Path, what: str, age: float
+) -> list[tuple[str, float, float]]:
+    trace = Trace(path)
+    for number in range(stage.times(KILLS)):
+        run_id = f"{what}{number}"
+        dagstop.add_runs([run_id])
+        group = dagstop.group(run_id)
+        group.members()
+        time.sleep(age)
+        begun = time.monotonic()
+        took = dagstop.kill([group], "run_id", run_id)
+        groups.calm(dagstop)
+        trace.add(begun, took, dagstop)
+    return trace.stages()
+
+
+def rest(stage: Stage, fence: Fence) -> None:
+    """At rest, with the kernel's word and without, in turn."""
+    print(f"{'at rest, of a core':34}{'told':>20}{'looks':>20}")
+    for size in SIZES:
+        with _crowd(fence, size):
+            _at_rest(f"{size} processes", stage, fence)
+
+
+def storm(stage: Stage, fence: Fence) -> None:
+    """Beside a program that forks without end."""
+    with _beside(fence, STORM, str(FORKS)):
+        _at_rest(f"beside {FORKS} forks a second", stage, fence)
+
+
+def _at_rest(name: str, stage: Stage, fence: Fence) -> None:
     used: list[str] = []
     for told in (True, False):
-        with Listener(url, fence.home, fence=fence.within(told=told)) as listener:
-            assert listener.process is not None
-            assert ("the kernel tells" in listener.log()) == told, listener.log()
-            pid = listener.process.pid
+        dagstop = Dagstop(stage, fence=fence, told=told)
+        try:
+            if told:
+                _must_be_told(dagstop)
             time.sleep(3)
-            before, began = cpu_seconds(pid), time.monotonic()
-            time.sleep(SECONDS)
-            percent = 100 * (cpu_seconds(pid) - before) / (time.monotonic() - began)
-            used.append(f"{percent:.2f} %")
-            lost = listener.log().count("process events lost")
-            mib = resident_mib(pid)
-        listener.log_path.unlink()
+            before, forks, began = cpu_seconds(dagstop.pid), _forks(), time.monotonic()
+            time.sleep(2 if stage.quick else SECONDS)
+            took = time.monotonic() - began
+            percent = 100 * (cpu_seconds(dagstop.pid) - before) / took
+            used.append(f"{percent:.2f} % ({(_forks() - forks) / took:.0f} forks/s)")
+            lost = dagstop.listener.log().count("process events lost")
+            mib = resident_mib(dagstop.pid)
+        finally:
+            dagstop.end()
+        dagstop.listener.log_path.unlink()
         if lost:
-            used[-1] += f" ({lost} gaps)"
-    print(f"{name:44}{used[0]:>10}{used[1]:>10}   {mib:.0f} MiB", flush=True)
+            used[-1] += f", {lost} gaps"
+    print(f"{name:34}{used[0]:>20}{used[1]:>20}   {mib:.0f} MiB", flush=True)
+
+
+def _must_be_told(side: Side) -> None:
+    told = "(detail -> 'process_events' ->> 'told')::boolean"
+    side.database.wait_until(f"select coalesce(bool_and({told}), false) from dagstop.listener", 20)
+
+
+def _forks() -> int:
+    """Of the whole machine since its start, threads too."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
+
+
+@contextmanager
+def _crowd(fence: Fence, size: int) -> Iterator[None]:
+    alone = len([name for name in os.listdir("/proc") if name.isdigit()])
+    with _beside(fence, CROWD, str(max(0, size - alone)), until="there"):
+        yield
 
 
 @contextmanager
@@ -96,6 +198,13 @@ def _beside(fence: Fence, program: str, argument: str, until: str = "") -> Itera
         finally:
             fence.end()
 
+
+PARTS: dict[str, Callable[[Stage, Fence], None]] = {
+    "kills": kills,
+    "stages": stages,
+    "rest": rest,
+    "storm": storm,
+}
 
 if __name__ == "__main__":
     main()

@@ -20,8 +20,10 @@ from dagstop.kill.endings import Endings
 WRAPPED: tuple[tuple[Any, str], ...] = (
     (OrderFeed, "_rung"),
     (OrderFeed, "_fetch"),
+    (Stopping, "prepare"),
     (Stopping, "take"),
     (Stopping, "_look"),
+    (Watch, "catch_up"),
     (Watch, "look"),
     (Watch, "tick"),
     (Endings, "_send"),

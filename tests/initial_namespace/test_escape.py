@@ -17,6 +17,8 @@ from tests.support.watch import hold, wait_until
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]
 TASKS = 8
+RUN = f"run{os.getpid()}"
+"""No other test of the machine, whose processes are seen here, has one of that name."""
 ESCAPES = """
 (env -i setsid sleep {0}01 &)
 (env -i setsid bash -c 'setsid sleep {0}02 & exit' &)
@@ -28,6 +30,7 @@ for _ in 1 2; do (env -i setsid sleep {0}05 &); sleep 0.05; done
 exec sleep {0}00
 """
 OF_EACH = 7
+ROUNDS = 3
 HOP = "echo >> $(dirname $0)/$1; sleep 0.05; env -i setsid bash $0 $1 & exit"
 
 
@@ -41,6 +44,10 @@ def sleeps(fence: Fence, number: int) -> list[str]:
     return [words for words in fence.commands() if words.startswith(f"sleep {number}0")]
 
 
+def wait_for_sleeps(fence: Fence, number: int, count: int) -> None:
+    wait_until(lambda: len(sleeps(fence, number)) == count, 20, lambda: str(fence.commands()))
+
+
 def told(listener: Listener, db: AirflowDatabase) -> bool:
     """Whether the heartbeat says that the kernel tells it of forks."""
     query = "select (detail -> 'process_events' ->> 'told')::boolean from dagstop.listener"
@@ -52,7 +59,7 @@ def told(listener: Listener, db: AirflowDatabase) -> bool:
 def test_none_outlives_its_run_where_the_kernel_tells(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool, allowed: bool
 ) -> None:
-    airflow_db.add_running("run")
+    airflow_db.add_running(RUN)
     airflow_db.add_running("other", number=1)
     hop = fence.home / "hop.sh"
     hop.write_text(HOP)
@@ -63,9 +70,9 @@ def test_none_outlives_its_run_where_the_kernel_tells(
         assert told(listener, airflow_db) == (initial and allowed)
         tasks.start(["bash", "-c", "(env -i setsid sleep 3001 &)"], {}, session=True).wait()
         for _ in range(TASKS):
-            begin(tasks, "run", 1)
+            begin(tasks, RUN, 1)
             begin(tasks, "other", 2)
-        begin(tasks, "run", 1, hop)
+        begin(tasks, RUN, 1, hop)
         begin(tasks, "other", 2, hop)
         everything = (TASKS + 1) * OF_EACH
         wait_until(
@@ -73,14 +80,14 @@ def test_none_outlives_its_run_where_the_kernel_tells(
             30,
             lambda: f"{len(sleeps(fence, 1))} and {len(sleeps(fence, 2))} of {everything}",
         )
-        airflow_db.set_run("failed")
+        airflow_db.set_run("failed", RUN)
         (report,) = listener.wait_for_reports(1)
         outlived = sleeps(fence, 1)
         if initial and allowed:
             assert not outlived, show(report)
             assert report["outcome"] == "stopped", show(report)
-            hopped = Path(fence.home, "run").stat().st_size  # would grow within a second
-            hold(lambda: Path(fence.home, "run").stat().st_size == hopped or pytest.fail(show(report)), 1)
+            hopped = Path(fence.home, RUN).stat().st_size  # would grow within a second
+            hold(lambda: Path(fence.home, RUN).stat().st_size == hopped or pytest.fail(show(report)), 1)
         else:
             assert len(outlived) > TASKS, "nothing escaped: is this still a test of it?"
         assert len(sleeps(fence, 2)) == everything and len(sleeps(fence, 3)) == 1
@@ -92,7 +99,7 @@ def test_what_asks_to_be_spared_and_services_live(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool
 ) -> None:
     """By the rules of what descends from a living parent: a child of what asks to be spared is spared, too."""
-    airflow_db.add_running("run")
+    airflow_db.add_running(RUN)
     asks = (
         "export DAGSTOP_SPARE=1; exec bash -c '(sleep 0.5; exec env -i setsid sleep 2001) & exec sleep 2002'"
     )
@@ -104,14 +111,14 @@ def test_what_asks_to_be_spared_and_services_live(
         assert told(listener, airflow_db) == initial
         tasks.bash(
             f"({asks}) & {serves}; (env -i setsid sleep 1001 &); exec sleep 1002",
-            tasks.environment("dag", "run", "a"),
+            tasks.environment("dag", RUN, "a"),
         )
         wait_until(
             lambda: len(sleeps(fence, 1)) == 2 and len(sleeps(fence, 2)) == 4,
             20,
             lambda: str(fence.commands()),
         )
-        airflow_db.set_run("failed")
+        airflow_db.set_run("failed", RUN)
         (report,) = listener.wait_for_reports(1)
         assert sorted(sleeps(fence, 2)) == [f"sleep 200{number}" for number in (1, 2, 3, 4)], show(report)
         assert sleeps(fence, 1) == ([] if initial else ["sleep 1001"])
@@ -122,20 +129,20 @@ def test_what_was_told_outlives_the_listener(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool
 ) -> None:
     """SIGKILLed and started again: what it was told of it remembers, though nothing in /proc shows it."""
-    airflow_db.add_running("run")
+    airflow_db.add_running(RUN)
     airflow_db.add_running("other", number=1)
     with (
         FencedTasks(fence) as tasks,
         Listener(airflow_db.url, fence.home, fence=fence.within(told=True)) as listener,
     ):
         assert told(listener, airflow_db) == initial
-        begin(tasks, "run", 1)
+        begin(tasks, RUN, 1)
         begin(tasks, "other", 2)
         wait_until(lambda: len(sleeps(fence, 2)) == OF_EACH, 20, lambda: str(fence.commands()))
         listener.wait_until_remembered(2 * OF_EACH if initial else 2)
         listener.kill()
         listener.start()
-        airflow_db.set_run("failed")
+        airflow_db.set_run("failed", RUN)
         (report,) = listener.wait_for_reports(1)
         assert len(sleeps(fence, 2)) == OF_EACH
         if initial:
@@ -147,13 +154,13 @@ def test_what_was_told_outlives_the_listener(
 def test_after_a_storm_that_nobody_could_note_everything_is_looked_at(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool
 ) -> None:
-    airflow_db.add_running("run")
+    airflow_db.add_running(RUN)
     with (
         FencedTasks(fence) as tasks,
         Listener(airflow_db.url, fence.home, fence=fence.within(told=True)) as listener,
     ):
         assert told(listener, airflow_db) == initial
-        begin(tasks, "run", 1)
+        begin(tasks, RUN, 1)
         wait_until(lambda: len(sleeps(fence, 1)) == OF_EACH, 20, lambda: str(fence.commands()))
         listener.wait_until_remembered(OF_EACH if initial else 1)
         assert listener.process is not None
@@ -168,9 +175,42 @@ def test_after_a_storm_that_nobody_could_note_everything_is_looked_at(
         listener.process.send_signal(signal.SIGCONT)
         if initial:
             listener.wait_for("process events lost")
-        begin(tasks, "run", 1)
+        begin(tasks, RUN, 1)
         wait_until(lambda: len(sleeps(fence, 1)) == 2 * OF_EACH, 20, lambda: str(fence.commands()))
-        airflow_db.set_run("failed")
+        airflow_db.set_run("failed", RUN)
         (report,) = listener.wait_for_reports(1)
         if initial:
             assert not sleeps(fence, 1) and report["outcome"] == "stopped", show(report)
+
+
+def test_only_what_was_let_go_while_no_listener_ran_outlives_its_run(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool
+) -> None:
+    """SIGKILLed and started again, several times; the log says when none ran."""
+    airflow_db.add_running(RUN)
+    orders = fence.home / "orders"
+    os.mkfifo(orders)
+    os.chown(orders, fence.uid, fence.uid)
+    with (
+        FencedTasks(fence) as tasks,
+        Listener(airflow_db.url, fence.home, fence=fence.within(told=True)) as listener,
+        open(os.open(orders, os.O_RDWR), "w", buffering=1) as task,
+    ):
+        assert told(listener, airflow_db) == initial
+        lets_go = f"while read -r words; do (env -i setsid $words &); done < {orders}"
+        tasks.bash(lets_go, tasks.environment("dag", RUN, "a"))
+        listener.wait_until_remembered(1)
+        for number in range(1, ROUNDS + 1):
+            task.write(f"sleep 10{number}\n")
+            wait_for_sleeps(fence, 1, number)
+            listener.wait_until_remembered(1 + number if initial else 1)
+            listener.kill()
+            task.write(f"sleep 20{number}\n")
+            wait_for_sleeps(fence, 2, number)
+            before = len(listener.log())
+            listener.start()
+            assert "no listener ran since=" in listener.log(before)
+        airflow_db.set_run("failed", RUN)
+        (report,) = listener.wait_for_reports(1)
+        assert len(sleeps(fence, 2)) == ROUNDS, show(report)
+        assert len(sleeps(fence, 1)) == (0 if initial else ROUNDS), show(report)

@@ -11,7 +11,9 @@ import json
 import os
 import stat as modes
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +88,20 @@ def save(
         }
         json.dump(saved, handle)
     os.replace(draft, directory / _NAME)
+
+
+def still_here(directory: Path) -> None:
+    """Leave a sign of life, for a listener that comes after a SIGKILL; without a memory there is none."""
+    with suppress(OSError):
+        os.utime(directory / _NAME)
+
+
+def last_sign(directory: Path) -> datetime | None:
+    """When a listener left its last sign of life, or saved; None if there was none."""
+    try:
+        return datetime.fromtimestamp((directory / _NAME).stat().st_mtime, timezone.utc)
+    except OSError:
+        return None
 
 
 def load(directory: Path, boot_id: str) -> Remembered:

@@ -312,3 +312,21 @@ def test_how_a_docker_client_ended_is_told_once(proc: FakeProc, events: FakeEven
     (end,) = watch.client_ends()
     assert (end.identity.pid, end.status) == (800, 256)
     assert watch.client_ends() == []
+
+
+def test_what_a_task_starts_as_another_user(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    """`su -c 'sleep 100 &' somebody`: su is root's, the shell and the daemon are somebody's."""
+    events.forked(BASH, 700)
+    proc.add(700, ppid=BASH, argv=("su", "-c", "sleep 100 &", "somebody"), uid=0)
+    proc.now += 1
+    events.executed(700)
+    watch.attend()
+    proc.end(700)
+    events.forked(700, 701)
+    events.ended(700)
+    events.forked(701, 800)
+    events.ended(701)
+    proc.add(800, ppid=1, argv=("sleep", "100"), uid=4711)
+    watch.tick()
+    assert told(watch, 800) == "t"
+    assert watch.processes[800].trusted and watch.processes[800].contrary is None
