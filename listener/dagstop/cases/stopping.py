@@ -167,7 +167,7 @@ class Stopping:
 
     def _begin(self, cases: list[Case]) -> None:
         """Signal what is known to be the run's; a search for what is new and a look at everything follow."""
-        self._watch.catch_up()
+        self._watch.attend()
         site = self._site or self._survey()
         self._judge(cases, site, None)
         self._ask_engines(cases, site, since=time.monotonic() - RECENT)

@@ -29,6 +29,8 @@ _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read 
 
 PROVE = 10.0
 """Seconds between two listings that hold what the kernel tells against what is there."""
+_MANY = 50
+"""New processes that an order does not wait for: the next tick reads them."""
 _ROUNDS = 20
 """How often a look goes after what was forked during it: what forks faster is found by the next one."""
 
@@ -125,10 +127,16 @@ class Watch:
         self._take_in(new.union(concerned))
 
     def catch_up(self) -> None:
-        """Where the kernel tells: read what it told of since the last tick. /proc is not listed for that."""
+        """Where the kernel tells: read what it told of since the last tick, of many only what is a task's.
+
+        /proc is not listed for that.
+        """
         self._hear()
         if self.told and not self._gap:
-            self._take_in(set())
+            if len(self._lineage.born) <= _MANY:
+                self._take_in(set())
+            else:
+                self._read_kin()
 
     def _take_in(self, pids: set[int]) -> None:
         """Read these, what the kernel told of, and what may have changed."""

@@ -120,6 +120,21 @@ def test_what_has_begun_is_known_when_an_order_comes(
     assert "everything" not in proc.read_of
 
 
+def test_an_order_does_not_wait_for_many_strangers(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    """Where others fork all the time, only what tasks have forked is read before the first signals."""
+    for pid in range(1000, 1100):
+        events.forked(1, pid)
+        proc.add(pid, argv=("sleep", "1"))
+    events.forked(BASH, 900)
+    proc.add(900, ppid=BASH, argv=("sleep", "1"))
+    watch.catch_up()
+    assert 900 in watch.processes and 1000 not in proc.read_of
+    watch.tick()
+    assert {900, *range(1000, 1100)} <= watch.processes.keys() and "everything" not in proc.read_of
+
+
 def test_how_the_concerned_stand_is_seen_without_a_listing(
     proc: CountedProc, events: FakeEvents, watch: Watch
 ) -> None:
