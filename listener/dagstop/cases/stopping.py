@@ -162,14 +162,16 @@ class Stopping:
 
     def prepare(self) -> None:
         """Orders are being read: look around, so that their first signals need not wait for that."""
-        self._watch.catch_up()
+        kin = self._watch.catch_up()
         self._site = self._survey()
+        self._containers.attend(kin, self._watch.client_ends())
 
     def _begin(self, cases: list[Case]) -> None:
         """Signal what is known to be the run's; a search for what is new and a look at everything follow."""
-        self._watch.attend()
+        kin = self._watch.attend()
         site = self._site or self._survey()
         self._judge(cases, site, None)
+        self._containers.attend(kin, self._watch.client_ends())
         self._ask_engines(cases, site, since=time.monotonic() - RECENT)
         for case in cases:
             self._guarded(case, self._keep_logs, case)

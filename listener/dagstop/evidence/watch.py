@@ -126,17 +126,15 @@ class Watch:
         new = set() if self.told and time.monotonic() < self._prove_at else self._list()
         self._take_in(new.union(concerned))
 
-    def catch_up(self) -> None:
+    def catch_up(self) -> list[Process]:
         """Where the kernel tells: read what it told of since the last tick, of many only what is a task's.
 
-        /proc is not listed for that.
+        /proc is not listed for that. Gives the tasks' own, as `attend` does.
         """
-        self._hear()
-        if self.told and not self._gap:
-            if len(self._lineage.born) <= _MANY:
-                self._take_in(set())
-            else:
-                self._read_kin()
+        kin = self.attend()
+        if self.told and not self._gap and len(self._lineage.born) <= _MANY:
+            self._take_in(set())
+        return kin
 
     def _take_in(self, pids: set[int]) -> None:
         """Read these, what the kernel told of, and what may have changed."""
