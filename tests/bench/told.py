@@ -134,7 +134,7 @@ def _traced(
 
 def rest(stage: Stage, fence: Fence) -> None:
     """At rest, with the kernel's word and without, in turn."""
-    print(f"{'at rest, of a core':34}{'told':>20}{'looks':>20}")
+    print(f"{'at rest, of a core':34}{'told':>28}{'looks':>28}")
     for size in SIZES:
         with _crowd(fence, size):
             _at_rest(f"{size} processes", stage, fence)
@@ -166,7 +166,7 @@ def _at_rest(name: str, stage: Stage, fence: Fence) -> None:
         dagstop.listener.log_path.unlink()
         if lost:
             used[-1] += f", {lost} gaps"
-    print(f"{name:34}{used[0]:>20}{used[1]:>20}   {mib:.0f} MiB", flush=True)
+    print(f"{name:34}{used[0]:>28}{used[1]:>28}   {mib:.0f} MiB", flush=True)
 
 
 def _must_be_told(side: Side) -> None:
