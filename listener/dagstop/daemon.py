@@ -195,7 +195,7 @@ class Daemon:
             if time.monotonic() >= next_tick:
                 self._guarded(self._tick)
                 ticked = time.monotonic()
-                next_tick = ticked + (QUIET if self._quiet else self.config.tick)
+                next_tick = ticked + (max(QUIET, self.config.tick) if self._quiet else self.config.tick)
             if time.monotonic() >= next_learning:
                 self._guarded(self._containers.warm_up)
                 next_learning = time.monotonic() + LEARN_CONTAINERS
