@@ -294,6 +294,7 @@ class Daemon:
         """See what tasks' processes have become, and which of them are docker clients."""
         kin = self._watch.attend()
         self._containers.attend(kin, self._watch.client_ends())
+        self._stopping.claim()
 
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
@@ -302,6 +303,7 @@ class Daemon:
         self._look_for_containers()
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._containers.attend((), self._watch.client_ends())
+        self._stopping.claim()
         self._stopping.tick(complete=self._swept)
         self._watched = len(self._watch.labelled())
         if self._looked_at >= self._try_at:

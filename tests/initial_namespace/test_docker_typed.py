@@ -19,14 +19,14 @@ from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]
 DETACHED = f"docker run -d --network none {IMAGE}"
-CREATE, START = b"/containers/create", b"/start HTTP"
+CREATE, START, EXEC = b"/containers/create", b"/start HTTP", b"/exec HTTP"
 
 
 @pytest.fixture
 def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
     """The engine for the user behind the fence; what it is to create and to start waits until it is released."""
     path = fence.home / "docker.sock"
-    with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, START)) as front:
+    with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, START, EXEC)) as front:
         os.chmod(path, 0o666)
         yield front
     client = docker_engine.client()
@@ -38,11 +38,13 @@ def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
     client.close()
 
 
-def type_lines(tasks: FencedTasks, front: CountedSocket, listener: Listener | None, **lines: str) -> None:
+def type_lines(
+    tasks: FencedTasks, front: CountedSocket, listener: Listener | None, *, ask: bytes = CREATE, **lines: str
+) -> None:
     """By run; all clients have reached the engine then, and the listener has seen that."""
     for run, line in lines.items():
         tasks.bash(line, tasks.environment("dag", run, "a", DOCKER_HOST=front.url, HOME=str(tasks.home)))
-    wait_until(lambda: front.asked(CREATE) == len(lines), 30, lambda: f"{front.asked(CREATE)} asked")
+    wait_until(lambda: front.asked(ask) == len(lines), 30, lambda: f"{front.asked(ask)} asked")
     if listener is not None:
         listener.wait_until_reached(len(lines))
 
@@ -81,7 +83,7 @@ def test_it_dies_with_its_run_and_the_others_lives(
         (report,) = listener.wait_for_reports(1)
         assert find("sleep 7712")
         if initial:
-            assert report["outcome"] == "stopped", show(report)
+            assert "containers_untied" not in report["detail"], show(report)
             assert not find("sleep 7711") and len(report["detail"]["containers"]) == 1, show(report)
         else:
             assert find("sleep 7711")
@@ -125,3 +127,26 @@ def test_what_a_stranger_asks_for_at_that_time_is_spared_with_the_runs(
         assert len(find("sleep 7714")) == 2, show(report)
         if initial:
             assert len(report["detail"]["containers_untied"]) == 2, show(report)
+
+
+def test_what_a_detached_exec_runs_dies_and_its_container_lives(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    client = docker_engine.client()
+    words, user = ["sleep", "7720"], str(fence.uid)
+    container = client.containers.run(IMAGE, words, detach=True, network_mode="none", user=user)
+    client.close()
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        line = f"docker exec -d {container.id[:12]} sleep "
+        lines = {"run": f"{line} 7723", "other": f"{line} 7724"}
+        type_lines(tasks, front, listener if initial else None, ask=EXEC, **lines)
+        front.release(EXEC)
+        front.release(START)
+        wait_for("sleep 7723", timeout=30)
+        wait_for("sleep 7724", timeout=30)
+        if initial:
+            listener.wait_until_remembered(2)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert find("sleep 7720") and find("sleep 7724")
+        assert bool(find("sleep 7723")) != initial, show(report)

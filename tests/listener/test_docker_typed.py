@@ -121,3 +121,65 @@ def test_what_nobody_saw_created_is_named(
         assert report["outcome"] == "spared", show(report)
         assert len(report["detail"]["containers_untied"]) == 1, show(report)
         assert find("sleep 7704")
+
+
+def test_what_an_attached_exec_runs_dies_and_its_container_lives(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    """The client is SIGKILLed first, which leaves what it runs alive."""
+    airflow_db.add_running("run")
+    airflow_db.add_running("other", number=1)
+    client = docker_engine.client()
+    container = client.containers.run(IMAGE, ["sleep", "7720"], detach=True, network_mode="none")
+    client.close()
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        for run, number in (("run", 7721), ("other", 7722)):
+            line = f"exec docker exec {container.name} sh -c 'sleep {number}; :'"
+            type_line(tasks, docker_engine, tmp_path, run, line)
+        wait_for("sleep 7721")
+        wait_for("sleep 7722")
+        listener.wait_until_remembered(6)  # of each run: the client, the shell inside, its child
+        for pid in find(f"docker exec {container.name} sh -c sleep 7721; :"):
+            tasks.end(pid)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "stopped", show(report)
+    proofs = {
+        proof.partition(" by ")[0] for item in report["detail"]["processes"] for proof in item["evidence"]
+    }
+    assert "docker exec" in proofs, show(report)
+    assert not find("sleep 7721") and find("sleep 7722") and find("sleep 7720")
+
+
+def test_what_a_compose_may_have_created_is_named(
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
+) -> None:
+    """That of its project and its lifetime, and no other's."""
+    airflow_db.add_running("run")
+    project = tmp_path / "project"
+    project.mkdir()
+    words = "exec -a docker-compose sh -c 'sleep 7731; :' up -d"
+    tasks.bash(words, tasks.environment("dag", "run", "a"), folder=project)
+    wait_for("sleep 7731")
+    client = docker_engine.client()
+    for name, folder in (("project-web-1", project), ("another-web-1", tmp_path)):
+        labels = {
+            "com.docker.compose.project": name.partition("-")[0],
+            "com.docker.compose.project.working_dir": str(folder),
+        }
+        client.containers.run(
+            IMAGE, ["sleep", "7732"], detach=True, network_mode="none", name=name, labels=labels
+        )
+    client.close()
+    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        listener.wait_until_remembered(2)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+    assert report["outcome"] == "spared", show(report)
+    assert report["detail"]["containers_untied"] == ["project-web-1"], show(report)
+    assert len(find("sleep 7732")) == 2
+    options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
+    options += ["--docker-url", docker_engine.url, "--state-dir", str(tmp_path / "dagstop-state")]
+    listed = json.loads(dagstop("ps", *options, "--json").stdout)
+    whys = {item["what"].split()[1]: item["why"] for item in listed["not_attributable"]}
+    assert "compose" in whys["project-web-1"] and "compose" not in whys["another-web-1"]

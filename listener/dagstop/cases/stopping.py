@@ -270,8 +270,14 @@ class Stopping:
     def _report(self, case: Case) -> None:
         self._do(case, case.report(time.monotonic()))
 
+    def claim(self) -> None:
+        """Tell the watch what the tasks' `docker exec`s run."""
+        while self._containers.claims:
+            self._watch.claim(*self._containers.claims.popleft())
+
     def _ask_engines(self, cases: list[Case], site: Site, since: float = float("inf")) -> None:
         self._containers.ties.told(self._watch.client_ends())
+        self.claim()
         any_engine = self._containers.any_engine
         asking = [case for case in cases if case.ask(any_engine=any_engine) is not None]
         if not asking:

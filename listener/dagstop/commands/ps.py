@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from dagstop.commands.looking import containers_of, look, places_of, state_dir_o
 from dagstop.database.asking import ask, open_database
 from dagstop.evidence.place import why_not_ours
 from dagstop.evidence.site import Site, survey
+from dagstop.evidence.ties import Untied
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
@@ -90,7 +91,7 @@ def ps(
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
     untied = [c for c in found if c.id not in known]
-    strangers = _strangers(watch, untied, proc)
+    strangers = _strangers(watch, untied, proc, ties.untied())
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
         return
@@ -311,13 +312,21 @@ def _labels(containers: Containers, site: Site, families: dict[int, Family]) -> 
     return found
 
 
-def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS) -> list[dict[str, str]]:
+def _why(container: Container, may: Sequence[Untied]) -> str:
+    if may:
+        return "not attributable: " + "; ".join(dict.fromkeys(one.why for one in may))
+    # DockerOperator's own variable tells that it is a task's
+    return _POLICY if "AIRFLOW_TMP_DIR" in container.tags else _NO_TAGS
+
+
+def _strangers(
+    watch: Watch, untied: Sequence[Container], proc: ProcFS, may: Mapping[str, Sequence[Untied]]
+) -> list[dict[str, str]]:
     """What Airflow started, or may have started, but nobody can say for which task."""
     found = [
-        # DockerOperator's own variable tells that it is a task's
         {
             "what": f"container {c.name} ({c.image})",
-            "why": _POLICY if "AIRFLOW_TMP_DIR" in c.tags else _NO_TAGS,
+            "why": _why(c, may.get(c.id, ())),
         }
         for c in untied
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.airflow_names import conflict, read_try_tags
-from dagstop.evidence.docker_words import Ask, read_ask, read_words
+from dagstop.evidence.docker_words import Ask, ExecAsk, composes, read_ask, read_exec, read_words
 from dagstop.evidence.match import ELSEWHERE, SPARE, asks_to_be_spared, judge, names_order, with_hands_off
 from dagstop.evidence.place import Place, why_not_ours
 from dagstop.evidence.site import Site
@@ -39,6 +39,13 @@ class Client:
     process: Process
     engine: str | None = None  # URL of the engine it talks to, where it says so
     ask: Ask | None = None  # all that it asks for; None: an earlier listener knew
+    runs: ExecAsk | None = None  # of a `docker exec`
+    composes: bool = False  # it creates what its files say
+
+    @property
+    def starts_one(self) -> bool:
+        """True of what makes one container."""
+        return self.runs is None and not self.composes
 
 
 def judge_container(
@@ -142,15 +149,21 @@ def _asks(container: Container, client: Client | None) -> str | None:
 
 
 def read_client(process: Process) -> Client | None:
-    """What container a `docker run` or `docker create` (or podman's, nerdctl's) says it starts."""
+    """What a `docker run`, `docker create` or `docker exec` (or podman's, nerdctl's) says it starts."""
+    if composes(process.argv):
+        return Client(None, None, process, process.environ.get("DOCKER_HOST") or None, composes=True)
     words = read_words(process.argv)
-    ask = read_ask(words) if words is not None else None
-    if words is None or ask is None:
+    if words is None:
+        return None
+    ask, runs = read_ask(words), read_exec(words)
+    if ask is None and runs is None:
         return None
     engine = words.options.get("--host") or process.environ.get("DOCKER_HOST") or None
     if "--context" in words.options:
         engine = ANOTHER_CONTEXT
     trust = process.environ.get("DOCKER_CONTENT_TRUST", "0").lower() not in ("", "0", "f", "false")
+    if ask is None:
+        return Client(None, None, process, engine, runs=runs)
     if trust or "environ" in process.unread:
         ask = replace(ask, sure=False)  # with content trust the engine is asked for another image
     return Client(ask.name, ask.cidfile, process, engine, ask)

@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dagstop.evidence.docker_words import Ask
+from dagstop.evidence.docker_words import Ask, ExecAsk
 from dagstop.host.containers import Container
-from dagstop.host.creations import Creation
+from dagstop.host.creations import Creation, ExecCreation
 from dagstop.model import Identity
 
 SLACK = 0.1
@@ -46,6 +46,11 @@ def resolve(
         - set(taken)
         for creator in creators
     }
+    return assigned(possible)
+
+
+def assigned(possible: dict[Identity, set[str]]) -> dict[Identity, str]:
+    """By key, the one that only it can have; `possible` is used up."""
     found: dict[Identity, str] = {}
     while single := [key for key, ids in possible.items() if len(ids) == 1]:
         key = single[0]
@@ -58,6 +63,12 @@ def resolve(
         for ids in possible.values():
             ids.discard(ident)
     return found
+
+
+def may_run(ask: ExecAsk, creation: ExecCreation) -> bool:
+    """False only if a `docker exec` cannot have asked for it."""
+    here = creation.container.startswith(ask.container) or creation.name == ask.container.removeprefix("/")
+    return here and creation.command.rstrip(" ") == " ".join(ask.command).rstrip(" ")
 
 
 def may_be(creator: Creator, creation: Creation, container: Container | None) -> bool:

@@ -32,6 +32,16 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecAsk:
+    """What a `docker exec` runs, and where."""
+
+    container: str  # id, the beginning of one, or name
+    command: tuple[str, ...]
+    attached: bool
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """The words of docker, podman or nerdctl: its own options, its command, and what follows that."""
 
@@ -86,6 +96,28 @@ def read_ask(words: Words) -> Ask | None:
         attached=words.command == "run" and not _true(last, "--detach"),
         sure=words.sure and sure and bool(rest) and not broken and not trust,
     )
+
+
+def composes(argv: Sequence[str]) -> bool:
+    """True for what may be a compose that creates containers: docker's plugin, docker-compose 1 or 2."""
+    programs = [word.rsplit("/", 1)[-1] for word in argv[:2]]
+    if programs[:1] == ["docker"]:
+        words = read_words(argv)
+        return words is not None and words.command == "compose" and not _CREATING.isdisjoint(words.rest)
+    of_python = programs[1:] == ["docker-compose"] and programs[0].startswith("python")
+    return (programs[:1] == ["docker-compose"] or of_python) and not _CREATING.isdisjoint(argv[1:])
+
+
+def read_exec(words: Words) -> ExecAsk | None:
+    """None if the command runs nothing in a container."""
+    if words.command != "exec":
+        return None
+    found, rest, sure = _options(words.rest, _OF_EXEC)
+    last = dict(found)
+    if len(rest) < 2 or _true(last, "--help"):
+        return None
+    broken = any("\ufffd" in word for word in words.rest)
+    return ExecAsk(rest[0], tuple(rest[1:]), not _true(last, "--detach"), words.sure and sure and not broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +242,12 @@ _LETTERS = {
 }
 _OF_CREATE = _Table(_CREATE_SWITCHES, _CREATE_VALUED, {k: v for k, v in _LETTERS.items() if k != "d"})
 _OF_RUN = _Table(_CREATE_SWITCHES | {"--detach", "--sig-proxy"}, _CREATE_VALUED | {"--detach-keys"}, _LETTERS)
+_CREATING = frozenset({"up", "run", "create", "scale"})
+_OF_EXEC = _Table(
+    switches=frozenset("--detach --help --interactive --privileged --tty".split()),
+    valued=frozenset("--detach-keys --env --env-file --user --workdir".split()),
+    letters={name: _LETTERS[name] for name in "deituw"},
+)
 _OTHERS = frozenset(
     "--replace --rmi --env-host --no-hosts --no-hostname --read-only-tmpfs --http-proxy --remote".split()
 )

@@ -41,6 +41,7 @@ class Labelling:
         self._groups = Groups("process group", processes)
         self._forks = Forks(proc)
         self.folders = Folders(proc, processes)
+        self.claimed: dict[Identity, Process] = {}  # what a `docker exec` runs, and that
         self.new_folder = False  # one became known since this was last set to False
 
     def died(self, process: Process) -> None:
@@ -53,7 +54,7 @@ class Labelling:
         if process.label is not None or process.role is not Role.OTHER:
             return False
         parent = self._processes.get(process.ppid)
-        if parent is not None and parent.label is not None:
+        if process.identity in self.claimed or (parent is not None and parent.label is not None):
             return True
         if process.sid in self._sessions or process.pgid in self._groups:
             return True
@@ -180,6 +181,9 @@ class Labelling:
         """The labelled process that this one descends from, by parent, session or group."""
         if process.role in (Role.SUPERVISOR, *_NEVER):
             return None, ""
+        client = self.claimed.get(process.identity)
+        if client is not None and _passes_on(client, process):
+            return client, f"docker exec by {client.pid}"
         if parent is not None and parent.label is not None and parent.role not in _NEVER:
             if _passes_on(parent, process):
                 return parent, f"child of {parent.pid}"
@@ -243,6 +247,8 @@ class Labelling:
         remembered = "remembered" in process.evidence
         child, process.above_ends = process, False
         for _ in range(64):
+            if child.identity in self.claimed:
+                return  # the engine's shim is above it, and says nothing
             if parent is None:
                 if not runs and not descends and child.ppid > 2 and child.ppid not in self._processes:
                     process.unread["parent"] = (

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from dagstop.evidence import cidfiles
 from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
 from dagstop.evidence.creators import SLACK as SLACK_OF_ONE
-from dagstop.evidence.creators import Creator, fits, resolve
+from dagstop.evidence.creators import Creator, assigned, fits, may_run, resolve
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
@@ -49,6 +49,10 @@ ATTACHED = 3
 """Connections to its engine that a client holds only once it has created what it is attached to: one streams,
 one waits for the end, one asked for the start (docker/cli, command/container/run.go). Until then it has one,
 or for a moment two."""
+EXECS = 2
+"""The same of a `docker exec`: one streams, the others are idle."""
+EXECS_FOR = 1.0
+"""Seconds for which it holds these: before, it may have two for a moment as well."""
 
 _UNIX = "unix://"
 _MAY = {
@@ -56,6 +60,7 @@ _MAY = {
     "elsewhere": "docker client {0} may have created it: it was not seen connected to this engine",
     "unproven": "docker client {0} may have created it: it was not seen to have",
     "gap": "docker client {0} may have created it: the engine's events do not reach back that far",
+    "compose": "docker compose, pid {0}, may have created it: what compose creates is not followed",
     "others": "docker client {0} may have created it, and so may others",
 }
 """Why a container is not tied to a client that it fits."""
@@ -88,6 +93,9 @@ class Noted:
     engine: str = ""  # URL of the engine that has it
     unseen: float | None = None  # since when its container does not run, monotonic seconds
     reached: str = ""  # URL of the engine that it was seen connected to
+    folder: str = ""  # that it works in, of a compose
+    streams_since: float | None = None  # when a `docker exec` was first seen to hold EXECS connections
+    claimed: bool = False  # what it runs is known to the watch, or has ended
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
     failed: bool = False  # it ended and had started none
     fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
@@ -99,10 +107,10 @@ class Noted:
     @property
     def unproven(self) -> bool:
         """True if its connections may still say something: whom it reached, that it has created one."""
-        ask = self.client.ask
-        if self.container or self.created_by is not None or ask is None:
+        asks = self.client.ask or self.client.runs
+        if self.container or self.created_by is not None or asks is None:
             return False
-        return ask.attached or not self.reached
+        return asks.attached or not self.reached
 
     @property
     def undoubted(self) -> bool:
@@ -202,7 +210,8 @@ class Ties:
                 if known is not None:
                     known.client = client  # an earlier listener's knowledge of it was a copy
                 elif process.state not in "ZXx":
-                    self._noted[process.identity] = Noted(client, cidfiles.locate(client))
+                    self._noted[process.identity] = one = Noted(client, cidfiles.locate(client))
+                    one.folder = self._proc.folder(process.pid) if client.composes else ""
                     self.changed = self.changed or process.label is not None
             self._see_who_is_gone()
 
@@ -227,7 +236,8 @@ class Ties:
         with self._lock:
             for end in ends:
                 one = self._noted.get(end.identity)
-                if one is None or one.client.ask is None or one.client.ask.attached:
+                asks = one.client.ask or one.client.runs if one is not None else None
+                if one is None or asks is None or asks.attached:
                     continue
                 if end.status == 0:
                     one.created_by = end.at / 1e9 + ahead
@@ -248,9 +258,16 @@ class Ties:
                 if number and self._lives(one.client.process.identity):
                     if not one.reached:
                         one.reached, self.changed = url, True
-                    attached = one.client.ask is not None and one.client.ask.attached
-                    if attached and number >= ATTACHED:
-                        one.created_by = now
+                    self._see_number(one, number, now)
+
+    def _see_number(self, one: Noted, number: int, now: float) -> None:
+        """What follows from how many connections a client holds."""
+        if one.client.ask is not None and one.client.ask.attached and number >= ATTACHED:
+            one.created_by = now
+        if one.client.runs is not None and one.client.runs.attached and number >= EXECS:
+            one.streams_since = one.streams_since or now
+            if now - one.streams_since >= EXECS_FOR:
+                one.created_by = now
 
     def _to_be_looked_at(self) -> list[Noted]:
         moment = time.monotonic()
@@ -270,18 +287,32 @@ class Ties:
             return any(self._is_creator(one, engine) for one in self._noted.values())
 
     def _is_creator(self, one: Noted, engine: str) -> bool:
+        asks = one.client.ask or one.client.runs
         return (
             not one.container
             and one.created_by is not None
-            and one.client.ask is not None
-            and one.client.ask.sure
+            and asks is not None
+            and asks.sure
             and bool(one.reached)
             and _one_engine(one.reached, engine)
         )
 
     def open(self) -> list[Noted]:
         """The tasks' clients whose container is not known yet."""
-        return [one for one in list(self._noted.values()) if not one.container and one.label is not None]
+        return [
+            one
+            for one in list(self._noted.values())
+            if not one.container and one.label is not None and one.client.starts_one
+        ]
+
+    def execs(self, engine: str) -> list[Noted]:
+        """The tasks' `docker exec`s that are tied, and of which it is not known which process that is."""
+        with self._lock:
+            return [
+                one
+                for one in self._noted.values()
+                if one.container and one.engine == engine and not one.claimed and one.client.runs is not None
+            ]
 
     def read_cidfiles(self, wait: float = 0.0) -> None:
         """In one thread, since their file system may hang. Returns after `wait` seconds at the latest."""
@@ -321,6 +352,7 @@ class Ties:
                     free.remove(container)
             shown = {**(seen or {}), **{container.id: container for container in containers}}
             self._count(engine, creations, shown)
+            self._count_execs(engine, creations)
             self._note_fitting(engine, containers, creations)
             self._forget(engine, {container.id for container in containers}, begun)
 
@@ -340,6 +372,25 @@ class Ties:
                 )
         taken = {one.container for one in self._noted.values() if one.container}
         for identity, ident in resolve(creators, shown, taken).items():
+            self._take(self._noted[identity], engine, ident)
+
+    def _count_execs(self, engine: str, creations: Creations | None) -> None:
+        """Likewise what was to be run in containers."""
+        possible: dict[Identity, set[str]] = {}
+        taken = {one.container for one in self._noted.values()}
+        for identity, one in self._noted.items() if creations is not None else ():
+            runs = one.client.runs
+            if (
+                creations is None
+                or runs is None
+                or one.created_by is None
+                or not self._is_creator(one, engine)
+            ):
+                continue
+            known = creations.known_execs(self._born_at(one) - SLACK_OF_ONE, one.created_by)
+            if known is not None:
+                possible[identity] = {e.id for e in known if may_run(runs, e)} - taken
+        for identity, ident in assigned(possible).items():
             self._take(self._noted[identity], engine, ident)
 
     def _known_to(self, one: Noted, engine: str, creations: Creations) -> Iterable[Creation] | None:
@@ -371,7 +422,7 @@ class Ties:
     ) -> dict[str, Fit]:
         why = self._why_not(one, engine, creations)
         fits_it = {} if why is None else {c.id: Fit(engine, why) for c in free if self._may_be(one, c)}
-        if creations is None or one.client.ask is None:
+        if creations is None or (one.client.ask is None and one.client.starts_one):
             # a listener that knew more found these
             fits_it |= {c.id: one.fitting[c.id] for c in free if c.id in one.fitting}
         return fits_it
@@ -379,10 +430,12 @@ class Ties:
     def _why_not(self, one: Noted, engine: str, creations: Creations | None) -> str | None:
         """The word for why it is not certain what the client has created on the engine; None: nothing."""
         says, ask = one.client.engine, one.client.ask
-        if one.failed or ask is None or (one.reached and not _one_engine(one.reached, engine)):
+        if one.failed or (one.reached and not _one_engine(one.reached, engine)):
             return None
         if says and says != ANOTHER_CONTEXT and not _one_engine(says, engine):
             return None
+        if ask is None:
+            return "compose" if one.client.composes else None
         if not ask.sure:
             return "unsure"
         if not one.reached:
@@ -393,8 +446,10 @@ class Ties:
 
     def _may_be(self, one: Noted, container: Container) -> bool:
         ask = one.client.ask
-        if ask is None or not self._lived_at(one, container):
+        if not self._lived_at(one, container):
             return False
+        if ask is None:
+            return one.client.composes and _of_project(one, container)
         if not ask.sure:
             return container.image in one.client.process.argv
         return fits(ask, container.name, container.image, container)
@@ -465,6 +520,22 @@ class Ties:
                 if self._lives(one.client.process.identity):
                     one.until = None
                 self._noted.setdefault(one.client.process.identity, one)
+
+
+def _of_project(one: Noted, container: Container) -> bool:
+    """True if a compose may be at work on the container's project."""
+    labels = container.shape.labels if container.shape is not None else {}
+    project, folder = (
+        labels.get("com.docker.compose.project"),
+        labels.get("com.docker.compose.project.working_dir"),
+    )
+    if not project:
+        return False
+    return (
+        (bool(folder) and folder == one.folder)
+        or project in one.client.process.argv
+        or folder in one.client.process.argv
+    )
 
 
 def _one_engine(url: str, other: str) -> bool:

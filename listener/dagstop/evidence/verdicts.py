@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from dagstop.evidence.containers import Client, judge_container, label_of, neighbours
+from dagstop.evidence.creators import SLACK
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
 from dagstop.evidence.site import Site, ancestors
@@ -128,3 +129,15 @@ def start_of_init(proc: ProcFS, container: Container) -> int | None:
         return None
     begun = time.time() - proc.age(stat.start)
     return stat.start if -1.0 <= container.started_at.timestamp() - begun <= SLOW_START else None
+
+
+def start_of_exec(proc: ProcFS, container: Container, pid: int, created_at: float) -> int | None:
+    """The start time of what a `docker exec` runs, if a process that we see is proven to be that; else None.
+
+    created_at: when the engine was asked for it, seconds since 1970.
+    """
+    stat = proc.stat(pid) if pid else None
+    if stat is None or container.id not in proc.cgroups(pid) or start_of_init(proc, container) is None:
+        return None
+    begun = time.time() - proc.age(stat.start)
+    return stat.start if -SLACK <= begun - created_at <= SLOW_START else None

@@ -189,6 +189,15 @@ class Watch:
         kin = [] if self._gap else self._read_kin()
         return [process for pid in kin if (process := self.processes.get(pid)) is not None]
 
+    def claim(self, identity: Identity, client: Process) -> None:
+        """A process in a container is what a `docker exec` runs: it is of the same task as that."""
+        self._labelling.claimed[identity] = client
+        if identity.pid in self.processes:
+            self._label([self.processes[identity.pid]])
+        else:
+            self._read([identity.pid])
+        self._label_late()
+
     def client_ends(self) -> list[ClientEnd]:
         """How docker clients have ended, as far as the kernel told; each is told once."""
         ends, self._lineage.ends = self._lineage.ends, []
@@ -298,6 +307,7 @@ class Watch:
         self._unread.pop(pid, None)
         self._stats.pop(pid, None)
         if gone is not None:
+            self._labelling.claimed.pop(gone.identity, None)
             hostname = self._hostname_of(gone.place) if gone.place is not None else None
             self.departed.add(gone, hostname)
             self.changed = self.changed or gone.label is not None

@@ -27,11 +27,23 @@ class Creation:
     at: float  # seconds since 1970 by the engine's clock
 
 
+@dataclass(frozen=True, slots=True)
+class ExecCreation:
+    """What was to be run in a container that was there."""
+
+    id: str
+    container: str  # full id
+    name: str  # of the container, at that time
+    command: str  # its words, with blanks between them
+    at: float
+
+
 class Creations:
     """Of one engine. Thread-safe. Times are seconds since 1970 by the engine's clock."""
 
     def __init__(self) -> None:
         self._found: dict[str, Creation] = {}
+        self._execs: dict[str, ExecCreation] = {}
         self._lock = threading.Lock()
         self._since = float("inf")
         self._until = float("-inf")
@@ -70,17 +82,34 @@ class Creations:
                 return None
             return [one for one in self._found.values() if since <= one.at <= until]
 
+    def exec_at(self, ident: str) -> float | None:
+        """When it was created, if that is known."""
+        with self._lock:
+            one = self._execs.get(ident)
+            return one.at if one is not None else None
+
+    def known_execs(self, since: float, until: float) -> list[ExecCreation] | None:
+        """The same of what was to be run in containers."""
+        with self._lock:
+            if not self._since <= since <= until <= self._until:
+                return None
+            return [one for one in self._execs.values() if since <= one.at <= until]
+
     def _note(self, event: Mapping[str, Any]) -> None:
-        if event.get("Type") != "container" or event.get("Action") != "create":
+        action, _, command = str(event.get("Action", "")).partition(": ")
+        if event.get("Type") != "container" or action not in ("create", "exec_create"):
             return
-        facts = event["Actor"]["Attributes"]
-        ident = event["Actor"]["ID"]
-        name, image = facts.get("name", ""), facts.get("image", "")
-        self._found[ident] = Creation(ident, name, image, event_at(event))
-        while len(self._found) > MOST:
-            # what was there before is not known any more
-            gone = self._found.pop(next(iter(self._found)))
-            self._since = max(self._since, gone.at + 1e-6)
+        facts, at = event["Actor"]["Attributes"], event_at(event)
+        ident, name = event["Actor"]["ID"], facts.get("name", "")
+        if action == "create":
+            self._found[ident] = Creation(ident, name, facts.get("image", ""), at)
+        else:
+            self._execs[facts["execID"]] = ExecCreation(facts["execID"], ident, name, command, at)
+        for found in (self._found, self._execs):
+            while len(found) > MOST:
+                # what was there before is not known any more
+                gone = found.pop(next(iter(found)))
+                self._since = max(self._since, gone.at + 1e-6)
 
 
 def event_at(event: Mapping[str, Any]) -> float:

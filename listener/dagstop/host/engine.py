@@ -202,6 +202,20 @@ class Engine:
             return None
         return facts
 
+    def exec_process(self, ident: str) -> tuple[str, int, bool] | None:
+        """Of what was to be run in a container: that one's id, its pid as the engine sees it (0 until it is
+
+        there), and whether it has ended; None if the engine does not know it any more.
+        """
+        from docker.errors import NotFound
+
+        try:
+            facts = self._call(lambda client: client.exec_inspect(ident))
+        except NotFound:
+            return None
+        ended = not facts.get("Running") and facts.get("ExitCode") is not None
+        return str(facts["ContainerID"]), int(facts.get("Pid") or 0), ended
+
     def signal(self, container: Container, name: str) -> None:
         """Send a signal ("SIGTERM", "SIGKILL") to the container's init; one that is gone is fine."""
         self._tell(lambda client: client.kill(container.id, name))

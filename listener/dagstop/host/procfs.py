@@ -242,6 +242,13 @@ class ProcFS:
         except OSError:
             return None
 
+    def folder(self, pid: int) -> str:
+        """Its working directory; empty where that is not shown."""
+        try:
+            return self._link(pid, "cwd")
+        except OSError:
+            return ""
+
     def has_terminal(self, pid: int) -> bool:
         """Whether it has, or may have, a controlling terminal (field 7 of /proc/PID/stat)."""
         data = self.read(pid, "stat") or b""

@@ -18,15 +18,15 @@ from functools import partial
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.site import Site
-from dagstop.evidence.ties import Ties
-from dagstop.evidence.verdicts import Containers, of_containers
+from dagstop.evidence.ties import Noted, Ties
+from dagstop.evidence.verdicts import Containers, of_containers, start_of_exec
 from dagstop.host.containers import Container
 from dagstop.host.engine import Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.containers import ContainerEnd, end_container
 from dagstop.kill.endings import NOT_SIGNALLED, now
 from dagstop.logs import event, log
-from dagstop.model import Decision, Process, StopOrder, Verdict
+from dagstop.model import Decision, Identity, Process, StopOrder, Verdict
 
 LEARN_PAUSE = 0.05
 """The least seconds between two listings ahead of need: a flood of doorbells must not load an engine."""
@@ -80,6 +80,7 @@ class ContainerQueries:
     dry_run: bool = False
     note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
     answers: deque[ContainerAnswer] = field(default_factory=deque)
+    claims: deque[tuple[Identity, Process]] = field(default_factory=deque)  # run by a `docker exec`, and that
     refused: dict[str, str] = field(default_factory=dict)  # by engine: why it did not answer the last time
     _news: bool = False  # an engine told of something
     _seen: bool = False  # an engine was there since the listener started
@@ -133,11 +134,26 @@ class ContainerQueries:
 
     def _tie(self, engine: Engine, containers: Sequence[Container], asked_at: float) -> None:
         """Which clients created them; the engine says what it created if one waits for that."""
-        if not self.ties.waits_for(engine.url):
+        if not self.ties.waits_for(engine.url) and not self.ties.execs(engine.url):
             self.ties.tie(engine.url, containers, asked_at)
             return
         engine.ask_creations()
         self.ties.tie(engine.url, containers, asked_at, engine.creations, engine.seen())
+        for one in self.ties.execs(engine.url):
+            self._find_exec(engine, one)
+
+    def _find_exec(self, engine: Engine, one: Noted) -> None:
+        """Which process it is that a task's `docker exec` runs."""
+        found, at = engine.exec_process(one.container), engine.creations.exec_at(one.container)
+        if found is None or found[2] or at is None:
+            one.claimed = True  # it has ended
+            return
+        container = engine.inspect(found[0])
+        start = start_of_exec(self.proc, container, found[1], at) if container is not None else None
+        one.claimed = found[1] != 0  # else it is about to begin
+        if start is not None:
+            self.claims.append((Identity(found[1], start), one.client.process))
+            self.wake_main()
 
     def follow(self) -> None:
         """Read each engine's events in a thread of its own, from now on: what it starts is known at once."""
@@ -172,7 +188,7 @@ class ContainerQueries:
         self.ties.told(ends)
         if self.any_engine:
             self.ties.see_connections(engine.url for engine in self.engines)
-        if any(self.ties.waits_for(engine.url) for engine in self.engines):
+        if any(self.ties.waits_for(e.url) or self.ties.execs(e.url) for e in self.engines):
             self.warm_up()
 
     @property

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence import docker_words
-from dagstop.evidence.docker_words import Ask, read_ask, read_words
+from dagstop.evidence.docker_words import Ask, composes, read_ask, read_exec, read_words
 from tests.conftest import missing
 
 
@@ -83,9 +83,53 @@ def _of_cli(*command: str) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
+    ("line", "may"),
+    [
+        ("docker compose up -d", True),
+        ("docker compose -f a.yml -p x run web", True),
+        ("/usr/libexec/docker/cli-plugins/docker-compose compose up", True),
+        ("docker-compose up", True),
+        ("/usr/bin/python3 /usr/bin/docker-compose up", True),
+        ("docker compose ps", False),
+        ("docker run compose up", False),
+        ("python3 up.py docker-compose up", False),
+        ("sleep up", False),
+        ("docker", False),
+    ],
+)
+def test_what_may_be_a_compose_that_creates(line: str, may: bool) -> None:
+    assert composes(line.split()) == may
+    assert not composes([])
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("docker exec web sleep 5", ("web", ("sleep", "5"), True, True)),
+        ("docker exec -d -e A=1 -u me -w /x web sh -c x", ("web", ("sh", "-c", "x"), False, True)),
+        ("docker container exec -it web sh", ("web", ("sh",), True, True)),
+        ("docker exec --new=1 web sh", ("web", ("sh",), True, False)),
+        ("docker exec web", None),
+        ("docker exec --help web sh", None),
+        ("docker run web sh", None),
+    ],
+)
+def test_what_an_exec_runs(line: str, facts: tuple[Any, ...] | None) -> None:
+    words = read_words(line.split())
+    found = read_exec(words) if words is not None else None
+    seen = (found.container, found.command, found.attached, found.sure) if found is not None else None
+    assert seen == facts
+
+
+@pytest.mark.parametrize(
     ("command", "table"),
-    [((), docker_words._OF_DOCKER), (("run",), docker_words._OF_RUN), (("create",), docker_words._OF_CREATE)],
-    ids=["docker", "run", "create"],
+    [
+        ((), docker_words._OF_DOCKER),
+        (("run",), docker_words._OF_RUN),
+        (("create",), docker_words._OF_CREATE),
+        (("exec",), docker_words._OF_EXEC),
+    ],
+    ids=["docker", "run", "create", "exec"],
 )
 def test_it_knows_all_options_of_the_docker_cli(command: tuple[str, ...], table: docker_words._Table) -> None:
     options = _of_cli(*command)
