@@ -28,7 +28,7 @@ from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
 from dagstop.host import unix_peers
 from dagstop.host.containers import Container
-from dagstop.host.creations import Creation, Creations
+from dagstop.host.creations import Creation, Creations, ExecCreation
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
 
@@ -305,6 +305,15 @@ class Ties:
             if not one.container and one.label is not None and one.client.starts_one
         ]
 
+    def open_execs(self) -> bool:
+        """True if a task's living `docker exec` is not tied yet."""
+        with self._lock:
+            return any(
+                one.client.runs is not None and one.until is None and not one.container
+                for one in self._noted.values()
+                if one.label is not None
+            )
+
     def execs(self, engine: str) -> list[Noted]:
         """The tasks' `docker exec`s that are tied, and of which it is not known which process that is."""
         with self._lock:
@@ -371,12 +380,15 @@ class Ties:
                     Creator(identity, one.client.ask, self._born_at(one), one.created_by, list(known))
                 )
         taken = {one.container for one in self._noted.values() if one.container}
+        made = {one.id: one for creator in creators for one in creator.known}
         for identity, ident in resolve(creators, shown, taken).items():
-            self._take(self._noted[identity], engine, ident)
+            if not self._has_rival(self._noted[identity], made[ident], shown):
+                self._take(self._noted[identity], engine, ident)
 
     def _count_execs(self, engine: str, creations: Creations | None) -> None:
         """Likewise what was to be run in containers."""
         possible: dict[Identity, set[str]] = {}
+        made: dict[str, ExecCreation] = {}
         taken = {one.container for one in self._noted.values()}
         for identity, one in self._noted.items() if creations is not None else ():
             runs = one.client.runs
@@ -388,10 +400,31 @@ class Ties:
             ):
                 continue
             known = creations.known_execs(self._born_at(one) - SLACK_OF_ONE, one.created_by)
+            made |= {e.id: e for e in known or ()}
             if known is not None:
                 possible[identity] = {e.id for e in known if may_run(runs, e)} - taken
         for identity, ident in assigned(possible).items():
-            self._take(self._noted[identity], engine, ident)
+            if not self._has_rival(self._noted[identity], made[ident], {}):
+                self._take(self._noted[identity], engine, ident)
+
+    def _has_rival(self, one: Noted, made: Creation | ExecCreation, shown: Mapping[str, Container]) -> bool:
+        """True if another task's or a stranger's client is known that may have made it as well.
+
+        An exit proves that it was this one. What a client is attached to is concluded from how it behaves:
+        that is not enough where another one is known that asked for the same.
+        """
+        asks = one.client.ask or one.client.runs
+        return (asks is None or asks.attached) and any(
+            other.label != one.label
+            and not other.container
+            and not other.failed
+            and other.created_by is None
+            and self._born_at(other) - SLACK_OF_ONE <= made.at
+            and (other.until is None or made.at <= other.until.timestamp())
+            and _might(other.client, made, shown)
+            for other in self._noted.values()
+            if other is not one
+        )
 
     def _known_to(self, one: Noted, engine: str, creations: Creations) -> Iterable[Creation] | None:
         """All that the engine created in the time of a proven client; None if that is not known."""
@@ -520,6 +553,14 @@ class Ties:
                 if self._lives(one.client.process.identity):
                     one.until = None
                 self._noted.setdefault(one.client.process.identity, one)
+
+
+def _might(client: Client, made: Creation | ExecCreation, shown: Mapping[str, Container]) -> bool:
+    """True if a client may have asked for it."""
+    if isinstance(made, ExecCreation):
+        return client.runs is not None and (not client.runs.sure or may_run(client.runs, made))
+    ask = client.ask
+    return ask is not None and (not ask.sure or fits(ask, made.name, made.image, shown.get(made.id)))
 
 
 def _of_project(one: Noted, container: Container) -> bool:

@@ -202,18 +202,22 @@ class ContainerQueries:
     def learn_clients(self, tasks: Iterable[Process], everybody: Iterable[Process]) -> None:
         """Note which containers the docker clients among the tasks' processes start.
 
-        everybody: looked through for strangers who ask for the same name while it is not known yet.
+        everybody: looked through for strangers who ask for the same while it is not known whose it is.
         """
         self.ties.note(client for process in tasks if (client := read_client(process)))
         untied = [one for one in self.ties.open() if not one.failed and not (one.fitting and one.until)]
         moment = time.monotonic()
-        if not untied or moment < self._next_tying:
+        if moment < self._next_tying:
+            return
+        execs = self.ties.open_execs()
+        if execs or any(not one.cid for one in untied):
+            self.ties.note(client for process in everybody if (client := read_client(process)))
+        if not untied:
+            self._next_tying = moment + (1.0 if execs else 0.0)
             return
         # an image may have to be pulled first: that takes minutes
         young = any(self.proc.age(one.client.process.identity.start) < 10 for one in untied)
         self._next_tying = moment + (0.0 if young else 2.0)
-        if any(not one.cid for one in untied):
-            self.ties.note(client for process in everybody if (client := read_client(process)))
         self.ties.read_cidfiles()
         self.warm_up()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import pytest
 
 from dagstop.evidence import memory
 from dagstop.evidence.containers import Client
-from dagstop.evidence.docker_words import Ask
+from dagstop.evidence.docker_words import Ask, ExecAsk
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.ties import AWAY, Ties
-from dagstop.host.containers import Container
+from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label
@@ -268,3 +269,74 @@ def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_
         may = set() if sure or reached == "unix:///another" else {c.id for c in found}
         assert set(ties.untied()) == may, (number, reached, whole)
         proc.end(700)
+
+
+def made_by_engine(*found: Container, exec_of: tuple[str, str] | None = None) -> Creations:
+    """All that an engine created in the last minutes; exec_of: what was run in each of them, as id and words."""
+    creations = Creations()
+    creations.begun(time.time() - 300)
+    action = "create" if exec_of is None else f"exec_create: {exec_of[1]}"
+    creations.answered(
+        [
+            {
+                "Type": "container",
+                "Action": action,
+                "timeNano": int(c.created_at.timestamp() * 1e9),
+                "Actor": {
+                    "ID": c.id,
+                    "Attributes": {
+                        "name": c.name,
+                        "image": c.image,
+                        "execID": f"{(exec_of or ' ')[0]}{c.id[0]}",
+                    },
+                },
+            }
+            for c in found
+        ],
+        time.time(),
+    )
+    return creations
+
+
+@pytest.mark.parametrize(
+    ("rival", "sure"),
+    [
+        (None, True),
+        ({"label": OTHERS}, False),
+        ({"label": None}, False),
+        ({"label": OURS}, True),
+        ({"label": OTHERS, "age": 20}, True),  # it came later
+        ({"label": OTHERS, "ask": replace(PLAIN, attached=True, command=("other",))}, True),
+        ({"label": OTHERS, "ask": replace(PLAIN, attached=True, sure=False, command=("other",))}, False),
+    ],
+)
+def test_what_a_client_is_attached_to_is_its_if_no_other_is_known_to_ask_for_it(
+    proc: RealClock, rival: dict[str, Any] | None, sure: bool
+) -> None:
+    asks = replace(PLAIN, attached=True)
+    ties = Ties(proc)
+    mine = client(proc, 700, 60, name=None, ask=asks)
+    ties.note([mine])
+    if rival is not None:
+        more = {"ask": asks, "age": 60.0, **rival}
+        ties.note([client(proc, 701, more.pop("age"), name=None, **more)])
+    noted = next(one for one in ties.all() if one.client is mine)
+    noted.reached, noted.created_by = HERE, time.time() - 25
+    shape = Shape((), (), {}, {}, False, False, False)
+    found = replace(container(30, 1, "calm_euler"), shape=shape)
+    ties.tie(HERE, [found], time.monotonic() + 60, made_by_engine(found))
+    assert set(ties.clients()) == ({found.id} if sure else set())
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twin: bool) -> None:
+    ties = Ties(proc)
+    one = replace(client(proc, 700, 60, name=None), runs=ExecAsk("calm", ("sleep", "5"), False, True))
+    ties.note([one])
+    (noted,) = ties.all()
+    noted.reached = HERE
+    ties.told([ClientEnd(one.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+    inside = container(30, 1, "calm"), container(20, 2, "other" if not twin else "calm")
+    ties.tie(HERE, inside, time.monotonic() + 60, made_by_engine(*inside, exec_of=("e", "sleep 5")))
+    assert [one.container for one in ties.execs(HERE)] == ([] if twin else ["e1"])
+    assert ties.untied() == {}
