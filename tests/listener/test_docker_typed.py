@@ -171,6 +171,11 @@ def test_what_a_compose_may_have_created_is_named(
             IMAGE, ["sleep", "7732"], detach=True, network_mode="none", name=name, labels=labels
         )
     client.close()
+    options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
+    options += ["--docker-url", docker_engine.url]
+    listed = json.loads(dagstop("ps", *options, "--json").stdout)
+    whys = {item["what"].split()[1]: item["why"] for item in listed["not_attributable"]}
+    assert "compose" in whys["project-web-1"] and "compose" not in whys["another-web-1"]
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         listener.wait_until_remembered(2)
         airflow_db.set_run("failed")
@@ -178,8 +183,3 @@ def test_what_a_compose_may_have_created_is_named(
     assert report["outcome"] == "spared", show(report)
     assert report["detail"]["containers_untied"] == ["project-web-1"], show(report)
     assert len(find("sleep 7732")) == 2
-    options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
-    options += ["--docker-url", docker_engine.url, "--state-dir", str(tmp_path / "dagstop-state")]
-    listed = json.loads(dagstop("ps", *options, "--json").stdout)
-    whys = {item["what"].split()[1]: item["why"] for item in listed["not_attributable"]}
-    assert "compose" in whys["project-web-1"] and "compose" not in whys["another-web-1"]

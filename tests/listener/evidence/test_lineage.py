@@ -330,3 +330,16 @@ def test_what_a_task_starts_as_another_user(proc: FakeProc, events: FakeEvents, 
     watch.tick()
     assert told(watch, 800) == "t"
     assert watch.processes[800].trusted and watch.processes[800].contrary is None
+
+
+def test_what_podman_runs_is_its_tasks(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    """As rootful podman 4.3.1 was seen to do it: conmon leaves its parents, the container's init is its child."""
+    escapes(proc, events, 801, 800)
+    proc.become(801, ("/usr/bin/conmon", "--api-version", "1"))
+    events.forked(801, 802)
+    proc.add(802, ppid=801, argv=("sleep", "100"), namespace="pid:[2]")
+    proc.now += 1
+    events.executed(802)
+    watch.attend()
+    for pid in (801, 802):
+        assert told(watch, pid) == "t" and watch.processes[pid].contrary is None
