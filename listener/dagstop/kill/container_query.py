@@ -194,7 +194,12 @@ class ContainerQueries:
     @property
     def unsettled(self) -> bool:
         """True if an engine is to be listed soon, or a client's container is not known yet."""
-        return self._news or bool(self.ties.open())
+        execs = self.ties.open_execs() or any(self.ties.execs(engine.url) for engine in self.engines)
+        return self._news or bool(self._waiting()) or execs
+
+    def _waiting(self) -> list[Noted]:
+        """The tasks' clients whose container may become known yet."""
+        return [one for one in self.ties.open() if not one.failed and not (one.fitting and one.until)]
 
     def _may_learn(self) -> bool:
         return not self._learning.is_alive() and time.monotonic() >= self._next_learning
@@ -205,7 +210,7 @@ class ContainerQueries:
         everybody: looked through for strangers who ask for the same while it is not known whose it is.
         """
         self.ties.note(client for process in tasks if (client := read_client(process)))
-        untied = [one for one in self.ties.open() if not one.failed and not (one.fitting and one.until)]
+        untied = self._waiting()
         moment = time.monotonic()
         if moment < self._next_tying:
             return
