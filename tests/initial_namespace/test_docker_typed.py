@@ -49,10 +49,11 @@ def type_lines(
         listener.wait_until_reached(len(lines))
 
 
-def count(engine: Engine) -> int:
+def created(engine: Engine) -> int:
+    """How many containers wait for their start."""
     client = engine.client()
     try:
-        return len(client.containers.list(all=True))
+        return sum(row["State"] == "created" for row in client.api.containers(all=True))
     finally:
         client.close()
 
@@ -96,7 +97,7 @@ def test_of_two_runs_that_typed_one_line_at_one_time_neither_container_dies(
         line = f"{DETACHED} sleep 7713"
         type_lines(tasks, front, listener if initial else None, run=line, other=line)
         front.release(CREATE)
-        wait_until(lambda: count(docker_engine) == 2, 30, lambda: f"{count(docker_engine)} containers")
+        wait_until(lambda: created(docker_engine) == 2, 30, lambda: f"{created(docker_engine)} containers")
         front.release(START)
         wait_for("sleep 7713", 2, timeout=30)
         wait_for(line, 0)
