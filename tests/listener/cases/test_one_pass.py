@@ -88,7 +88,7 @@ def test_the_last_look_alone_is_at_everything(proc: FakeProc, watch: Watch) -> N
     host = Host(proc, watch)
     aside: Any = MagicMock()
     aside.journal.of.return_value = []
-    containers: Any = MagicMock(any_engine=False, answers=[])
+    containers: Any = MagicMock(any_engine=False, answers=[], claims=[])
     pool: Any = host
     config = ListenerConfig(URL, (HOME,), task_users=(UID,))
     stopping = Stopping(
