@@ -241,7 +241,7 @@ class Ties:
                     continue
                 if end.status == 0:
                     one.created_by = end.at / 1e9 + ahead
-                else:
+                elif os.WIFEXITED(end.status):  # of one that was killed nobody knows what it had done
                     one.failed = self.changed = True
 
     def see_connections(self, urls: Iterable[str]) -> None:

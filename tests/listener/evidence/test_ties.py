@@ -238,12 +238,13 @@ def test_what_a_client_may_have_created_is_named_as_long_as_it_runs(proc: RealCl
     assert tied(later) == [] and later.untied() == {}
 
 
-def test_a_client_that_failed_has_created_nothing(proc: RealClock) -> None:
+@pytest.mark.parametrize(("status", "may"), [(125 << 8, False), (9, True)], ids=["failed", "killed"])
+def test_a_client_that_failed_has_created_nothing(proc: RealClock, status: int, may: bool) -> None:
     ties = Ties(proc)
     one = client(proc, 700, 60, name=None, ask=PLAIN)
     ties.note([one])
-    ties.told([ClientEnd(one.process.identity, 125 << 8, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
-    assert tied(ties, container(30, 1, "calm_euler")) == [] and ties.untied() == {}
+    ties.told([ClientEnd(one.process.identity, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+    assert tied(ties, container(30, 1, "calm_euler")) == [] and bool(ties.untied()) == may
 
 
 def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_it_reached(
