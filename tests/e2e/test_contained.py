@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ class Project:
     worker: Worker
     server: Server
     airflow: Path
+    generation: int
 
     @property
     def url(self) -> str:
@@ -120,7 +122,8 @@ def projects(
                     (str(sockets), SOCKETS),
                 ]
                 shown = {"environment": variables, "shared": more, "init": init}
-                found.append(Project(start(name, **shown), server, venv / "bin" / "airflow"))
+                generation = environment.generation(version)
+                found.append(Project(start(name, **shown), server, venv / "bin" / "airflow", generation))
             yield found[0], found[1]
     finally:
         with connect(airflow_server.url("postgres")) as connection:
@@ -154,7 +157,7 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
     ours, twin = projects
     for project in projects:
         for run in RUNS:
-            wait_until(lambda p=project: _parsed(p), START_SECONDS, project.said)
+            wait_until(lambda p=project: _ready(p), START_SECONDS, project.said)
             project.start_run(run)
     for project in projects:
         for run in RUNS:
@@ -168,7 +171,7 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
         # Airflow is alive
         _fail(ours, RUNS[0])
         report = _report(listener, 1)
-        assert report["outcome"] == "stopped", show(report)
+        _judge(report, twin)
         assert ours.asleep(RUNS[0]) == {}
         assert set(ours.asleep(RUNS[1])) == ALL
         # all of it was killed
@@ -176,24 +179,36 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
         assert set(ours.asleep(RUNS[1])) == ALL
         _fail(ours, RUNS[1])
         report = _report(listener, 2)
-        assert report["outcome"] == "stopped", show(report)
+        _judge(report, twin)
         assert ours.asleep(RUNS[1]) == {}
         assert [twin.asleep(run) for run in RUNS] == theirs
         print(listener.log())
 
 
-def _parsed(project: Project) -> bool:
-    return bool(rows(project.url, "select 1 from dag where dag_id = 'contained' and not is_paused"))
+def _ready(project: Project) -> bool:
+    """Its DAG is known and (3.x) its tasks can reach the API server: they are not tried for long."""
+    found = rows(project.url, "select 1 from dag where dag_id = 'contained' and not is_paused")
+    serves = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]
+    return bool(found) and (
+        project.generation < 3 or project.worker.container.exec_run(serves).exit_code == 0
+    )
+
+
+def _judge(report: dict[str, Any], twin: Project) -> None:
+    """Nothing but the twin's was spared: on 3.x a try of another number is in doubt, which is said."""
+    spared = {item["pid"] for item in report["detail"]["spared"] if "whose" not in item}
+    assert spared <= twin.worker.pids().keys(), show(report)
+    assert report["outcome"] == ("spared" if spared else "stopped"), show(report)
 
 
 def _fail(project: Project, run: str) -> None:
     rows(project.url, "update dag_run set state = 'failed' where run_id = %s", (run,))
 
 
-def _report(listener: Listener, count: int) -> dict[str, object]:
+def _report(listener: Listener, count: int) -> dict[str, Any]:
     """The last one of the orders about runs."""
 
-    def of_runs() -> list[dict[str, object]]:
+    def of_runs() -> list[dict[str, Any]]:
         return [report for report in listener.reports() if report["kind"] == "run"]
 
     wait_until(lambda: len(of_runs()) >= count, DEATH_SECONDS, listener.log)
