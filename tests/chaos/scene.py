@@ -193,6 +193,7 @@ class Scene:
             self._broken = exc
 
     def _add_runs(self) -> None:
+        """Running ones; the recorded pid is more than Linux gives: a bystander's would leave it in doubt."""
         with connect(self.url) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "insert into dag_run (dag_id, run_id, state, execution_date, start_date, run_type)"
@@ -202,7 +203,7 @@ class Scene:
             )
             cursor.execute(
                 "insert into task_instance (dag_id, run_id, task_id, state, try_number, hostname, pid, job_id,"
-                " start_date, pool, pool_slots, operator) select %s, r, 'a', 'running', 1, 'host-1', 4321, n,"
+                " start_date, pool, pool_slots, operator) select %s, r, 'a', 'running', 1, 'host-1', 4194305, n,"
                 " now(), 'default_pool', 1, 'BashOperator' from unnest(%s) with ordinality as u (r, n)",
                 (DAG, self.runs),
             )

@@ -166,8 +166,8 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
     options = ("--container", "compose=shop", "--same-database", URL)
     listener = Listener(ours.url, tmp_path, *options, docker_url=docker_engine.url)
     with listener:
-        listener.wait_for("is_=ours")
-        listener.wait_for('is_="it lives in a container that no --container names"')
+        listener.wait_for("verdict=ours")
+        listener.wait_for('verdict="it lives in a container that no --container names"')
         # Airflow is alive
         _fail(ours, RUNS[0])
         report = _report(listener, 1)

@@ -54,7 +54,7 @@ def test_tasks_in_a_named_container_die_and_its_twins_live(
     before = twin.pids()
     options = ("--same-database", URL, "--container", "compose=shop")
     with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
@@ -109,7 +109,7 @@ def test_a_fixed_host_name_is_tied_by_the_runner_that_the_database_names(
     before = twin.pids()
     options = ("--same-database", URL, "--container", "compose=shop")
     with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
@@ -129,13 +129,13 @@ def test_a_restarted_listener_still_knows_orphans_in_a_container(
     options = ("--same-database", URL, "--container", "compose=shop")
     listener = Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url)
     with listener:
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         listener.wait_until_doubted(12)
         for words in ("airflow task runner", "sleep 7301"):
             os.kill(ours.pid_of(words), signal.SIGKILL)
         listener.stop()
         listener.start()
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped", show(report)
@@ -170,7 +170,7 @@ def test_check_and_status_say_whose_containers_are(
         listener.stop()
     options = ("--same-database", URL, "--container", "compose=shop")
     with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         airflow_db.wait_until(f"select detail -> 'host_names' ? '{ours.hostname}' from dagstop.listener")
         green = findings(airflow_db, tmp_path, *reached)
         assert host not in green and green["containers on host-1"]["said"] == "1 ours"
@@ -228,7 +228,7 @@ def test_a_listener_in_a_container_of_its_own_with_the_machines_pids(
     ]
     try:
         with listener:
-            listener.wait_for("is_=ours")
+            listener.wait_for("verdict=ours")
             airflow_db.set_run("failed")
             (report,) = listener.wait_for_reports(1)
     finally:
@@ -250,7 +250,7 @@ def test_what_docker_operator_started_from_a_worker_dies_also_without_it(
     started = [beside(start, worker, pid) for worker in (ours, twin)]
     options = ("--same-database", URL, "--container", "compose=shop")
     with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
-        listener.wait_for("is_=ours")
+        listener.wait_for("verdict=ours")
         listener.wait_until_doubted(5)
         for worker in (ours, twin):
             worker.container.kill()

@@ -15,8 +15,8 @@ def generation(version: str) -> int:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """`2.1.4` as (2, 1, 4), which compares."""
-    return tuple(map(int, version.split(".")))
+    """`2.1.4` and `2.1.4-celery` as (2, 1, 4), which compares."""
+    return tuple(map(int, version.partition("-")[0].split(".")))
 
 
 def sqlalchemy_url(url: str) -> str:

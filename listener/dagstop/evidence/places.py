@@ -289,7 +289,7 @@ class Places:
             facts.append(said)
             if self._said.get(place.init) != (word := refused or "ours"):
                 self._said[place.init] = word
-                log.info(event("container", what=place.what, host=place.hostname, is_=word))
+                log.info(event("container", what=place.what, host=place.hostname, verdict=word))
         facts.sort(key=lambda one: (one["refused"] is None, str(one["hostname"])))
         self._facts, self._unread = facts[:MOST_TOLD], unread
         self._ours, self._uids = ours, frozenset(uids)
