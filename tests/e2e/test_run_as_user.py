@@ -141,7 +141,7 @@ def play(site: Site, users: Users) -> None:
     assert all(p.alive() for p in second), site.listener_log()
 
     left = kill_airflow(site, users, second)
-    assert len(left) >= 3 + 2 + 1, left  # the bash task's, the pool's workers, the daemon
+    assert len(left) >= 3 + 1 + 1, left  # the bash task's, a worker of the pool at least, the daemon
     stopped(site, ORPHANED, left)
 
 
