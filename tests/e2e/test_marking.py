@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dagstop.install import install
-from tests.listener.test_stop import one_server
+from tests.support.marks import one_server
 from tests.testbed import airflows
 from tests.testbed.postgres import Server, rows
 

@@ -9,9 +9,9 @@ import pytest
 from dagstop import __version__, plugin, policy
 from dagstop.install import install_script
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.distribution import build, install_wheel, look, run
+from tests.support.marks import one_server, shape_2
 from tests.testbed.postgres import Server
 
 

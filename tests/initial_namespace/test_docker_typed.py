@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.counted import CountedSocket
 from tests.support.fence import Fence, FencedTasks
 from tests.support.listener import Listener, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import find, wait_for
 from tests.support.watch import wait_until
 from tests.testbed.docker_engine import IMAGE, Engine

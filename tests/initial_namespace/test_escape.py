@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fence import Fence, FencedTasks
 from tests.support.listener import Listener, show
+from tests.support.marks import one_server, shape_2
 from tests.support.watch import hold, wait_until
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fence import Fence
 from tests.support.listener import Listener, dagstop
+from tests.support.marks import one_server, shape_2
 from tests.support.watch import wait_until
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]

@@ -16,11 +16,11 @@ from docker.models.containers import Container
 
 from dagstop import policy
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
-from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.counted import CountedSocket
 from tests.support.listener import CLEAN, Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
+from tests.support.settings import set_setting
 from tests.support.tasks import Tasks, wait_for
 from tests.support.watch import wait_until
 from tests.testbed.docker_engine import IMAGE, Engine

@@ -9,9 +9,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.support.watch import wait_until
 from tests.testbed.docker_engine import IMAGE, Engine

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, descendants, find, wait_for
 
 pytestmark = [one_server, shape_2]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fake_proc import UUID
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2, shape_3
 from tests.support.tasks import Tasks, descendants, find, wait_for
 from tests.support.watch import wait_until
 
@@ -116,7 +116,7 @@ def test_a_daemon_without_exec_is_its_runners_and_not_its_twins(
     assert len(left) == 2 and set(descendants(theirs.pid)) < left, show(report)
 
 
-@pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)
+@shape_3
 def test_a_pool_of_a_task_that_runs_as_another_user(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks
 ) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dagstop.feed.notices import LONGEST_DEAF
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
 from tests.support.ringer import ROLE, Ringer
 from tests.support.tasks import Tasks, find, wait_for
 

@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 from tests.listener.test_containers import LOG_TABLE, Run, run, running
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.docker_engine import Engine
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
-from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
+from tests.support.settings import set_setting
 from tests.support.tasks import Tasks, find, wait_for
 
 

@@ -7,9 +7,9 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, descendants, find, wait_for
 from tests.testbed.docker_engine import IMAGE, Engine
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_1_10, shape_2
 from tests.support.tasks import Tasks, find, wait_for
-from tests.testbed.postgres import binaries
-
-one_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
-shape_1_10 = pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
-shape_2 = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
 
 
 def test_a_failed_run_stops_and_nothing_else_does(

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require_packages
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fake_proc import UUID
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_3
 from tests.support.tasks import Tasks
 from tests.support.users import Users
 from tests.support.watch import wait_until
 
-pytestmark = [one_server, pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)]
+pytestmark = [one_server, shape_3]
 DATAENG = "dagstop-dataeng"
 
 SUPERVISOR = """

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
 from tests.support import systemd_box
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server, shape_2
 
 pytestmark = [one_server, shape_2]
 

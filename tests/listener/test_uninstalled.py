@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagstop.install import install, uninstall
-from tests.listener.test_stop import one_server, shape_2
 from tests.releases import RELEASES, restore
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.postgres import Server
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import RUNNER, Tasks, find, wait_for
 
 pytestmark = [one_server, shape_2]

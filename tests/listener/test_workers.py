@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
+from tests.support.marks import one_server, shape_2
 from tests.support.watch import wait_until
 from tests.support.workers import HOME, URL, Worker, inner_pid, mounts, workers
 from tests.testbed.docker_engine import IMAGE, Engine

@@ -11,7 +11,8 @@ import pytest
 from dagstop import errors
 from dagstop.install import heal, install, install_script, uninstall, uninstall_script
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
-from tests.testbed.postgres import PASSWORD_ROLE, Server, binaries, connect, rows
+from tests.support.marks import one_server, shape_2
+from tests.testbed.postgres import PASSWORD_ROLE, Server, connect, rows
 
 GOLDEN = Path(__file__).parents[1] / "expected" / "schema.sql"
 RENEW = "RENEW_GOLDEN=1 make test ARGS='tests/migrations -k golden'"
@@ -118,8 +119,8 @@ def test_the_script_makes_the_same_schema(bare_db: AirflowDatabase, server: Serv
     assert server.dump(bare_db.url) == before
 
 
-@pytest.mark.parametrize("server", [max(binaries())], indirect=True)
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_the_script_gives_up_on_a_table_that_is_held(bare_db: AirflowDatabase, server: Server) -> None:
     with bare_db.transaction() as cursor:
         cursor.execute("lock table dag_run in row exclusive mode")
@@ -133,7 +134,7 @@ def test_the_script_says_where_it_does_not_belong(server: Server) -> None:
         server.psql(server.create_database(), install_script())
 
 
-@pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+@one_server
 def test_golden(server: Server) -> None:
     """On the newest server only: the words of pg_dump differ by release."""
     url = server.create_database(template="full_2.11.2")
@@ -168,7 +169,7 @@ def test_airflows_tables_in_a_schema_of_their_own(server: Server) -> None:
     assert db.one(present) is None
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_a_second_airflow_in_the_database_is_refused(airflow_db: AirflowDatabase, server: Server) -> None:
     """In whatever schema it is: dagstop goes on working for the first one."""
     airflow_db.rows(f"create schema other; set search_path = other; {schema_sql('2.11.2')}")

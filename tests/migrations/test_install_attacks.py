@@ -14,9 +14,10 @@ from dagstop.errors import DagstopError, InstallError
 from dagstop.install import heal, install, install_script, uninstall, uninstall_script
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.support.marks import shape_2
 from tests.testbed.postgres import Server, rows
 
-pytestmark = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+pytestmark = shape_2
 
 # What each attack calls: whatever rights the session has beyond the role `af`, it takes them.
 TRAPS = """

@@ -13,10 +13,10 @@ from dagstop import errors
 from dagstop.install import install, install_script, uninstall, uninstall_script
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.listener import dagstop
+from tests.support.marks import one_server, shape_2
 from tests.testbed.postgres import Server, binaries, rows
 
-pytestmark = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
-newest_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+pytestmark = shape_2
 
 
 def finding(url: str, name: str) -> dict[str, Any] | None:
@@ -79,7 +79,7 @@ def another_cluster() -> Iterator[Server]:
         other.stop()
 
 
-@newest_server
+@one_server
 def test_a_restore_into_another_cluster(airflow_db: AirflowDatabase, server: Server) -> None:
     """A dump has the grants, but not the role; without it they fail one by one."""
     whole = server.dump(airflow_db.url)
@@ -99,7 +99,7 @@ def test_a_restore_into_another_cluster(airflow_db: AirflowDatabase, server: Ser
         )
 
 
-@newest_server
+@one_server
 def test_who_may_create_no_role_installs_without_it(bare_db: AirflowDatabase) -> None:
     with another_cluster() as other:
         url = other.create_database()
@@ -150,7 +150,7 @@ ENDS = {
 }
 
 
-@newest_server
+@one_server
 @pytest.mark.parametrize("said", ENDS)
 def test_an_event_trigger_that_ends_an_install_is_named(bare_db: AirflowDatabase, said: str) -> None:
     bare_db.rows(

@@ -24,9 +24,8 @@ from tests.releases import (
     restore,
 )
 from tests.support.airflow_tables import AirflowDatabase
-from tests.testbed.postgres import Server, binaries, rows
-
-newest_server = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+from tests.support.marks import one_server, shape_2
+from tests.testbed.postgres import Server, rows
 
 
 @pytest.fixture(params=RELEASES)
@@ -60,7 +59,7 @@ def test_an_upgrade_makes_what_a_first_install_makes(
     assert {row[0] for row in old_db.rows("select status from dagstop.trigger_health()")} == {"installed"}
 
 
-@newest_server
+@one_server
 def test_an_upgrade_keeps_what_is_in_flight_and_what_a_dba_has_set(
     old_db: AirflowDatabase, release: str
 ) -> None:
@@ -88,7 +87,7 @@ def test_an_upgrade_keeps_what_is_in_flight_and_what_a_dba_has_set(
         rows(auditor, "select dagstop.retire('h', gen_random_uuid())")
 
 
-@newest_server
+@one_server
 def test_a_grant_survives_that_the_function_is_dropped(airflow_db: AirflowDatabase, server: Server) -> None:
     """As a release does that gives it other columns."""
     server.psql(
@@ -105,7 +104,7 @@ def test_a_grant_survives_that_the_function_is_dropped(airflow_db: AirflowDataba
     airflow_db.rows(f"drop owned by {AUDITOR}")
 
 
-@newest_server
+@one_server
 def test_an_order_in_flight_is_fenced_before_and_after(old_db: AirflowDatabase) -> None:
     for _ in range(2):
         old_db.set_task(f"{OPEN_RUN}: b", "up_for_retry")
@@ -116,7 +115,7 @@ def test_an_order_in_flight_is_fenced_before_and_after(old_db: AirflowDatabase) 
     assert old_db.faults() == [("fence", "of long ago")]
 
 
-@newest_server
+@one_server
 def test_an_upgraded_schema_leaves_no_trace(old_db: AirflowDatabase, server: Server) -> None:
     empty = server.dump(old_db.url, "--exclude-schema=dagstop")
     install(old_db.url)
@@ -125,16 +124,16 @@ def test_an_upgraded_schema_leaves_no_trace(old_db: AirflowDatabase, server: Ser
     assert "dagstop" not in server.dump(old_db.url) and "dagstop" in empty
 
 
-@newest_server
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 @pytest.mark.parametrize("by", ["command", "script"])
 def test_an_earlier_schema_is_taken_out_as_it_is(old_db: AirflowDatabase, server: Server, by: str) -> None:
     server.psql(old_db.url, uninstall_script()) if by == "script" else uninstall(old_db.url)
     assert "dagstop" not in server.dump(old_db.url)
 
 
-@newest_server
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_a_later_release_is_left_alone(airflow_db: AirflowDatabase, server: Server) -> None:
     airflow_db.rows("update dagstop.alembic_version set version_num = '9999'")
     before = server.dump(airflow_db.url)
@@ -148,8 +147,8 @@ def test_a_later_release_is_left_alone(airflow_db: AirflowDatabase, server: Serv
     assert airflow_db.one("select to_regnamespace('dagstop')") is None
 
 
-@newest_server
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 @pytest.mark.parametrize("release", RELEASES[:1], indirect=True)
 def test_heal_never_upgrades(old_db: AirflowDatabase, airflow_db: AirflowDatabase) -> None:
     with pytest.raises(errors.InstallError, match=r"found revision \d+, not .*dagstop install"):
@@ -204,7 +203,7 @@ def test_every_query_of_an_earlier_listener_is_answered_as_before(
         assert columns.items() <= after[name].items(), name
 
 
-@newest_server
+@one_server
 @pytest.mark.parametrize("first", ["old", "new"])
 def test_two_releases_carry_out_one_order(old_db: AirflowDatabase, release: str, first: str) -> None:
     """The queries of both releases' listeners, each in the name of its own host."""

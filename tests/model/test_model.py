@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import shape_3
 
 HERE = Path(__file__).parent
 
@@ -98,7 +99,7 @@ def test_it_fails(case: str, tmp_path: Path) -> None:
     assert re.search(r"errors: [1-9]", said), f"no guard needed, it seems: {said}"
 
 
-@pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)
+@shape_3
 def test_what_the_models_stand_for_is_there(airflow_db: AirflowDatabase) -> None:
     """Each function and table of the database that a model names exists, and each file of the host half."""
     text = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("*.pml"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sql.test_settings import newest, set_setting
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import one_server, shape_1_10
+from tests.support.settings import set_setting
 
 ORDERS = (
     "select kind, run_id, task_id, state_before, state_after, cascaded from dagstop.stop_order order by id"
@@ -109,8 +110,8 @@ def test_a_running_task_instance_that_is_set_so(airflow_db: AirflowDatabase, sta
     assert airflow_db.faults() == []
 
 
-@newest
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@one_server
+@shape_1_10
 def test_a_cascade_of_a_deleted_run_that_gave_way_is_made_up_for(airflow_db: AirflowDatabase) -> None:
     set_setting(airflow_db, "also_stop_on", "deleted")
     airflow_db.add_running()
@@ -123,7 +124,7 @@ def test_a_cascade_of_a_deleted_run_that_gave_way_is_made_up_for(airflow_db: Air
     assert airflow_db.states() == {"a": "failed"}
 
 
-@newest
+@one_server
 @pytest.mark.parametrize(("name", "value", "why"), [
     ("observe_only", "on", "observe only"), ("protected", "dag", "protected DAG"),
 ])  # fmt: skip
@@ -141,7 +142,7 @@ def test_nothing_of_what_is_left_alone_changes(
     assert airflow_db.states() == ({"a": "running", "b": "skipped"} if airflow_db.by_date else {})
 
 
-@newest
+@one_server
 def test_a_fault_lets_the_delete_pass(airflow_db: AirflowDatabase) -> None:
     set_setting(airflow_db, "also_stop_on", "deleted")
     airflow_db.add_running()
@@ -152,7 +153,7 @@ def test_a_fault_lets_the_delete_pass(airflow_db: AirflowDatabase) -> None:
     assert [place for place, _ in airflow_db.faults()] == ["order_deleted_task", "order_deleted_run"]
 
 
-@newest
+@one_server
 def test_a_delete_waits_for_nobody(airflow_db: AirflowDatabase) -> None:
     """A migration that holds dag_run may want next what the deleting session holds."""
     set_setting(airflow_db, "also_stop_on", "deleted")

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import shape_2, shape_3
 from tests.testbed.postgres import rows
 
 UNFINISHED = (
@@ -153,7 +154,7 @@ def test_mapped_tasks_are_all_stopped(airflow_db: AirflowDatabase) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)  # only Airflow 3 has such runs
+@shape_3  # only Airflow 3 has such runs
 def test_a_run_without_a_logical_date(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_run(date=None)
     airflow_db.add_task("a")
@@ -277,7 +278,7 @@ def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowD
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)  # that migration meets Airflow 2 only
+@shape_2  # that migration meets Airflow 2 only
 def test_airflow_3_renames_the_date_under_our_feet(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running("run", ("a",), 0)
     airflow_db.add_running("other", ("b",), 1)

@@ -15,9 +15,10 @@ import pytest
 from dagstop.database.connection import query
 from tests.conftest import missing
 from tests.support.airflow_tables import AirflowDatabase
-from tests.testbed.postgres import Server, binaries
+from tests.support.marks import one_server, shape_2
+from tests.testbed.postgres import Server
 
-pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
+pytestmark = one_server  # each waits a second
 OURS = (
     "select relname from pg_class where relnamespace = 'dagstop'::regnamespace and relkind = 'r' order by 1"
 )
@@ -327,7 +328,7 @@ def test_a_full_disk_fails_nothing_and_loses_nothing(
         assert airflow_db.states() == dict.fromkeys(tasks, "failed")
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_more_than_there_is_room_for(server: Server, airflow_db: AirflowDatabase) -> None:
     """Of one run with 500 task instances the run alone is kept, of 200 runs at once the first few."""
     airflow_db.add_running("large", tasks=[f"t{number}" for number in range(500)], number=-1)

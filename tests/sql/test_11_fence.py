@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sql.test_settings import set_setting
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import shape_1_10, shape_2
+from tests.support.settings import set_setting
 
 REFUSED = (
     "up_for_retry", "running", "queued", "scheduled", "deferred", "up_for_reschedule",
@@ -125,7 +126,7 @@ def test_it_ends_with_its_order_but_not_for_1_10_s_late_message(airflow_db: Airf
     assert airflow_db.states()["late"] == ("failed" if airflow_db.shape == "1.10.0" else "up_for_retry")
 
 
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@shape_1_10
 @pytest.mark.parametrize("open_still", [True, False])
 def test_a_late_message_that_finds_no_slot_is_refused_and_a_clear_is_not(
     airflow_db: AirflowDatabase, open_still: bool
@@ -245,7 +246,7 @@ def test_success_typed_in_psql_passes(airflow_db: AirflowDatabase, kind: str, ty
     assert airflow_db.states() == {"a": "success"}
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_airflow_2_0_to_2_2_writes_the_same_by_hand_and_by_itself(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.rows("alter table task_instance drop column map_index cascade")

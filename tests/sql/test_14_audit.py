@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from psycopg2.extras import Json
 
-from tests.sql.test_settings import newest, set_setting
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import one_server
+from tests.support.settings import set_setting
 
 # table log as each release makes it
 _COLUMNS = {
@@ -80,7 +81,7 @@ def test_each_host_once_and_again_when_there_is_more(logged_db: AirflowDatabase)
     ]
 
 
-@newest
+@one_server
 def test_the_worst_is_told_and_what_is_not_the_runs_is_not(logged_db: AirflowDatabase) -> None:
     logged_db.set_run("failed")
     logged_db.rows("select dagstop.heartbeat('busy still', gen_random_uuid(), '1', '{}')")  # it stays open
@@ -107,7 +108,7 @@ def test_the_worst_is_told_and_what_is_not_the_runs_is_not(logged_db: AirflowDat
     ]
 
 
-@newest
+@one_server
 def test_of_an_order_that_others_closed_only_what_was_done_since_is_told(logged_db: AirflowDatabase) -> None:
     logged_db.set_run("failed")
     report(logged_db, "stopped", processes=[_PROCESS])
@@ -143,7 +144,7 @@ def test_a_report_is_written_though_a_migration_holds_the_table(logged_db: Airfl
     assert [place for place, _ in logged_db.faults()] == ["audit"]
 
 
-@newest
+@one_server
 def test_observing_writes_nothing_of_airflows_and_a_protected_dag_is_told_of(
     logged_db: AirflowDatabase,
 ) -> None:
@@ -162,7 +163,7 @@ def test_observing_writes_nothing_of_airflows_and_a_protected_dag_is_told_of(
     assert logged_db.rows("select from log") == [] and logged_db.faults() == []
 
 
-@newest
+@one_server
 def test_what_was_deleted_is_called_so(logged_db: AirflowDatabase, shape: str) -> None:
     set_setting(logged_db, "also_stop_on", "deleted")
     logged_db.rows("delete from dag_run")

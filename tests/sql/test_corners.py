@@ -9,13 +9,12 @@ import pytest
 
 from dagstop.errors import InstallError
 from dagstop.install import install
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase, schema_sql
+from tests.support.marks import one_server, shape_1_10, shape_2
 from tests.testbed.postgres import Server, binaries, connect
 
 ORDERS = "select kind, run_id from dagstop.stop_order order by id"
 FOR_THIS_TRANSACTION = "select set_config('dagstop.{}', txid_current()::text, true)"
-shape_2 = pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
 
 
 @one_server
@@ -78,7 +77,7 @@ def test_a_transaction_that_is_prepared(prepares: AirflowDatabase) -> None:
 
 
 @one_server
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@shape_1_10
 @pytest.mark.parametrize("table", ["dag_run", "task_instance"])
 def test_partitions_are_refused(bare_db: AirflowDatabase, table: str) -> None:
     bare_db.rows(
@@ -162,7 +161,7 @@ def test_a_replication_or_restore_orders_nothing(airflow_db: AirflowDatabase) ->
 
 
 @one_server
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@shape_1_10
 @pytest.mark.parametrize("held", [False, True], ids=["at once", "by a heartbeat"])
 def test_a_run_without_run_id(airflow_db: AirflowDatabase, held: bool) -> None:
     """Airflow 1.10's column allows it; the run's date says what belongs to it."""

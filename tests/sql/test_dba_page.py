@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server, shape_2
 from tests.testbed.postgres import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "dba.md"

@@ -7,8 +7,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server
 from tests.testbed.postgres import rows
 
 BEAT = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', %s::jsonb)"

@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import shape_2
 from tests.support.watch import wait_until
 from tests.testbed.postgres import connect, rows
 
@@ -67,7 +68,7 @@ def test_every_function_of_a_listeners_is_tried(airflow_db: AirflowDatabase) -> 
     assert {name for (name,) in airflow_db.rows(MAY_CALL)} == set(CALLS)
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 @pytest.mark.parametrize("name", CALLS)
 def test_an_order_is_made_read_carried_out_and_closed(
     airflow_db: AirflowDatabase, listener_url: str, name: str
@@ -99,7 +100,7 @@ def test_an_order_is_made_read_carried_out_and_closed(
     assert airflow_db.one("select count(*) from dagstop.fault where sqlstate <> '55P03'") == 0
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_chores_are_refused_where_their_locks_could_stay(
     airflow_db: AirflowDatabase, listener_url: str
 ) -> None:
@@ -138,7 +139,7 @@ HUGE = {
 LARGE = "jsonb_build_object('a', repeat(md5(random()::text), 100000))"  # 3 MB
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 @pytest.mark.parametrize("name", HUGE)
 def test_what_is_too_large_is_refused(airflow_db: AirflowDatabase, listener_url: str, name: str) -> None:
     airflow_db.add_running()
@@ -154,7 +155,7 @@ def test_what_is_too_large_is_refused(airflow_db: AirflowDatabase, listener_url:
         assert airflow_db.one(f"select count(*) from dagstop.{table}") == 0
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_a_role_speaks_for_so_many_hosts(airflow_db: AirflowDatabase, listener_url: str) -> None:
     airflow_db.rows(
         "insert into dagstop.host_role (host, role_name) select 'h' || n, 'r_listener' from generate_series(1, 10000) n"
@@ -165,7 +166,7 @@ def test_a_role_speaks_for_so_many_hosts(airflow_db: AirflowDatabase, listener_u
     airflow_db.beat(GHOST)  # of another role
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_who_only_beats_keeps_no_order_open(airflow_db: AirflowDatabase, listener_url: str) -> None:
     airflow_db.add_running()
     airflow_db.set_run("failed")
@@ -194,7 +195,7 @@ def test_who_only_beats_keeps_no_order_open(airflow_db: AirflowDatabase, listene
     assert rows(listener_url, "select id from dagstop.open_orders('ghost1')") == []
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_rows_that_cannot_be_failed_starve_no_other(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows(
         "create function poisoned() returns trigger language plpgsql as $f$ begin"

@@ -17,10 +17,10 @@ import pytest
 
 from dagstop.install import install, uninstall
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import one_server, shape_2
 from tests.support.watch import wait_until
-from tests.testbed.postgres import binaries
 
-pytestmark = pytest.mark.parametrize("server", [max(binaries())], indirect=True)  # each waits a second
+pytestmark = one_server  # each waits a second
 PENDING = "select run_id from dagstop.stop_order where not cascaded order by 1"
 GAVE_WAY = "another session held task instances of the run; the next heartbeat fails them"
 INSTALLER_HAS_THE_RUNS = (
@@ -225,7 +225,7 @@ def test_what_was_cleared_before_it_was_put_back_stays(airflow_db: AirflowDataba
     assert airflow_db.one("select pending from dagstop.refused_write") is False
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_a_scheduler_has_the_run_whose_tasks_a_person_fails(
     airflow_db: AirflowDatabase, airflow: Any
 ) -> None:
@@ -253,7 +253,7 @@ IN_A_HURRY = {
 }
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 @pytest.mark.parametrize("what", IN_A_HURRY)
 @pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
 def test_a_client_with_little_time_has_its_statement(
@@ -280,7 +280,7 @@ def test_a_client_with_little_time_has_its_statement(
     assert set(airflow_db.states().values()) == {"failed"}
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_many_rows_wait_for_one_second_together(airflow_db: AirflowDatabase, airflow: Any) -> None:
     """A migration has the runs while a person fails tasks: each order looks for the date of its run."""
     airflow_db.add_running(tasks=[f"t{number}" for number in range(30)])

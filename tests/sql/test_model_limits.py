@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import shape_1_10, shape_2
 
 DIES = (
     "update task_instance set state = 'up_for_retry', end_date = clock_timestamp(),"
@@ -43,7 +44,7 @@ def test_a_retry_between_cascade_and_commit_stays(airflow_db: AirflowDatabase) -
     assert airflow_db.states() == {"a": "up_for_retry"}
 
 
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@shape_2
 def test_a_task_that_began_before_a_late_cascade_writes_once_more(
     airflow_db: AirflowDatabase,
 ) -> None:
@@ -65,7 +66,7 @@ def test_a_task_that_began_before_a_late_cascade_writes_once_more(
     assert airflow_db.states() == {"a": "up_for_retry"}
 
 
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@shape_1_10
 @pytest.mark.parametrize(("before", "stays"), [("queued", "failed"), (None, "running")])
 def test_a_message_whose_row_was_not_queued_any_more(
     airflow_db: AirflowDatabase, before: str | None, stays: str
@@ -78,7 +79,7 @@ def test_a_message_whose_row_was_not_queued_any_more(
     assert airflow_db.states() == {"a": stays}
 
 
-@pytest.mark.parametrize("shape", ["1.10.0"], indirect=True)
+@shape_1_10
 def test_what_a_scheduler_had_decided_is_written_after_the_order_is_closed(
     airflow_db: AirflowDatabase,
 ) -> None:

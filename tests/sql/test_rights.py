@@ -10,9 +10,9 @@ import psycopg2
 import pytest
 
 from dagstop.database.connection import connect, query
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.support.marks import one_server
 from tests.testbed.postgres import rows
 
 ROLES = ("r_airflow", "r_dba", "r_listener", "r_stranger")

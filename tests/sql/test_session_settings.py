@@ -12,9 +12,9 @@ from psycopg2.extras import Json
 
 from dagstop.database.connection import connect, query
 from dagstop.install import heal, install, install_script, uninstall
-from tests.listener.test_stop import one_server
 from tests.releases import OPEN_RUN, RELEASES, restore
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import one_server
 from tests.testbed.postgres import Server
 
 SETTINGS = {

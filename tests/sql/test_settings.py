@@ -6,23 +6,14 @@ import psycopg2
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
-from tests.testbed.postgres import binaries
+from tests.support.marks import one_server, shape_2
+from tests.support.settings import set_setting
 
-newest = pytest.mark.parametrize("server", [max(binaries())], indirect=True)
 ORDER = "select hands_off, cascaded, logical_date is not null from dagstop.stop_order order by id"
 
 
-def set_setting(db: AirflowDatabase, name: str, value: str) -> None:
-    """As `dagstop config NAME VALUE` does, and as a DBA may."""
-    db.rows(
-        "insert into dagstop.setting (name, value, comment) values (%s, %s, '')"
-        " on conflict (name) do update set value = excluded.value",
-        (name, value),
-    )
-
-
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: AirflowDatabase) -> None:
     for name, value, wanted in (
         ("cascade", "most", "unfinished or all"),
@@ -53,8 +44,8 @@ def test_a_value_that_a_setting_cannot_have_is_refused_in_one_line(airflow_db: A
         set_setting(airflow_db, name, value)
 
 
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_a_bad_value_from_before_stays_and_is_not_believed(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("alter table dagstop.setting disable trigger dagstop_setting")
     set_setting(airflow_db, "grace_seconds", "long")
@@ -63,8 +54,8 @@ def test_a_bad_value_from_before_stays_and_is_not_believed(airflow_db: AirflowDa
     assert airflow_db.one("select dagstop.grace_of('dag') is null")
 
 
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 @pytest.mark.parametrize(
     ("protected", "dag", "expected"),
     [
@@ -86,7 +77,7 @@ def test_patterns(airflow_db: AirflowDatabase, protected: str, dag: str, expecte
     assert (airflow_db.one("select dagstop.hands_off_of(%s)", (dag,)) == "protected DAG") is expected
 
 
-@newest
+@one_server
 @pytest.mark.parametrize(("name", "value", "why"), [
     ("observe_only", "on", "observe only"), ("protected", "d?g", "protected DAG"),
 ])  # fmt: skip
@@ -108,7 +99,7 @@ def test_nothing_of_airflows_changes(airflow_db: AirflowDatabase, name: str, val
     assert airflow_db.faults() == []
 
 
-@newest
+@one_server
 def test_of_many_runs_only_the_protected_ones_are_left_alone(airflow_db: AirflowDatabase) -> None:
     set_setting(airflow_db, "protected", "billing_*")
     airflow_db.add_running()
@@ -120,8 +111,8 @@ def test_of_many_runs_only_the_protected_ones_are_left_alone(airflow_db: Airflow
     assert orders == [("billing_a", "protected DAG", True), ("dag", None, True)]
 
 
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_observing_begins_with_the_orders_that_are_open(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.set_run("failed")
@@ -131,8 +122,8 @@ def test_observing_begins_with_the_orders_that_are_open(airflow_db: AirflowDatab
     assert airflow_db.states() == {"a": "running"}  # the fence refuses nothing either
 
 
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_a_cascade_that_was_left_behind_is_not_made_up_for(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     with airflow_db.transaction() as other:
@@ -145,8 +136,8 @@ def test_a_cascade_that_was_left_behind_is_not_made_up_for(airflow_db: AirflowDa
     assert airflow_db.states() == {"a": "running"}
 
 
-@newest
-@pytest.mark.parametrize("shape", ["2.11.2"], indirect=True)
+@one_server
+@shape_2
 def test_the_grace_of_a_dag_goes_before_that_of_all(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     grace = "select grace_seconds from dagstop.would_be_order('dag', 'run')"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import SHAPES, AirflowDatabase
+from tests.support.marks import one_server
 from tests.testbed.postgres import Server, connect
 
 RUNS = ("r0", "r1", "r2")

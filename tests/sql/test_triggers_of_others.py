@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from dagstop.install import install
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import dagstop
+from tests.support.marks import one_server
 from tests.testbed.postgres import Server, connect, rows
 
 AUDIT = """

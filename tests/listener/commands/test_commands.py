@@ -8,23 +8,15 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dagstop.policy import text
 from tests.conftest import missing
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
+from tests.support.marks import on_one, one_server
 from tests.support.tasks import Tasks, find, wait_for
-from tests.testbed.postgres import binaries
-
-
-def on_one(function: Any) -> Any:
-    """One server and one shape are enough: what differs between them is tested in tests/sql."""
-    return one_server(shape_2(function))
-
 
 NO_DOCKER = ("--docker-url", "unix:///nowhere")
 
@@ -123,7 +115,7 @@ def test_a_run_that_is_failed_already_is_stopped_again(
     assert "has ended already" in said
 
 
-@pytest.mark.parametrize("server", [max(binaries())], indirect=True)
+@one_server
 def test_stop_of_one_task(airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks) -> None:
     airflow_db.add_running("run", ("a", "b"))
     airflow_db.rows("update task_instance set hostname = 'host-1'")

@@ -13,9 +13,9 @@ import pytest
 from dagstop import sql
 from dagstop.settings import SETTINGS
 from tests.listener.commands.test_terminal import on_a_terminal
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
+from tests.support.marks import one_server, shape_2
 
 
 def config(db: AirflowDatabase, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

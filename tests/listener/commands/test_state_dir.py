@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.listener.commands.test_commands import NO_DOCKER, failing, on_one
+from tests.listener.commands.test_commands import NO_DOCKER, failing
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
+from tests.support.marks import on_one
 from tests.support.tasks import Tasks, wait_for
 
 

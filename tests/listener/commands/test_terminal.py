@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener, dagstop
+from tests.support.marks import one_server, shape_2
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
 HOSTILE = "evil\x1b[31m\u202e\r\nrun"

@@ -8,8 +8,8 @@ import pytest
 
 from dagstop.database.connection import connect, query
 from dagstop.feed.orders import read_order
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.marks import one_server, shape_2
 
 
 @one_server

@@ -10,9 +10,9 @@ import pytest
 
 from dagstop.database.kept_connection import KeptConnection
 from dagstop.install import install
-from tests.listener.test_stop import one_server
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.listener import Listener
+from tests.support.marks import one_server
 from tests.support.watch import wait_until
 from tests.testbed.postgres import Server, rows
 

@@ -16,9 +16,9 @@ import pytest
 from dagstop.database.connection import round_trip
 from dagstop.feed.notices import FULL_SWEEP
 from dagstop.report.sender import HEARTBEAT
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 
 

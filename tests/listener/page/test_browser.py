@@ -8,11 +8,11 @@ import pytest
 
 from tests.conftest import missing
 from tests.listener.page.browser import DESKTOP, PHONE, Browser, NoBrowser
-from tests.listener.test_stop import one_server, shape_2
 from tests.plugin.loading import DEFAULT
 from tests.plugin.loading import load as plugin_file
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server, shape_2
 from tests.support.page import TOKEN, Page
 
 # The contrast of each visible text with what is behind it, by WCAG 2; those below 4.5, at most five of them.

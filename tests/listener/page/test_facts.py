@@ -10,9 +10,9 @@ import pytest
 from dagstop.errors import DagstopError
 from dagstop.install import uninstall
 from dagstop.page.facts import Here, Snapshot, Source, hanging, health
-from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server, shape_2
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop
+from tests.support.marks import one_server, shape_2
 from tests.support.page import TOKEN, Page, get, wait_for_answer
 from tests.support.tasks import Tasks, wait_for
 from tests.testbed.postgres import free_port

@@ -13,9 +13,9 @@ import pytest
 from dagstop.errors import DagstopError
 from dagstop.page.address import Address, address_of, token_of
 from dagstop.page.server import AT_ONCE, STATIC, TEXT
-from tests.listener.test_stop import one_server, shape_2
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.marks import one_server, shape_2
 from tests.support.page import TOKEN, Page, get, get_json, wait_for_answer
 
 API = ("/api/overview", "/api/orders", "/api/orders/1")

@@ -13,9 +13,9 @@ from psycopg2.extras import Json
 
 from dagstop.database.kept_connection import HELD_UP
 from dagstop.report.sender import ReportSender, ascii_only, cut
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.postgres import connect
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener
+from tests.support.marks import one_server, shape_2, shape_3
 from tests.support.tasks import Tasks, wait_for
 from tests.support.watch import wait_until
 
@@ -27,7 +27,6 @@ child = subprocess.Popen(["sleep", "7900"])
 child.wait()
 time.sleep(300)
 """
-shape_3 = pytest.mark.parametrize("shape", ["3.3.2"], indirect=True)
 
 
 def writer(tasks: Tasks, title: str, path: Path, mode: str = "a") -> None:
