@@ -47,7 +47,7 @@ class Family:
                 proc.send(fresh, signal.SIGSTOP)
                 killed.update({p.identity: p for p in fresh})
                 batch = [p for p in self.members() if wanted(p)]
-            proc.send(killed.values(), signal.SIGKILL)
+            proc.kill(killed.values())
             _wait_gone(list(killed.values()))
         return sorted(killed.values())
 

@@ -81,6 +81,15 @@ def send(processes: Iterable[Process], number: signal.Signals) -> None:
                 pass
 
 
+def kill(processes: Iterable[Process]) -> None:
+    """SIGKILL them, children before their parents.
+
+    Where a parent of a stopped process ends first, the kernel may send SIGHUP to the whole process group of that
+    one (setpgid(2), orphaned process groups), and it takes what is meant to be left.
+    """
+    send(sorted(processes, key=lambda process: (process.start, process.pid), reverse=True), signal.SIGKILL)
+
+
 def find(*words: str) -> list[Process]:
     """Living processes that have each of `words` somewhere in their command line."""
     return [
