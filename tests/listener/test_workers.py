@@ -44,10 +44,11 @@ def record(db: AirflowDatabase, worker: Worker) -> None:
     db.rows("update task_instance set hostname = %s, pid = %s, start_date = now()", (worker.hostname, pid))
 
 
+@pytest.mark.parametrize("hostname", [None, "worker-1"], ids=["its id", "fixed, tied by the runner"])
 def test_tasks_in_a_named_container_die_and_its_twins_live(
-    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
+    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any, hostname: str | None
 ) -> None:
-    ours, twin = start("shop"), start("bank")
+    ours, twin = start("shop", hostname=hostname), start("bank")
     begin(ours)
     begin(twin)
     record(airflow_db, ours)
@@ -97,24 +98,6 @@ def test_one_missing_piece_spares_and_says_which(
     wanted = "has, or may have, the host name worker" if fixed else "name it with --same-database"
     assert any(wanted in word for word in why), show(report)
     assert ours.pids() | twin.pids() == before
-
-
-def test_a_fixed_host_name_is_tied_by_the_runner_that_the_database_names(
-    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
-) -> None:
-    ours, twin = start("shop", hostname="worker-1"), start("bank")
-    begin(ours)
-    begin(twin)
-    record(airflow_db, ours)
-    before = twin.pids()
-    options = ("--same-database", URL, "--container", "compose=shop")
-    with Listener(airflow_db.url, tmp_path, *options, docker_url=docker_engine.url) as listener:
-        listener.wait_for("verdict=ours")
-        airflow_db.set_run("failed")
-        (report,) = listener.wait_for_reports(1)
-    assert report["outcome"] == "stopped", show(report)
-    wait_until(lambda: not ours.pids(), 20, lambda: f"all dead: {ours.pids()}")
-    assert twin.pids() == before
 
 
 def test_a_restarted_listener_still_knows_orphans_in_a_container(

@@ -31,6 +31,26 @@ DETAIL = {
 }  # fmt: skip
 
 
+def place(
+    container: str, hostname: str | None = None, refused: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """A container as a heartbeat tells of it."""
+    named = {"named_by": "compose=shop", "unread": False, "kept_by": None}
+    return {"container": container, "hostname": hostname or container, "refused": refused, **named, **more}
+
+
+PLACES = [
+    place("7b1e55d0c2aa", refused="the metadata database of container 7b1e55d0c2aa is db-2:5432/airflow;"
+          " if that is ours, name it with --same-database"),
+    place("c0ffee123456", refused="container c0ffee123456 cannot be read: /proc/4100/root: Permission denied"
+          " (CAP_SYS_PTRACE is needed)", unread=True),
+    place("9b1c55d0e2aa", refused="it lives in a container that no --container names", named_by=None),
+    place("51d0e2aa9b1c", "worker-1", kept_by=4711),
+    place("3f2a90c41b7d"),
+]  # fmt: skip
+"""One of each kind, those that are refused first."""
+
+
 class Rows(Protocol):
     """A database that answers."""
 
@@ -215,7 +235,8 @@ def hostile_day(database: AirflowDatabase) -> None:
 
 def _hostile_day(db: Rows) -> None:
     for number, text in enumerate(HOSTILE):
-        listener(db, text, version=text, notices=text, docker=[text], airflow_homes=[text], host_names=[text])
+        listener(db, text, version=text, notices=text, docker=[text], airflow_homes=[text], host_names=[text],
+                 places=[place(text, text, text), place(text, text, named_by=text, kept_by=text)])  # fmt: skip
         one = order(db, text, text, ago=60 + number, task=text if number % 2 else None, by=text[:60], program=text[:60],
                     closed=number > 1, refused=1, targets=1)  # fmt: skip
         report(db, one, text, "unkillable" if number % 2 else "spared", signal=0.001, death=0.01, processes=2, containers=1,

@@ -210,8 +210,7 @@ class Places:
             urls = [url for variable in DATABASE_VARIABLES if (url := environ.get(variable))]
             urls = urls or self._configured(place.init, home)
         except OSError as exc:
-            lack = " (CAP_SYS_PTRACE is needed)" if isinstance(exc, PermissionError) else ""
-            return replace(place, home=home, unread=f"{exc.filename or 'a file'}: {exc.strerror}{lack}")
+            return replace(place, home=home, unread=self._why_unread(place.init, exc))
         if name and place.hostname and name != place.hostname:
             why = f"its host name is {name} in /etc/hostname and {place.hostname} in its environment"
             return replace(place, home=home, unread=why)
@@ -223,6 +222,14 @@ class Places:
             uids=frozenset({owner}) | self._task_users,
             databases=frozenset(keys),
         )
+
+    def _why_unread(self, init: Identity, exc: OSError) -> str:
+        said = f"{exc.filename or 'a file'}: {exc.strerror}"
+        if not isinstance(exc, PermissionError):
+            return said
+        # the way in is the kernel's to refuse; past it, the modes of files inside are
+        by_kernel = exc.filename == host.way_into(self._proc, init)
+        return f"{said} ({'CAP_SYS_PTRACE' if by_kernel else 'CAP_DAC_OVERRIDE'} is needed)"
 
     def _text(self, init: Identity, path: str) -> str:
         """A file's only line; empty if there is no such file. Raises OSError for any other trouble."""

@@ -69,13 +69,21 @@ def cgroup_paths(cgroups: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paths))
 
 
+def way_into(proc: ProcFS, init: Identity) -> str:
+    """What an OSError names if the kernel refuses all of the container's files."""
+    return f"{proc.root}/{init.pid}/root"
+
+
 def read_inside(proc: ProcFS, init: Identity, path: str) -> bytes:
     """A regular file of at most 1 MiB, by its path inside. Raises OSError."""
     descriptor = _open_inside(proc, init, path)
     try:
         if not modes.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, path) from exc
         try:
             return os.read(opened, _MOST)
         finally:
@@ -94,7 +102,7 @@ def owner_inside(proc: ProcFS, init: Identity, path: str) -> int:
 
 
 def _open_inside(proc: ProcFS, init: Identity, path: str) -> int:
-    root = os.open(f"{proc.root}/{init.pid}/root", _NAME_ONLY | os.O_DIRECTORY)
+    root = os.open(way_into(proc, init), _NAME_ONLY | os.O_DIRECTORY)
     try:
         stat = proc.stat(init.pid)
         if stat is None or stat.start != init.start:  # the pid was given out again

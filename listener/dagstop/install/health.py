@@ -146,7 +146,7 @@ def _containers(host: str, places: Sequence[dict[str, Any]]) -> Iterator[Finding
     for place in named:
         if place["refused"]:
             name = f"container {place['container'] or place['hostname']}"
-            do = GIVE_RIGHTS if place["unread"] else "see docs/containers.md; until then it is spared"
+            do = RIGHTS_INSIDE if place["unread"] else "see docs/containers.md; until then it is spared"
             yield Finding(f"{name} on {host}", False, place["refused"], do)
 
 
@@ -215,4 +215,8 @@ TOLD = "run it as root, or with CAP_NET_ADMIN, to be told of each fork"
 GIVE_RIGHTS = (
     "run the listener as root, or with CAP_SYS_PTRACE and CAP_KILL "
     "(`docker run --cap-add SYS_PTRACE`), or as the user of the tasks"
+)
+RIGHTS_INSIDE = (
+    "run the listener as root in the machine's own pid namespace, with CAP_SYS_PTRACE, CAP_KILL and"
+    " CAP_DAC_OVERRIDE; until then that container is spared"
 )

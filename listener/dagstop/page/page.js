@@ -1,6 +1,7 @@
 // Asks every two seconds, while somebody looks, and draws what changed.
 
-import { age, byId, el, name, plural, prose, reconcile, setClock, shown, span, tick, when } from "./dom.js";
+import { age, byId, el, name, plural, prose, reconcile, setClock, shown, span, tick } from "./dom.js";
+import { host } from "./hosts.js";
 import { stop, whenOpened } from "./stops.js";
 
 const EVERY = 2000; // milliseconds
@@ -177,29 +178,6 @@ function drawHosts(listeners, uncovered) {
 function visible({ db_now, detail, ...row }) {
   const { tally, looked_ago, ...rest } = detail ?? {};
   return { ...row, detail: rest, hangs: looked_ago > 30 };
-}
-
-function host(row) {
-  if (row.tasks !== undefined) {
-    return el("article", { className: "host bad" },
-      el("h3", null, el("span", { className: "dot" }), name(row.host)),
-      el("p", { className: "state" }, "no listener"),
-      el("p", { className: "under" }, `Airflow runs ${plural(row.tasks, "task")} there`));
-  }
-  const { detail } = row;
-  const good = row.live && !row.hangs;
-  const polling = detail.notices === "polling";
-  return el("article", { className: `host ${good ? (polling ? "fair" : "good") : row.gone ? "fair" : "bad"}` },
-    el("h3", null, el("span", { className: "dot" }), name(row.host)),
-    el("p", { className: "state" }, good ? [polling ? "polling" : "listening", ", up ", when(row.started_at, "")]
-      : row.live ? "sends heartbeats, but hangs" : [row.gone ? "gone, seen " : "silent, seen ", when(row.seen_at)]),
-    el("p", { className: "under" },
-      `version ${shown(row.version)} · ${detail.uid === 0 ? "root" : `uid ${shown(detail.uid)}`} · `,
-      `${(detail.docker ?? []).length ? "Docker" : "no Docker"} · knows ${plural(detail.watched ?? 0, "process", "processes")}`,
-      detail.process_events?.told ? " · the kernel tells of each fork" : detail.process_events ? ` · looks every ${detail.process_events.every} s` : "",
-      detail.process_events?.lost ? ` · ${plural(detail.process_events.lost, "event")} lost` : "",
-      detail.under_way ? ` · ${plural(detail.under_way, "order")} under way` : "",
-      detail.reconnects ? ` · reconnected ${detail.reconnects}\u00a0×` : ""));
 }
 
 function drawTrouble(error) {

@@ -45,6 +45,7 @@ STATIC = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/hosts.js": ("hosts.js", "text/javascript; charset=utf-8"),
     "/stops.js": ("stops.js", "text/javascript; charset=utf-8"),
     "/evidence.js": ("evidence.js", "text/javascript; charset=utf-8"),
     "/dom.js": ("dom.js", "text/javascript; charset=utf-8"),

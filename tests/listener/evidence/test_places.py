@@ -163,6 +163,23 @@ def test_an_unreadable_container_is_foreign_and_named(proc: Machine) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "capability"), [("400/root", "CAP_SYS_PTRACE"), ("/etc/hostname", "CAP_DAC_OVERRIDE")]
+)
+def test_what_cannot_be_read_says_which_capability_is_missing(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch, file: str, capability: str
+) -> None:
+    proc.container(400, OURS)
+
+    def refuse(*_: object) -> bytes:
+        name = file if file.startswith("/") else f"{proc.root}/{file}"
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    monkeypatch.setattr("dagstop.evidence.places.host.read_inside", refuse)
+    place = only(proc, places_of(proc))
+    assert place.unread is not None and place.unread.endswith(f"({capability} is needed)"), place.unread
+
+
+@pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("[database]\nsql_alchemy_conn = postgresql://a@elsewhere/airflow\n", {"elsewhere:5432/airflow"}),

@@ -246,6 +246,41 @@ def test_a_person_with_the_token_gets_in_by_the_browsers_own_question(
 
 @one_server
 @shape_2
+def test_the_containers_of_a_machine_are_named_with_why_one_is_refused(
+    airflow_db: AirflowDatabase, browser: Browser
+) -> None:
+    busy.listener(airflow_db, "machine-1", places=busy.PLACES)
+    busy.listener(airflow_db, "machine-2", places=busy.PLACES[-1:])
+    opened = "[...document.querySelectorAll('#hosts .places')].map((e) => e.open).join()"
+    with Page(airflow_db) as page:
+        for width in (DESKTOP, PHONE):
+            browser.look_as(width)
+            browser.open(page.url)
+            browser.wait(f"{opened} === 'true,false'")  # open where something that was named is refused
+            assert browser.run("document.documentElement.scrollWidth") == width
+            assert browser.run(PALE) == []
+            browser.shoot(f"containers-{width}")
+        text = browser.text("#hosts")
+        for said in (
+            "containers: 2 ours, 1 refused, 1 unreadable, 1 not named",
+            "containers: 1 ours",
+            "host name worker-1 by compose=shop",
+            "a listener inside keeps it (pid 4711)",
+            "if that is ours, name it with --same-database",
+            "(CAP_SYS_PTRACE is needed)",
+            "it lives in a container that no --container names",
+        ):
+            assert said in text, f"{said!r} is not in: {text}"
+        # the next heartbeat leaves it as the reader did
+        browser.run("document.querySelectorAll('#hosts .places').forEach((e) => { e.open = !e.open; })")
+        airflow_db.rows("update dagstop.listener set detail = detail || '{\"watched\": 77}'")
+        browser.wait("document.querySelector('#hosts').innerText.split('knows 77 processes').length === 3")
+        assert browser.run(f"{opened} === 'false,true'")
+    assert browser.complaints() == []
+
+
+@one_server
+@shape_2
 def test_an_address_chooses_one_run(airflow_db: AirflowDatabase, browser: Browser) -> None:
     """As Airflow's pages link to it; run ids of Airflow have colons and plus signs in them."""
     run = "manual__2020-01-02T03:04:05+00:00"
