@@ -13,8 +13,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from dagstop.errors import DagstopError
-from tests.listener.page.browser import Browser, NoBrowser
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.browser import Browser, NoBrowser
 from tests.support.page import Page
 from tests.testbed import demo
 from tests.testbed.airflow import Airflow

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import missing
 from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
 from tests.e2e.kinds import KINDS
 from tests.e2e.play import Cell, Cells, Play
 from tests.e2e.site import Site
+from tests.support.browser import Browser, NoBrowser
 from tests.testbed.airflows import RECIPES, VARIANTS
 from tests.testbed.docker_engine import Engine
 from tests.testbed.postgres import Server, binaries, rows
@@ -69,6 +71,19 @@ def airflow_server() -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Chromium, headless."""
+    try:
+        browser = Browser()
+    except NoBrowser as exc:
+        missing(exc)
+    try:
+        yield browser
+    finally:
+        browser.quit()
 
 
 @pytest.fixture

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
-from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    NoSuchElementException,
-    StaleElementReferenceException,
-)
-from selenium.webdriver.common.by import By
 
-from tests.conftest import missing
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.never_breaks.tasks import DEATH_SECONDS, START_SECONDS, dead, started
 from tests.e2e.site import Site, marked
-from tests.listener.page.browser import Browser, NoBrowser
+from tests.support.browser import Browser
 from tests.support.watch import hold, wait_until
 from tests.testbed.docker_engine import Engine
 from tests.testbed.postgres import Server
@@ -27,12 +18,6 @@ pytestmark = pytest.mark.e2e
 
 CLICKED = [version for version in ("1.10.0", "3.3.2") if version in VERSIONS]
 FAILED, LEFT_ALONE = "again_6208", "again_6209"
-NOT_YET = (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
-    NoSuchElementException,
-    StaleElementReferenceException,
-)
 
 
 @pytest.fixture(params=CLICKED)
@@ -47,19 +32,6 @@ def site(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server: 
         site.stop()
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Chromium, headless."""
-    try:
-        browser = Browser()
-    except NoBrowser as exc:
-        missing(exc)
-    try:
-        yield browser
-    finally:
-        browser.quit()
-
-
 def test_a_run_marked_failed_by_a_mouse(site: Site, browser: Browser) -> None:
     airflow = site.airflow
     airflow.trigger_many("again", [FAILED, LEFT_ALONE])
@@ -68,16 +40,16 @@ def test_a_run_marked_failed_by_a_mouse(site: Site, browser: Browser) -> None:
     if airflow.generation == 1:
         browser.driver.get(f"{base}/admin/dagrun/")
         row = f"//tr[contains(., '{FAILED}')]"
-        press(browser, f"{row}//input[@type='checkbox' and @name='rowid']")
-        press(browser, "//a[contains(., 'With selected')]")
+        browser.press(f"{row}//input[@type='checkbox' and @name='rowid']")
+        browser.press("//a[contains(., 'With selected')]")
         browser.shoot(f"clicked-{site.version}-menu")
-        press(browser, "//a[contains(., \"Set state to 'failed'\")]")
+        browser.press("//a[contains(., \"Set state to 'failed'\")]")
     else:
         browser.driver.get(f"{base}/dags/again/runs/{FAILED}")
-        press(browser, "//*[@data-testid='mark-run-as-button']")
-        press(browser, "//*[@data-testid='mark-run-as-failed']")
+        browser.press("//*[@data-testid='mark-run-as-button']")
+        browser.press("//*[@data-testid='mark-run-as-failed']")
         browser.shoot(f"clicked-{site.version}-menu")
-        press(browser, "//*[@data-testid='mark-run-as-confirm']")
+        browser.press("//*[@data-testid='mark-run-as-confirm']")
     failed = {"state": "failed", "tasks": {"long": "failed"}}
 
     def now() -> dict[str, object]:
@@ -100,19 +72,3 @@ def test_a_run_marked_failed_by_a_mouse(site: Site, browser: Browser) -> None:
         assert all(p.alive() for p in others), site.listener_log()
 
     hold(look, 10)
-
-
-def press(browser: Browser, xpath: str, patience: float = START_SECONDS) -> None:
-    """Click it, once it is there and nothing lies before it."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            browser.driver.find_element(By.XPATH, xpath).click()
-            return
-        except NOT_YET as exc:
-            if time.monotonic() > end:
-                browser.shoot("not-clicked")
-                raise AssertionError(
-                    f"{xpath}: {exc.msg}\n{browser.driver.current_url}\n{browser.text()}"
-                ) from exc
-            time.sleep(0.2)

@@ -16,9 +16,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from dagstop import plugin
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.site import Site
-from tests.e2e.test_clicked import NOT_YET, browser, press
-from tests.listener.page.browser import Browser
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.browser import NOT_YET, Browser
 from tests.support.page import Page
 from tests.support.watch import wait_until
 from tests.testbed.docker_engine import Engine
@@ -27,7 +26,6 @@ from tests.testbed.web import PASSWORD, USER
 
 pytestmark = pytest.mark.e2e
 
-__all__ = ["browser"]
 VISITED = [version for version in ("1.10.15", "2.11.2", "3.3.2") if version in VERSIONS]
 SECONDS, AGAIN_SECONDS = 60.0, 5.0
 STOPPED, OTHER = "manual__2020-01-02T03:04:05+00:00", "again_2"
@@ -89,7 +87,7 @@ def test_the_menu_and_a_task_instance_lead_to_the_page(site: Site, browser: Brow
         by_menu(site, browser, page)
         browser.driver.get(base + task_page(site))
         if airflow.generation == 1:
-            press(browser, "//*[local-name() = 'g' and @id = 'long']", SECONDS)
+            browser.press("//*[local-name() = 'g' and @id = 'long']", SECONDS)
         follow(browser, page, "stopped by dagstop", f"plugin-{site.version}-link")
         wait_until(lambda: STOPPED in browser.text("#stops"), SECONDS, browser.text)
         assert browser.run("document.querySelectorAll('#stops .order').length") == 1

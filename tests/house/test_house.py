@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from dagstop import sql
@@ -44,3 +46,25 @@ def test_no_number_stands_twice_in_sql() -> None:
     """The number alone decides what is run first."""
     numbers = [file.name[:2] for file in (ROOT / "sql").glob("[0-9]*.sql")]
     assert len(numbers) == len(set(numbers)) > 20
+
+
+def test_no_test_module_imports_from_another() -> None:
+    """What tests share lives in tests/support, or is a fixture of a conftest."""
+    files = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    assert len(files) > 200
+    shared = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path, text in files.items()
+        for module in _imported(ast.parse(text))
+        if any(part.startswith("test_") for part in module.split("."))
+    ]
+    assert shared == []
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """The full name of each thing that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{name.name}" for name in node.names)

@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.support.containers import Run, task_containers
 from tests.support.pooler import Pooler, PoolerError
 from tests.support.tasks import Tasks
+from tests.testbed.docker_engine import Engine
 
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Iterator[Tasks]:
     with Tasks(tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
+    """Start a container of a task whose AIRFLOW_HOME is `tmp_path`; see `task_containers`."""
+    with task_containers(docker_engine, tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

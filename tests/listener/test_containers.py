@@ -6,17 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
-from docker.models.containers import Container
 
 from dagstop import policy
 from tests.conftest import missing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import ps
+from tests.support.containers import TWIN, Run, running
 from tests.support.counted import CountedSocket
 from tests.support.listener import CLEAN, Listener, dagstop, show
 from tests.support.marks import one_server, shape_2
@@ -27,67 +26,6 @@ from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
 HANDLES = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
-Run = Callable[..., Container]
-TRY = {"DAGSTOP_HOSTNAME": "worker", "DAGSTOP_JOB_ID": "7", "DAGSTOP_PID": "4321", "DAGSTOP_POLICY": "2"}
-"""Of the row that `add_running` makes."""
-TWIN = {**TRY, "DAGSTOP_HOSTNAME": "5e8f0d7c1b2a"}
-"""Of another Airflow's try with the same ids, and by chance the same job id and pid."""
-LOG_TABLE = (
-    "create table log (id serial primary key, dttm timestamptz, dag_id text, task_id text, owner text,"
-    " extra text, event text, run_id text, map_index integer)"
-)
-
-
-@pytest.fixture
-def run(docker_engine: Engine, tmp_path: Path) -> Iterator[Run]:
-    """Start a container as DockerOperator does under the cluster policy; `more_tags` for another try's."""
-    client = docker_engine.client()
-    started: list[Container] = []
-
-    def start(command: list[str], *, dag: str = "dag", tags: bool = True, **more: Any) -> Container:
-        environment = {
-            "AIRFLOW_CTX_DAG_ID": dag,
-            "AIRFLOW_CTX_DAG_RUN_ID": "run",
-            "AIRFLOW_CTX_TASK_ID": "a",
-            "AIRFLOW_CTX_TRY_NUMBER": "1",
-            "DAGSTOP_AIRFLOW_HOME": more.pop("home", str(tmp_path)),
-            **more.pop("more_tags", TRY),
-        }
-        container = client.containers.run(
-            IMAGE,
-            command,
-            detach=True,
-            network_mode="none",
-            environment=environment if tags else {},
-            **more,
-        )
-        started.append(container)
-        return container
-
-    yield start
-    for container in started:
-        try:
-            container.remove(force=True)
-        except docker.errors.NotFound:
-            continue
-        except docker.errors.APIError as exc:
-            if exc.status_code != 409:  # its removal is under way
-                raise
-    client.close()
-
-
-def ps(db: AirflowDatabase, home: Path, engine: Engine) -> dict[str, Any]:
-    where = ("--database-url", db.url, "--airflow-home", str(home), "--docker-url", engine.url)
-    said: dict[str, Any] = json.loads(dagstop("ps", "--json", *where).stdout)
-    return said
-
-
-def running(container: Container) -> bool:
-    try:
-        container.reload()
-    except docker.errors.NotFound:
-        return False
-    return container.status in {"running", "paused", "restarting"}
 
 
 def test_containers_of_the_run_die_and_foreign_ones_live(
@@ -214,7 +152,7 @@ def test_observing_ends_the_grace_of_a_container(
     airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, run: Run
 ) -> None:
     """Switched on between its SIGTERM and its SIGKILL; no row is written into Airflow's audit log."""
-    airflow_db.rows(LOG_TABLE)
+    airflow_db.add_log_table()
     airflow_db.add_running("run")
     stubborn = run(["sh", "-c", "trap 'echo no' TERM; while :; do sleep 0.1; done"])
     set_setting(airflow_db, "grace_seconds", "6")

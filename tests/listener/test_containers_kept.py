@@ -13,8 +13,8 @@ from subprocess import Popen
 import docker
 import pytest
 
-from tests.listener.test_containers import running
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.containers import running
 from tests.support.listener import Listener, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, descendants, find, wait_for

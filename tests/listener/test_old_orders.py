@@ -5,21 +5,20 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.listener.test_containers import LOG_TABLE, Run, run, running
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.containers import Run, running
 from tests.support.listener import Listener, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.docker_engine import Engine
 
-__all__ = ["run"]  # a fixture
 pytestmark = [one_server, shape_2]
 
 
 def test_a_listener_under_a_new_name_claims_nothing(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, docker_engine: Engine, run: Run
 ) -> None:
-    airflow_db.rows(LOG_TABLE)
+    airflow_db.add_log_table()
     for number, name in enumerate(("run", "run1", "run2")):
         airflow_db.add_running(name, ("a", "b"), number=number)
     # the container's tags say `worker`

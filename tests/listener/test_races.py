@@ -16,9 +16,8 @@ from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.endings import Endings
 from tests.conftest import missing
-from tests.listener.test_signals import signals_of
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.listener import Listener, show
+from tests.support.listener import Listener, show, signals_of
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 from tests.support.watch import wait_until

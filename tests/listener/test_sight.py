@@ -12,8 +12,8 @@ import pytest
 
 from dagstop.install.health import GIVE_RIGHTS
 from tests.conftest import missing
-from tests.listener.commands.test_commands import failing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import failing
 from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import on_one
 from tests.support.tasks import Tasks, find, wait_for

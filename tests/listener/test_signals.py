@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.listener import Listener, show
+from tests.support.listener import Listener, show, signals_of
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
 
@@ -37,12 +37,6 @@ open(sys.argv[2] + ".ready", "w").close()
 while True:
     time.sleep(1)
 """
-
-
-def signals_of(report: dict[str, object], pid: int) -> list[str]:
-    detail: dict[str, list[dict[str, object]]] = report["detail"]  # type: ignore[assignment]
-    (item,) = [p for p in detail["processes"] if p["pid"] == pid]
-    return [name for name, _ in item["signals"]]  # type: ignore[attr-defined]
 
 
 def test_what_a_trap_starts_has_the_grace_of_its_shell(

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from dagstop.evidence.containers import watches
-from tests.listener.test_containers import Run, run
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.containers import Run
 from tests.support.fake_proc import process
 from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks
 from tests.testbed.docker_engine import Engine
 
-__all__ = ["run"]  # a fixture
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, lambda *_: None)

@@ -5,26 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from psycopg2.extras import RealDictCursor
-
 from dagstop import sql
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
-
-
-def call(db: AirflowDatabase, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    with db.connect(cursor_factory=RealDictCursor) as connection, connection.cursor() as cursor:
-        cursor.execute(sql.queries()[name], parameters)
-        return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+from tests.support.queries import call, report
 
 
 def open_orders(db: AirflowDatabase, host: str = "h", ids: Any = None, limit: int = 2000) -> Any:
     return call(db, "open_orders", host=host, ids=ids, max_orders=limit)
-
-
-def report(db: AirflowDatabase, order: int, host: str, outcome: str | None) -> None:
-    call(db, "write_report", order_id=order, host=host, outcome=outcome, first_signal_at=None,
-         last_death_at=None, detail="{}")  # fmt: skip
-    call(db, "settle", ids=[order])
 
 
 def test_an_order_with_targets_and_present_rows(airflow_db: AirflowDatabase) -> None:

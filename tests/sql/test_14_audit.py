@@ -12,22 +12,12 @@ from tests.support.marks import one_server
 from tests.support.settings import set_setting
 
 # table log as each release makes it
-_COLUMNS = {
-    "1.10.0": "event varchar(30), execution_date timestamptz",
-    "2.11.2": "event varchar(60), execution_date timestamptz, run_id varchar(250), map_index integer,"
-    " owner_display_name varchar(500), try_number integer",
-    "3.3.2": "event varchar(60) not null, logical_date timestamptz, run_id varchar(250), map_index integer,"
-    " owner_display_name varchar(500), try_number integer",
-}
 _PROCESS = {"pid": 1, "died_at": "2024-01-01T00:00:00Z"}
 
 
 @pytest.fixture
-def logged_db(airflow_db: AirflowDatabase, shape: str) -> AirflowDatabase:
-    airflow_db.rows(
-        "create table log (id serial primary key, dttm timestamptz, dag_id varchar(250), task_id varchar(250),"
-        f" owner varchar(500), extra text, {_COLUMNS[shape]})"
-    )
+def logged_db(airflow_db: AirflowDatabase) -> AirflowDatabase:
+    airflow_db.add_log_table()
     airflow_db.add_running()
     return airflow_db
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sql.test_13_orders_read import report
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.queries import report
 
 
 def closed(db: AirflowDatabase) -> bool:

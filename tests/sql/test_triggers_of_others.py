@@ -50,10 +50,7 @@ def audited(
     bare_db.rows(f"grant create on database {name} to r_owner; grant all on schema public to r_owner")
     for schema in {airflow, place} - {"public"}:
         bare_db.rows(f"create schema {schema} authorization r_owner")
-    bare_db.rows(
-        "create table log (id serial primary key, dttm timestamptz, dag_id text, task_id text, event text,"
-        " owner text, extra text)"
-    )
+    bare_db.add_log_table()
     for (table,) in bare_db.rows(
         "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
     ):

@@ -14,6 +14,13 @@ from tests.testbed.postgres import connect, rows
 
 SHAPES = ("1.10.0", "2.11.2", "3.3.2")
 FIRST_DATE = datetime(2024, 1, 1, tzinfo=timezone.utc)
+_LOG_COLUMNS = {
+    "1.10.0": "event varchar(30), execution_date timestamptz",
+    "2.11.2": "event varchar(60), execution_date timestamptz, run_id varchar(250), map_index integer,"
+    " owner_display_name varchar(500), try_number integer",
+    "3.3.2": "event varchar(60) not null, logical_date timestamptz, run_id varchar(250), map_index integer,"
+    " owner_display_name varchar(500), try_number integer",
+}
 
 
 def schema_sql(shape: str) -> str:
@@ -107,6 +114,13 @@ class AirflowDatabase:
                 task, run_id=run_id, date=date, pid=4321, hostname="worker", job_id=7,
                 operator="BashOperator", start_date=datetime.now(timezone.utc) - timedelta(hours=1),
             )  # fmt: skip
+
+    def add_log_table(self) -> None:
+        """Airflow's audit log, which the tables of a shape are without."""
+        self.rows(
+            "create table log (id serial primary key, dttm timestamptz, dag_id varchar(250),"
+            f" task_id varchar(250), owner varchar(500), extra text, {_LOG_COLUMNS[self.shape]})"
+        )
 
     def beat(self, host: str = "host") -> list[tuple[Any, ...]]:
         """What a listener does every ten seconds: says that it lives, does the chores; what it then hears."""

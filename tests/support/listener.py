@@ -184,5 +184,11 @@ def query(url: str, text: str, values: Sequence[Any] = ()) -> list[dict[str, Any
         connection.close()
 
 
+def signals_of(report: dict[str, Any], pid: int) -> list[str]:
+    """The names of the signals that a report says a process got."""
+    (item,) = [process for process in report["detail"]["processes"] if process["pid"] == pid]
+    return [name for name, _ in item["signals"]]
+
+
 def show(facts: Any) -> str:
     return json.dumps(facts, indent=2, default=str)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dagstop.page.facts import Here, Snapshot, Source
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN
 
@@ -63,6 +64,15 @@ class Page:
 
     def get(self, path: str, **headers: str) -> tuple[int, str, Any]:
         return get(self.url + path, **headers)
+
+
+def look(db: AirflowDatabase) -> Snapshot:
+    """A snapshot by a source that remembers nothing."""
+    source = Source(db.url, Here("worker-1", "0.1.0", ""))
+    try:
+        return source.snapshot()
+    finally:
+        source.close()
 
 
 def get(url: str, *, method: str = "GET", timeout: float = 60.0, **headers: str) -> tuple[int, str, Any]:

@@ -14,17 +14,10 @@ import pytest
 from dagstop.policy import text
 from tests.conftest import missing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import NO_DOCKER, failing
 from tests.support.listener import Listener, dagstop
 from tests.support.marks import on_one, one_server
 from tests.support.tasks import Tasks, find, wait_for
-
-NO_DOCKER = ("--docker-url", "unix:///nowhere")
-
-
-def failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = dagstop(*arguments, check=False, **environment)
-    assert done.returncode == 1, (done.stdout, done.stderr)
-    return done
 
 
 @pytest.mark.parametrize(

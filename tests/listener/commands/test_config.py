@@ -12,8 +12,8 @@ import pytest
 
 from dagstop import sql
 from dagstop.settings import SETTINGS
-from tests.listener.commands.test_terminal import on_a_terminal
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import on_a_terminal
 from tests.support.listener import Listener, dagstop
 from tests.support.marks import one_server, shape_2
 

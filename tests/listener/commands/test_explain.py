@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.listener.commands.test_commands import NO_DOCKER
-from tests.listener.test_containers import TWIN, Run, run, running
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import NO_DOCKER
+from tests.support.containers import TWIN, Run, running
 from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import on_one
 from tests.support.tasks import Tasks, find, wait_for
 from tests.testbed.docker_engine import IMAGE, Engine
-
-__all__ = ["run"]  # a fixture
 
 
 @on_one

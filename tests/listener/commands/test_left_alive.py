@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.listener.commands.test_commands import failing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import failing
 from tests.support.listener import Listener, dagstop
 from tests.support.marks import on_one
 from tests.support.tasks import Tasks, find, wait_for

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.listener.commands.test_commands import NO_DOCKER
-from tests.listener.test_containers import Run, ps, run
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import NO_DOCKER, ps
+from tests.support.containers import Run
 from tests.support.listener import dagstop, show
 from tests.support.marks import on_one
 from tests.support.tasks import Tasks, wait_for
 from tests.testbed.docker_engine import Engine
 
-__all__ = ["run"]  # a fixture
 TITLE = "airflow task runner: dag a run 7"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.listener.commands.test_commands import NO_DOCKER, failing
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import NO_DOCKER, failing
 from tests.support.listener import Listener, dagstop
 from tests.support.marks import on_one
 from tests.support.tasks import Tasks, wait_for

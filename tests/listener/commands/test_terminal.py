@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.commands import on_a_terminal
 from tests.support.listener import CLEAN, Listener, dagstop
 from tests.support.marks import one_server, shape_2
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7][0-9;]*m")
 HOSTILE = "evil\x1b[31m\u202e\r\nrun"
 ESCAPED = r"evil\x1b[31m\u202e\r\nrun"
-
-
-def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit code, and what a terminal of 160 columns got."""
-    ours, theirs = pty.openpty()
-    size = {"COLUMNS": "160", "LINES": "40", "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagstop", *arguments],
-        stdin=theirs, stdout=theirs, stderr=theirs, env={**CLEAN, **size, **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    try:
-        while part := os.read(ours, 65536):
-            said += part
-    except OSError:
-        pass  # Linux' way to say that the other side is closed
-    os.close(ours)
-    return process.wait(60), said.decode()
 
 
 @one_server

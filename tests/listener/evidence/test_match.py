@@ -15,24 +15,15 @@ from dagstop.evidence.index import Index
 from dagstop.evidence.match import ELSEWHERE, judge
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, at, order, process, row, site
+from tests.support.tries import AFTER, BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE, label
 
 KILL, SETTLE, SPARE, FOREIGN = Decision.KILL, Decision.SETTLE, Decision.SPARE, Decision.FOREIGN
-OTHER_UUID = UUID.replace("0", "f")
-BEFORE, AFTER = at(-30), at(30)
-
-
-def label(**more: Any) -> Label:
-    facts = {"dag_id": "d", "run_id": "r", "task_id": "t", "airflow_home": HOME}
-    return Label(**{**facts, **more})
 
 
 def task_order(**more: Any) -> StopOrder:
     return order(kind="task", task_id="t", map_index=-1, **more)
 
 
-CLEARED = row(released_at=at(10), job_id=7, try_number=1)
-RERUN = row(job_id=9, try_number=2, started_at=at(20))
-THREE = row(job_id=None, ti_id=UUID)
 MAPPED_3 = row(map_index=0, job_id=None, ti_id=UUID)
 MAPPED = tuple(row(map_index=n, job_id=70 + n, state="failed") for n in range(3))
 
@@ -191,8 +182,6 @@ def test_what_a_task_that_succeeded_left_lives_only_where_the_setting_says_so(
     assert judge(order, process(label), BEFORE, site()).decision is KILL
 
 
-RUNNER: dict[str, Any] = {"role": Role.RUNNER, "with_runner": True, "line": frozenset({600, 599})}
-TITLE = Label(dag_id="d", run_id="r", task_id="t", job_id=7)
 SELF: dict[str, Any] = {"kind": "task", "task_id": "t", "map_index": -1, "self_reported": True}
 ENDED = (row(state="failed"),)
 

@@ -8,16 +8,8 @@ import pytest
 
 from dagstop.evidence.match import judge
 from dagstop.model import Decision, Label, Process, StopOrder
-from tests.listener.evidence.test_match import (
-    BEFORE,
-    CLEARED,
-    OTHER_UUID,
-    RERUN,
-    RUNNER,
-    THREE,
-    TITLE,
-)  # fmt: skip
 from tests.support.fake_proc import UUID, at, order, process, row, site
+from tests.support.tries import BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE
 
 CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
 

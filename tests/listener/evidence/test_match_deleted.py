@@ -10,8 +10,8 @@ import pytest
 from dagstop.evidence.match import judge
 from dagstop.model import Decision, Label, Process, StopOrder, Target
 from dagstop.report.findings import is_superseded
-from tests.listener.evidence.test_match import AFTER, BEFORE, OTHER_UUID, RUNNER, TITLE, label
 from tests.support.fake_proc import UUID, at, order, process, row, site
+from tests.support.tries import AFTER, BEFORE, OTHER_UUID, RUNNER, TITLE, label
 
 GONE = row(released_at=at(0.001))
 ANEW = row(job_id=9, started_at=at(20))  # a run of the same name, made after the order

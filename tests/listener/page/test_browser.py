@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import missing
-from tests.listener.page.browser import DESKTOP, PHONE, Browser, NoBrowser
 from tests.plugin.loading import DEFAULT
 from tests.plugin.loading import load as plugin_file
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
+from tests.support.browser import DESKTOP, PHONE, Browser, NoBrowser
 from tests.support.marks import one_server, shape_2
 from tests.support.page import TOKEN, Page
 

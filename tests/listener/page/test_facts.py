@@ -9,10 +9,11 @@ import pytest
 
 from dagstop.errors import DagstopError
 from dagstop.install import uninstall
-from dagstop.page.facts import Here, Snapshot, Source, hanging, health
+from dagstop.page.facts import Here, Source, hanging, health
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.marks import one_server, shape_2
+from tests.support.page import look
 
 
 @pytest.fixture
@@ -156,14 +157,5 @@ def test_a_page_whose_schema_was_taken_away_says_that(airflow_db: AirflowDatabas
         uninstall(airflow_db.url)
         with pytest.raises(DagstopError, match="not installed in this database: run `dagstop install`"):
             source.orders()
-    finally:
-        source.close()
-
-
-def look(db: AirflowDatabase) -> Snapshot:
-    """A snapshot by a source that remembers nothing."""
-    source = Source(db.url, Here("worker-1", "0.1.0", ""))
-    try:
-        return source.snapshot()
     finally:
         source.close()

@@ -15,10 +15,10 @@ from dagstop.model import Outcome
 from dagstop.page import metrics
 from dagstop.page.facts import Here, Snapshot
 from dagstop.report.counters import BUCKETS, Counters
-from tests.listener.page.test_facts import look
 from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.marks import one_server, shape_2
+from tests.support.page import look
 
 ROOT = Path(__file__).parents[3]
 HERE = Here("worker-1", "0.1.0", "")

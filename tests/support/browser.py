@@ -1,4 +1,4 @@
-"""A headless Chromium, as a person in front of the page."""
+"""A headless Chromium, as a person in front of a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -18,6 +25,13 @@ FLAGS = (
 )  # fmt: skip
 DESKTOP, PHONE = 1280, 390
 """Widths in pixels."""
+NOT_YET = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
+"""What Selenium raises of an element that is not there yet, or is being replaced or moved."""
 
 
 class NoBrowser(RuntimeError):
@@ -66,6 +80,20 @@ class Browser:
         while not self.run(script):
             assert time.monotonic() < until, f"never so: {script}\n{self.text()}\n{self.complaints()}"
             time.sleep(0.1)
+
+    def press(self, xpath: str, timeout: float = 240.0) -> None:
+        """Click it, once it is there and nothing covers it."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                self.driver.find_element(By.XPATH, xpath).click()
+                return
+            except NOT_YET as exc:
+                if time.monotonic() > until:
+                    self.shoot("not-clicked")
+                    where = f"{self.driver.current_url}\n{self.text()}"
+                    raise AssertionError(f"{xpath}: {exc.msg}\n{where}") from exc
+                time.sleep(0.2)
 
     def text(self, selector: str = "body") -> str:
         """What a person reads there."""
