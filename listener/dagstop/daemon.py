@@ -156,9 +156,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        if self._state_dir is not None:
-            self._remember(self._state_dir)
-        self._watch.look()
+        self._watch.begin(self._remember(self._state_dir) if self._state_dir is not None else None)
+        self._save()
         sys.setswitchinterval(SWITCH)
         self.feed.begin()
         self._containers.follow()
@@ -227,15 +226,17 @@ class Daemon:
     def _idle(self) -> bool:
         return not self._stopping.under_way and self._sender.flushed
 
-    def _remember(self, state_dir: Path) -> None:
-        """Take up what the listener before this one knew."""
+    def _remember(self, state_dir: Path) -> datetime | None:
+        """Take up what the listener before this one knew; when it was there last, if that is known."""
         left = memory.last_sign(state_dir)
         remembered = memory.load(state_dir, self._proc.boot_id())
         if remembered.processes and left is not None:
             self._say_away(left)
         self._watch.restore(remembered.everything(), remembered.folders)
         self._containers.ties.restore(remembered.all_clients())
+        self._watch.gaps.restore(remembered.gaps)
         self._journal.load(self._proc.boot_id())
+        return None if remembered is memory.NOTHING else left
 
     def _say_away(self, since: datetime) -> None:
         """Tasks were running when the listener before this one ended: what they forked since nobody told."""
@@ -316,7 +317,7 @@ class Daemon:
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
             self._save()
-        if self._state_dir is not None:
+        elif self._state_dir is not None and not changed:
             memory.still_here(self._state_dir)
         self._notify("WATCHDOG=1")
 
@@ -341,6 +342,7 @@ class Daemon:
             "docker_refused": self._containers.refusals(),
             "could_not_look": self._unseen,
             "process_events": self._told(),
+            "not_told": [gap.told() for gap in self._watch.gaps.all if gap.since is not None],
             "state_dir": self.config.state_dir,
             "under_way": self._stopping.under_way,
             "watched": self._watched,
@@ -368,7 +370,8 @@ class Daemon:
             ties = self._containers.ties
             self._watch.changed = ties.changed = False
             boot_id, labelled = self._proc.boot_id(), self._watch.labelled()
-            memory.save(self._state_dir, boot_id, labelled, ties.all(), self._watch.folders())
+            folders, gaps = self._watch.folders(), self._watch.gaps.all
+            memory.save(self._state_dir, boot_id, labelled, ties.all(), folders, gaps)
             self._unsaved = False
         except OSError as exc:
             if not self._unsaved:  # it is tried again with each look

@@ -186,7 +186,7 @@ def test_after_a_storm_that_nobody_could_note_everything_is_looked_at(
 def test_only_what_was_let_go_while_no_listener_ran_outlives_its_run(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool
 ) -> None:
-    """SIGKILLed and started again, several times; the log says when none ran."""
+    """SIGKILLed and started again, several times; log and report say when none ran, and name it as unknown."""
     airflow_db.add_running(RUN)
     orders = fence.home / "orders"
     os.mkfifo(orders)
@@ -214,3 +214,10 @@ def test_only_what_was_let_go_while_no_listener_ran_outlives_its_run(
         (report,) = listener.wait_for_reports(1)
         assert len(sleeps(fence, 2)) == ROUNDS, show(report)
         assert len(sleeps(fence, 1)) == (0 if initial else ROUNDS), show(report)
+        named = {item["command"] for item in report["detail"]["spared"] if "may be the run's" in item["why"]}
+        let_go = {f"sleep 20{number}" for number in range(1, ROUNDS + 1)}
+        assert let_go <= named and report["outcome"] == "spared", show(report)
+        gaps = [gap["why"] for gap in report["detail"]["not_told"]]
+        assert gaps.count("no listener ran") == ROUNDS, show(report)
+        if initial:
+            assert named == let_go, show(report)

@@ -35,7 +35,15 @@ from dagstop.kill.endings import Endings, now
 from dagstop.logs import event, log
 from dagstop.model import Decision, Process, Role, StopOrder
 from dagstop.report.counters import Counters
-from dagstop.report.findings import Findings, findings, is_superseded, resumed, summary
+from dagstop.report.findings import (
+    Findings,
+    begun_here,
+    findings,
+    is_superseded,
+    resumed,
+    spared_process,
+    summary,
+)
 from dagstop.report.sender import ReportSender
 from dagstop.report.task_logs import is_supervisor_of, last_line
 
@@ -361,12 +369,24 @@ class Stopping:
             lambda: self._watch.departed.of(case.order, case.site) if case.site else (),
         )
         result.could_not_look = self.unseen() if final else []
+        if final:
+            self._note_gaps(case, result)
         if case.quiet:  # other hosts, or an earlier name, answered for them
             result.not_found, result.ended_by_itself = [], []
         if case.earlier is None:
             return result
         case.earlier.see(self._clock.lives, self._clock.now())
         return result.merged(case.earlier)
+
+    def _note_gaps(self, case: Case, result: Findings) -> None:
+        """When nobody was told what the tasks forked, and what may be one of those."""
+        known = result if case.earlier is None else result.merged(case.earlier)
+        begun = begun_here(case.order, known, self._host_names)
+        gaps = self._watch.gaps.since(self._clock.from_db(begun)) if begun is not None else []
+        result.not_told = [gap.told(self._clock.to_db) for gap in gaps]
+        if gaps:
+            doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
+            result.spared += [spared_process(*one) for one in doubtful]
 
     def _send(self, case: Case, final: Findings | None) -> None:
         """Write a report: final with its outcome, or in progress without one."""

@@ -93,6 +93,10 @@ def explain(
     site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes))
     running = Containers(found, ties.clients(), untied=ties.untied())
     facts = explained(order, watch.index(), running, clock, site, proc)
+    judged = of_processes(order, watch.index(), clock.started_at, site)
+    dying = [process.identity for process, verdict in judged if verdict.decision is not Decision.SPARE]
+    for process, verdict in watch.gaps.doubtful(dying, watch.processes):
+        facts.append(_fact(f"pid {process.pid}", command(process), verdict))
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return

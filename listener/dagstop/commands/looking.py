@@ -105,8 +105,10 @@ def look(
         remembered = memory.load(Path(state_dir), proc.boot_id())
         watch.restore(remembered.everything(), remembered.folders)
         ties.restore(remembered.all_clients())
+        watch.gaps.restore(remembered.gaps)
     for _ in range(2):  # whose session a process is in may be known only once all were read
         watch.look()
+    watch.gaps.note_tasks(watch.labelled())
     ties.note(client for process in watch.labelled() if (client := read_client(process)))
     ties.note(client for process in watch.processes.values() if (client := read_client(process)))
     ties.read_cidfiles(wait=1.0)

@@ -10,7 +10,8 @@ import click
 
 from dagstop.commands.common import database_option, json_option, print_json, print_table, url_of, when
 from dagstop.database.asking import ask, open_database
-from dagstop.report.words import ended, left, took
+from dagstop.logs import shown
+from dagstop.report.words import ended, gap, left, not_told, took
 from dagstop.words import ago, counted
 
 
@@ -44,6 +45,9 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
         ],
         "there is no listener: run `dagstop listen` on each host that runs tasks",
     )
+    for row in listeners:
+        if row["live"] and (gaps := row["detail"].get("not_told")):
+            click.echo(f"{shown(row['host'])} was not told what tasks forked {shown(gap(gaps[-1]))}")
     click.echo()
     print_table(
         ["ORDER", "DAG", "RUN", "TASK", "ORDERED", "BY", "WAITS FOR"],
@@ -98,7 +102,7 @@ def _containers(places: Sequence[dict[str, Any]]) -> str:
 
 def _history_line(row: dict[str, Any]) -> list[Any]:
     detail = row["detail"] or {}
-    said = [ended(detail), left(detail) if row["outcome"] else ""]
+    said = [ended(detail), left(detail) if row["outcome"] else "", not_told(detail)]
     created: datetime = row["created_at"]
     return [
         row["order_id"],

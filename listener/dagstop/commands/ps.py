@@ -333,4 +333,8 @@ def _strangers(
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
             found.append({"what": f"process {process.pid} ({command(process)})", "why": _NO_WORDS})
+    tasks = [process.identity for process in watch.labelled()]
+    for process, verdict in watch.gaps.doubtful(tasks, watch.processes):
+        why = f"not attributable: {verdict.reason}"
+        found.append({"what": f"process {process.pid} ({command(process)})", "why": why})
     return found

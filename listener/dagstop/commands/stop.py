@@ -15,7 +15,7 @@ from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
 from dagstop.model import is_all_clear
-from dagstop.report.words import left
+from dagstop.report.words import left, not_told
 from dagstop.words import counted
 
 NOBODY = 1.0
@@ -173,6 +173,7 @@ def _line(row: dict[str, Any], report: dict[str, Any]) -> str:
     said = left(report["rest"], report["alive"] or ())
     if said and not report["processes"] + report["containers"]:  # what lives on is all there is to say
         counts = ""
+    said = "; ".join(part for part in (said, not_told(report["rest"])) if part)
     return f"  {shown(report['host'])}: {report['outcome']}{counts}" + (f", {shown(said)}" if said else "")
 
 

@@ -1,5 +1,6 @@
 """What the watch knows, kept across a restart of the listener: labels by pid + start time + boot,
-which containers the tasks' docker clients started, and whose the tasks' private folders are.
+which containers the tasks' docker clients started, whose the tasks' private folders are, and when nobody
+was told of forks.
 
 One JSON file, replaced whole (rename(2)), readable by the listener's user only. Nothing in it is
 believed if the boot differs, or if somebody else could have written it.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from dagstop.airflow_names import parse_date
 from dagstop.evidence.folders import remembered
+from dagstop.evidence.gaps import Gap, gap_of
 from dagstop.evidence.runners import checked, doubts, row_of, runner_of, undoubted
 from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
@@ -44,6 +46,7 @@ class Remembered(NamedTuple):
     folders: dict[str, Process]
     doubted: dict[Identity, Known]
     doubted_clients: list[Noted]  # strangers' too, who may have asked for the same name
+    gaps: list[Gap]
 
     def everything(self) -> dict[Identity, Known]:
         return self.processes | self.doubted
@@ -52,7 +55,7 @@ class Remembered(NamedTuple):
         return [*self.clients, *self.doubted_clients]
 
 
-NOTHING = Remembered({}, [], {}, {}, [])
+NOTHING = Remembered({}, [], {}, {}, [], [])
 
 
 def save(
@@ -61,6 +64,7 @@ def save(
     processes: Iterable[Process],
     clients: Iterable[Noted] = (),
     folders: Sequence[Any] = (),
+    gaps: Iterable[Gap] = (),
 ) -> None:
     """Write what is known of all, the doubted ones apart. Raises OSError (a full disk, for one)."""
     rows: list[Any] = []
@@ -84,6 +88,7 @@ def save(
             "labels": rows,
             "clients": ties[True],
             "folders": folders,
+            "gaps": [gap.facts() for gap in gaps],
             "doubted": {"labels": doubted, "clients": ties[False]},
         }
         json.dump(saved, handle)
@@ -91,7 +96,7 @@ def save(
 
 
 def still_here(directory: Path) -> None:
-    """Leave a sign of life, for a listener that comes after a SIGKILL; without a memory there is none."""
+    """Leave a sign of life, for a listener that comes after a SIGKILL: all that is known by now is saved."""
     with suppress(OSError):
         os.utime(directory / _NAME)
 
@@ -128,6 +133,7 @@ def load(directory: Path, boot_id: str) -> Remembered:
             folders,
             dict(_known(*row) for row in doubted.get("labels", ())),
             _clients(doubted.get("clients", ())),
+            [gap_of(*facts) for facts in saved.get("gaps", ())],
         )
     except FileNotFoundError:
         return NOTHING

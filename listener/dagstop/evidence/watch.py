@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from dagstop.airflow_names import read_command
 from dagstop.evidence.departed import Departed
+from dagstop.evidence.gaps import Gap, Gaps
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.evidence.lineage import ClientEnd, Lineage
@@ -98,6 +100,8 @@ class Watch:
         self._restored: dict[Identity, Known] = {}
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
+        self.gaps = Gaps(proc, own_pid)
+        self._heard_at = datetime.now(timezone.utc)  # all that was told by then is known
         self._restless: set[int] = set()  # pids whose words are to be read again soon
         self._changing: set[int] = set()  # Airflow's own: the kernel tells of each change, if it tells
         self._notable: dict[int, Process] = {}  # what orders may ask for: few on a host of many
@@ -107,6 +111,7 @@ class Watch:
         self._gap = False  # the kernel could not tell of everything: all is to be looked at
         self.deaf = False  # it has ceased to tell: a program with CAP_NET_ADMIN may switch it off for all
         self._prove_at = 0.0  # when that is looked at again, monotonic seconds
+        self._proved_at = self._heard_at  # when it was looked at last
         self._ending: set[int] = set()  # told to have ended, and still there: zombies
         namespace = proc.pid_namespace(own_pid)[0]
         self._labelling = Labelling(proc, self.processes, trusted_uids, namespace, self._lineage, init_of)
@@ -169,11 +174,13 @@ class Watch:
             self._listed = pids
         self._restless |= self._changing
         self._prove_at = time.monotonic() + PROVE
+        proved_at, self._proved_at = self._proved_at, datetime.now(timezone.utc)
         heard, self._lineage.heard = self._lineage.heard, set()
         self._hear()
         unheard = new - heard - self._lineage.heard
         if self.told and not self._gap and unheard:
             self.deaf = True
+            self._note_gap(proved_at, "the kernel told nothing")
             do = "looks four times a second from now on; start the listener again"
             log.warning(event("process events ceased", untold=min(unheard), do=do))
         return new
@@ -217,6 +224,7 @@ class Watch:
         if self._gap:
             self._lineage.reset()
             self._gap = False
+            self._note_gap(self._heard_at, "events of the kernel were lost")
         for _ in range(_ROUNDS):
             self._hear()
             if self._gap or not self._read_kin():
@@ -227,6 +235,7 @@ class Watch:
         """Take what the kernel has told; after a gap not before everything was looked at."""
         if self._events is None or self._gap:
             return
+        began = datetime.now(timezone.utc)
         told = self._events.read()
         ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         self._lineage.take(told.events, ahead)
@@ -234,6 +243,19 @@ class Watch:
             self._gap = True
             lost, do = self._events.lost, "everything is looked at"
             log.warning(event("process events lost", since_start=lost, do=do))
+        else:
+            self._heard_at = began
+
+    def _note_gap(self, since: datetime | None, why: str) -> None:
+        """It ends now."""
+        self.gaps.add(Gap(since, datetime.now(timezone.utc), why))
+        self.gaps.note_tasks(self.labelled())
+        self.changed = True
+
+    def begin(self, since: datetime | None) -> None:
+        """The first look of a listener; since: when the one before it was there last, if that is known."""
+        self.look()
+        self._note_gap(since, "no listener ran")
 
     def _read_kin(self) -> list[int]:
         """The tasks' processes that were forked or have executed something."""

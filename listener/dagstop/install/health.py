@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 import dagstop
 from dagstop import sql
 from dagstop.database.asking import ask
-from dagstop.report.words import left
+from dagstop.report.words import gap, left
 from dagstop.words import ago, counted
 
 _MOST_RUNS = 20
@@ -108,7 +108,7 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
             do = "start the engine, or give the listener's user access to its socket"
             yield Finding(f"Docker of {row['host']}", True, "; ".join(refused), do)
         if row["live"] and (told := row["detail"].get("process_events")) is not None:
-            yield _eyes(row["host"], told)
+            yield _eyes(row["host"], told, row["detail"].get("not_told") or ())
         if row["live"]:
             yield from _containers(row["host"], row["detail"].get("places") or ())
     for row in ask(connection, url, "superuser_listeners"):
@@ -150,17 +150,20 @@ def _containers(host: str, places: Sequence[dict[str, Any]]) -> Iterator[Finding
             yield Finding(f"{name} on {host}", False, place["refused"], do)
 
 
-def _eyes(host: str, told: dict[str, Any]) -> Finding:
+def _eyes(host: str, told: dict[str, Any], gaps: Sequence[dict[str, Any]]) -> Finding:
     """How its listener learns of processes; a fact, and no fault of the install."""
     name = f"forks on {host}"
+    when = f"; nobody was told {gap(gaps[-1])}: reports of tasks that ran then say so" if gaps else ""
     if not told.get("told"):
         why, every = str(told.get("why")), told.get("every", 0)
-        said = f"looks every {every:g} s; what leaves its parents between two looks is missed: {why}"
+        said = f"looks every {every:g} s; what leaves its parents between two looks is missed: {why}{when}"
         return Finding(name, True, said, TOLD if "CAP_NET_ADMIN" in why else "")
     said = "the kernel tells of each fork"
-    if gaps := told.get("gaps"):
-        said += f"; {counted(told['lost'], 'event')} lost in {counted(gaps, 'burst')}, all was looked at then"
-    return Finding(name, True, said)
+    if bursts := told.get("gaps"):
+        said += (
+            f"; {counted(told['lost'], 'event')} lost in {counted(bursts, 'burst')}, all was looked at then"
+        )
+    return Finding(name, True, said + when)
 
 
 def _users(connection: Connection, url: str) -> Iterator[Finding]:

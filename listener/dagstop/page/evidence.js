@@ -37,7 +37,7 @@ function part(title, ...children) {
 
 function hostReport(order, report) {
   const { processes = [], containers = [], problem } = report.detail;
-  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [] } = report.detail;
+  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [], not_told: gaps = [] } = report.detail;
   const spared = (report.detail.spared ?? []).filter((item) => !item.whose);
   const others = (report.detail.spared ?? []).filter((item) => item.whose);
   const living = [...processes, ...containers].filter((item) => item.died_at === null);
@@ -50,7 +50,9 @@ function hostReport(order, report) {
     spared.length ? [el("h5", null, "Spared"), spared.map(sparedItem)] : "",
     ended(order, [...processes, ...containers].filter((item) => item.died_at !== null || !report.outcome), report.outcome !== null),
     others.length ? [el("h5", null, "Looks similar, but is not this run's"), others.map(sparedItem)] : "",
-    alone.length ? tasks("Ended by itself: ", alone, "under") : "");
+    alone.length ? tasks("Ended by itself: ", alone, "under") : "",
+    gaps.map((gap) => el("p", { className: "under" }, "Nobody was told what it forked ",
+      gap.from ? ["from ", when(gap.from), " to "] : "before ", when(gap.to), ": ", name(gap.why))));
 }
 
 function tasks(words, names, className) {

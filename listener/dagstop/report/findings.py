@@ -12,6 +12,7 @@ from dagstop.kill.containers import ContainerEnd
 from dagstop.kill.endings import NOT_SIGNALLED, Ending, Endings
 from dagstop.logs import event, shown
 from dagstop.model import Identity, Label, Outcome, Process, Role, StopOrder, Target, Verdict, Whose
+from dagstop.report.words import not_told
 
 ToDbClock = Callable[[datetime], datetime]
 
@@ -42,6 +43,9 @@ class Findings:
     containers_untied: list[str] = field(
         default_factory=list
     )  # of the spared: a client may have created them
+    not_told: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # when nobody was told what the run's tasks forked, and why
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -72,6 +76,7 @@ class Findings:
             "ended_by_itself": self.ended_by_itself,
             "could_not_look": self.could_not_look,
             "containers_untied": self.containers_untied,
+            "not_told": self.not_told,
             "problem": None if self.problem is None else shown(self.problem),
         }
         return facts | {name: value for name, value in more.items() if value}
@@ -103,6 +108,7 @@ class Findings:
             ended_by_itself=[task for task in self.ended_by_itself if task in earlier.not_found],
             could_not_look=self.could_not_look,
             containers_untied=self.containers_untied,
+            not_told=self.not_told,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
@@ -122,6 +128,14 @@ class Findings:
             if item["id"] == ident and item["died_at"] is None:
                 item |= {"died_at": seen_at.isoformat(), "noticed": "gone when the listener came back"}
                 self.last_death_at = seen_at
+
+    def begun(self) -> list[datetime]:
+        """When its processes began, on the database's clock."""
+        return [datetime.fromisoformat(item["started_at"]) for item in self.processes if "started_at" in item]
+
+    def of_processes(self) -> list[Identity]:
+        """Its processes."""
+        return [_identity(item) for item in self.processes]
 
     def sent(self) -> dict[Identity, list[tuple[str, datetime]]]:
         """The signals that each process got, on the database's clock."""
@@ -181,7 +195,7 @@ def findings(
     told += [end.verdict.label for end in facts.containers]
     for process, verdict in facts.spared:
         if process.role is not Role.SUPERVISOR:  # Airflow's own, which nobody expects to die
-            result.spared.append({"pid": process.pid, "command": command(process), **_why(verdict)})
+            result.spared.append(spared_process(process, verdict))
             told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in facts.spared_containers:
         result.spared.append({"container": shown(container.name), **_why(verdict)})
@@ -312,6 +326,17 @@ def container_facts(container: Container, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def begun_here(order: StopOrder, result: Findings, host_names: Collection[str]) -> datetime | None:
+    """When the earliest of the order's tasks began on this host, as far as anyone knows; database's clock."""
+    tasks = (row.started_at for row in order.targets if row.hostname in host_names)
+    return min([*result.begun(), *(moment for moment in tasks if moment is not None)], default=None)
+
+
+def spared_process(process: Process, verdict: Verdict) -> dict[str, Any]:
+    """A process that is left alive, and why."""
+    return {"pid": process.pid, "command": command(process), **_why(verdict)}
+
+
 def is_superseded(order: StopOrder) -> bool:
     """True if all that the order stopped was cleared (or marked otherwise) since."""
     targets = order.targets
@@ -332,6 +357,7 @@ def summary(order: StopOrder, result: Findings, outcome: str) -> str:
         spared=len(result.spared),
         not_found=",".join(result.not_found) or "-",
         could_not_look="; ".join(result.could_not_look) or "-",
+        not_told=not_told({"not_told": result.not_told}) or "-",
         milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
         by=order.asked_by.get("session_user_name"),
     )

@@ -43,6 +43,25 @@ def ended(detail: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def not_told(detail: Mapping[str, Any]) -> str:
+    """When nobody was told what the run's tasks forked, and why; the first such time of several."""
+    gaps = detail.get("not_told") or []
+    if not gaps:
+        return ""
+    more = f", and {counted(len(gaps) - 1, 'time')} more" if len(gaps) > 1 else ""
+    return f"not told what it forked {gap(gaps[0])}{more}"
+
+
+def gap(item: Mapping[str, Any]) -> str:
+    """One time in which nobody was told: `from 12:00:01 to 12:00:04 (no listener ran)`."""
+    until = datetime.fromisoformat(item["to"]).astimezone()
+    if item["from"] is None:
+        return f"before {until:%Y-%m-%d %H:%M:%S} ({item['why']})"
+    since = datetime.fromisoformat(item["from"]).astimezone()
+    day = "%H:%M:%S" if since.date() == until.date() else "%Y-%m-%d %H:%M:%S"
+    return f"from {since:%Y-%m-%d %H:%M:%S} to {until.strftime(day)} ({item['why']})"
+
+
 def took(detail: Mapping[str, Any], created_at: datetime, last_death_at: datetime | None) -> str:
     """From the order to the last death; where that was a process's, to that of the last container, too."""
     if last_death_at is None:

@@ -1,0 +1,131 @@
+"""When nobody was told what tasks fork: no listener ran, or the kernel's events were lost.
+
+What a task forked in such a gap and let go is known by other signs only. So the report of a run that was
+running then names the gap, and each process that may be one of those. They are never signalled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+
+from dagstop.airflow_names import parse_date
+from dagstop.host.procfs import ProcFS
+from dagstop.model import Decision, Identity, Process, Role, Verdict
+
+MOST = 20
+"""Gaps that are kept; the earliest of more are told as one."""
+_OF_A_SERVICE = re.compile(r"([^/]+\.service|(docker[-/])?[0-9a-f]{64}(\.scope)?)$", re.MULTILINE)
+"""The end of a control group's path that holds a service or a container, and nothing else of the host."""
+
+
+class Gap(NamedTuple):
+    """From when to when nobody was told, on this host's clock."""
+
+    since: datetime | None  # None: nothing is known of a listener before
+    until: datetime  # everything had been looked at by then
+    why: str
+
+    def facts(self) -> list[str | None]:
+        """As the memory has it."""
+        return [self.since.isoformat() if self.since is not None else None, self.until.isoformat(), self.why]
+
+    def told(self, clock: Callable[[datetime], datetime] = lambda moment: moment) -> dict[str, str | None]:
+        """As a report or a heartbeat has it; clock: from this host's to theirs."""
+        since = clock(self.since).isoformat() if self.since is not None else None
+        return {"from": since, "to": clock(self.until).isoformat(), "why": self.why}
+
+
+def gap_of(since: str | None, until: str, why: str) -> Gap:
+    """What `Gap.facts` gave. Raises ValueError or TypeError for anything else."""
+    began, ended = parse_date(since), parse_date(until)
+    if ended is None or not isinstance(why, str) or (since is not None and began is None):
+        raise ValueError("a gap of another shape")
+    return Gap(began, ended, why)
+
+
+class _Task(NamedTuple):
+    """Where a task's process is that ran before the end of a gap."""
+
+    cgroups: str
+    uid: int
+
+
+class Gaps:
+    """All gaps since the host's boot that are known, the earliest first."""
+
+    def __init__(self, proc: ProcFS, own_pid: int) -> None:
+        self._proc = proc
+        self._own_pid = own_pid
+        self.all: list[Gap] = []
+        self._tasks: dict[Identity, _Task] = {}
+
+    def restore(self, gaps: Iterable[Gap]) -> None:
+        """Take up those that an earlier listener on this boot knew."""
+        self.all = sorted([*gaps, *self.all], key=lambda gap: gap.until)
+
+    def add(self, gap: Gap) -> None:
+        """It has ended."""
+        self.all.append(gap)
+        if len(self.all) > MOST:
+            first, second, *rest = self.all
+            self.all = [Gap(first.since, second.until, second.why), *rest]
+
+    def note_tasks(self, labelled: Iterable[Process]) -> None:
+        """The tasks' processes that there are after a gap, while they can say where they are."""
+        living = {process.identity: process for process in labelled}
+        self._tasks = {
+            identity: self._tasks.get(identity) or _Task(self._proc.cgroups(identity.pid), process.uid)
+            for identity, process in living.items()
+        }
+
+    def since(self, begun: datetime) -> list[Gap]:
+        """Those that had not ended when something began."""
+        return [gap for gap in self.all if gap.until >= begun]
+
+    def doubtful(
+        self, own: Collection[Identity], processes: Mapping[int, Process]
+    ) -> list[tuple[Process, Verdict]]:
+        """What a task of which `own` are processes may have let go in a gap.
+
+        It began in a gap, after one of `own`, and neither it nor what it descends from is known as anybody's.
+        It shares the control group of one of `own`, and that holds one service or container only, or both
+        run as one user, not root.
+        """
+        tasks = [(identity.start, self._tasks[identity]) for identity in own if identity in self._tasks]
+        found: dict[int, tuple[Process, Verdict]] = {}
+        for process in sorted(processes.values(), key=lambda one: one.identity.start) if tasks else ():
+            if process.label is not None or process.role is not Role.OTHER or process.state in "ZXx":
+                continue
+            if process.pid == self._own_pid:
+                continue
+            after = [task for start, task in tasks if start <= process.identity.start]
+            gap = self._gap_of(process) if after else None
+            if gap is None or not self._let_go(process, processes, found):
+                continue
+            cgroups, uid = self._proc.cgroups(process.pid), self._proc.uid(process.pid)
+            where = _OF_A_SERVICE.search(cgroups)
+            if any(t.cgroups == cgroups and cgroups and (where or t.uid == uid > 0) for t in after):
+                found[process.pid] = process, _verdict(gap, where.group(1) if where else "")
+        return list(found.values())
+
+    def _gap_of(self, process: Process) -> Gap | None:
+        at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
+        began_in = (gap for gap in self.all if (gap.since is None or gap.since <= at) and at <= gap.until)
+        return next(began_in, None)
+
+    def _let_go(self, process: Process, processes: Mapping[int, Process], found: Collection[int]) -> bool:
+        """True if its parent is nobody's either, or has only taken it over: an init, or `systemd --user`."""
+        if process.ppid in (0, 1) or process.ppid in found or process.ppid not in processes:
+            return process.pid > 2
+        if process.place is not None and process.place.pid == process.ppid:
+            return True
+        return self._proc.cgroups(process.ppid) != self._proc.cgroups(process.pid)
+
+
+def _verdict(gap: Gap, where: str) -> Verdict:
+    tie = f"in {where}" if where else "as the same user in the same cgroup"
+    why = f"it may be the run's: it began {tie} as a task of the run, while {gap.why}"
+    return Verdict(Decision.SPARE, why)

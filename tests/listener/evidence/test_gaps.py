@@ -1,0 +1,154 @@
+"""What may be a run's, since it began while nobody was told of forks; what is certainly not."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from dagstop.evidence import memory
+from dagstop.evidence.gaps import MOST, Gap, gap_of
+from dagstop.evidence.watch import Watch
+from dagstop.host.procfs import TICKS_PER_SECOND
+from dagstop.model import Decision
+from tests.support.fake_proc import LISTENER, UID, FakeEvents, FakeProc, tags, watch_of
+
+SERVICE, SHARED = "0::/system.slice/airflow-worker.service\n", "0::/user.slice/session-3.scope\n"
+BASH, DAEMON = 300, 400
+BEGAN, GAP, UNTIL = 50_000, 60_000, 61_000  # ticks since boot: of the task, of the gap
+WHY = "no listener ran"
+
+
+def moment(ticks: int) -> datetime:
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return datetime.now(timezone.utc) - timedelta(seconds=up - ticks / TICKS_PER_SECOND)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    proc = FakeProc(tmp_path)
+    proc.add(BASH, argv=("bash",), environ=tags(), start=BEGAN)
+    return proc
+
+
+def lives_in(proc: FakeProc, cgroups: str, *pids: int) -> None:
+    for pid in pids:
+        (proc.folder / str(pid) / "cgroup").write_text(cgroups)
+
+
+def doubtful(proc: FakeProc) -> dict[int, str]:
+    """What is named with the task's process, by pid, and why."""
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.note_tasks(watch.labelled())
+    named = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
+    assert all(verdict.decision is Decision.SPARE for _, verdict in named)
+    return {process.pid: verdict.reason for process, verdict in named}
+
+
+def test_a_daemon_in_the_same_service_is_named_with_what_it_started(proc: FakeProc) -> None:
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10, uid=0)
+    proc.add(DAEMON + 1, ppid=DAEMON, argv=("sleep",), start=GAP + 20, uid=0)
+    lives_in(proc, SERVICE, BASH, DAEMON, DAEMON + 1)
+    found = doubtful(proc)
+    assert found.keys() == {DAEMON, DAEMON + 1}
+    assert "in airflow-worker.service" in found[DAEMON] and WHY in found[DAEMON]
+
+
+def test_where_all_share_a_cgroup_the_same_user_is_named(proc: FakeProc) -> None:
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SHARED, BASH, DAEMON)
+    assert doubtful(proc).keys() == {DAEMON}
+
+
+def test_what_the_users_own_systemd_has_adopted_is_named(proc: FakeProc) -> None:
+    proc.add(DAEMON - 1, argv=("/lib/systemd/systemd", "--user"), start=10)
+    proc.add(DAEMON, ppid=DAEMON - 1, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    lives_in(proc, "0::/user.slice/user@1000.service/init.scope\n", DAEMON - 1)
+    assert doubtful(proc).keys() == {DAEMON}
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "start", "uid"),
+    [
+        (SERVICE, GAP - 200, UID),
+        (SERVICE, UNTIL + 200, UID),
+        ("0::/system.slice/cron.service\n", GAP + 10, UID),
+        (SHARED, GAP + 10, UID + 1),
+    ],
+    ids=["before the gap", "after it", "another service", "another user"],
+)
+def test_what_has_no_such_tie_is_not_named(proc: FakeProc, cgroups: str, start: int, uid: int) -> None:
+    proc.add(DAEMON, argv=("sleep",), start=start, uid=uid)
+    lives_in(proc, cgroups, DAEMON)
+    lives_in(proc, SHARED if cgroups == SHARED else SERVICE, BASH)
+    assert doubtful(proc) == {}
+
+
+def test_of_roots_processes_in_a_shared_cgroup_none_is_named(proc: FakeProc) -> None:
+    proc.becomes_user(BASH, 0)
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10, uid=0)
+    lives_in(proc, SHARED, BASH, DAEMON)
+    assert doubtful(proc) == {}
+
+
+def test_what_is_somebodys_is_not_named(proc: FakeProc) -> None:
+    """Another task's, the service's own, a child of either, the listener, what is dead."""
+    proc.add(DAEMON, argv=("sleep",), environ=tags(run="other"), start=GAP + 10)
+    proc.add(DAEMON + 1, argv=("/usr/bin/python3", "/opt/venv/bin/airflow", "scheduler"), start=10)
+    proc.add(DAEMON + 2, ppid=DAEMON + 1, argv=("sleep",), start=GAP + 10)
+    proc.add(DAEMON + 3, argv=("sleep",), start=GAP + 10)
+    proc.becomes_zombie(DAEMON + 3)
+    proc.end(LISTENER)
+    proc.add(LISTENER, argv=("python", "dagstop", "listen"), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, *range(DAEMON, DAEMON + 4), LISTENER)
+    assert doubtful(proc) == {}
+
+
+def test_nothing_is_named_that_began_before_the_task(proc: FakeProc) -> None:
+    proc.end(BASH)
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    proc.add(BASH, argv=("bash",), environ=tags(), start=GAP + 20)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    assert doubtful(proc) == {}
+
+
+def test_lost_events_leave_a_gap_that_ends_with_the_look_at_everything(proc: FakeProc) -> None:
+    events = FakeEvents(proc)
+    watch: Watch = watch_of(proc, events=events)
+    watch.begin(None)
+    before = datetime.now(timezone.utc)
+    watch.tick()
+    events.overflows()
+    watch.tick()
+    first, lost = watch.gaps.all
+    assert first.since is None and first.why == WHY
+    assert lost.why == "events of the kernel were lost"
+    assert lost.since is not None and before <= lost.since <= lost.until <= datetime.now(timezone.utc)
+    assert watch.gaps.since(lost.since) == [lost] and watch.gaps.since(datetime.now(timezone.utc)) == []
+
+
+def test_of_many_gaps_the_first_are_told_as_one(proc: FakeProc) -> None:
+    watch = watch_of(proc)
+    for number in range(MOST + 5):
+        watch.gaps.add(Gap(moment(100 * number), moment(100 * number + 50), WHY))
+    assert len(watch.gaps.all) == MOST
+    first = watch.gaps.all[0]
+    assert first.since is not None and first.until - first.since > timedelta(seconds=5)
+
+
+def test_gaps_outlive_the_listener(tmp_path: Path) -> None:
+    gaps = [Gap(None, moment(GAP), WHY), Gap(moment(GAP), moment(UNTIL), WHY)]
+    memory.save(tmp_path, "boot", [], gaps=gaps)
+    assert memory.load(tmp_path, "boot").gaps == gaps
+    assert memory.load(tmp_path, "another").gaps == []
+
+
+@pytest.mark.parametrize("facts", [(None, None, WHY), ("x", moment(1).isoformat(), WHY), (None, "x", WHY)])
+def test_what_is_no_gap_is_not_believed(facts: tuple[str, str, str]) -> None:
+    with pytest.raises(ValueError):
+        gap_of(*facts)
