@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.listener.test_stop import one_server, shape_2
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, query, show
+from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, wait_for
 from tests.support.watch import wait_until
 
