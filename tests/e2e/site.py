@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from dagstop import policy
 from tests.e2e.kinds import number_of
 from tests.support.watch import wait_until
@@ -151,9 +149,7 @@ class Site:
 
     def _end_the_rest(self) -> None:
         """Containers, and processes that nothing ties to this Airflow any more (`env -i`)."""
-        for container in self.client.containers.list(all=True, ignore_removed=True):
-            with contextlib.suppress(docker.errors.APIError):  # one with --rm goes by itself
-                container.remove(force=True)
+        self.engine.remove_containers()
         proc.send(marked(), signal.SIGKILL)
         wait_until(lambda: not marked(), 10, lambda: f"still there: {marked()}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import docker
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
@@ -29,13 +28,7 @@ def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
     with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, START, EXEC)) as front:
         os.chmod(path, 0o666)
         yield front
-    client = docker_engine.client()
-    for container in client.containers.list(all=True, ignore_removed=True):
-        try:
-            container.remove(force=True)
-        except docker.errors.APIError:
-            continue
-    client.close()
+    docker_engine.remove_containers()
 
 
 def type_lines(

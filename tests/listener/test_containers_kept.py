@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
 
@@ -30,9 +29,7 @@ def client(docker_engine: Engine) -> Iterator[docker.DockerClient]:
     """The engine, without any container of these tests at the end."""
     client = docker_engine.client()
     yield client
-    for container in client.containers.list(all=True, ignore_removed=True):
-        with suppress(docker.errors.APIError):  # its removal is under way
-            container.remove(force=True)
+    docker_engine.remove_containers()
     wait_for(SLEEP, 0)
     client.close()
 

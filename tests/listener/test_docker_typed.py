@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
@@ -30,13 +29,7 @@ def tasks(tmp_path: Path) -> Iterator[Tasks]:
 def cleared(docker_engine: Engine) -> Iterator[None]:
     """Only this test's containers, and none afterwards."""
     yield
-    client = docker_engine.client()
-    for container in client.containers.list(all=True, ignore_removed=True):
-        try:
-            container.remove(force=True)
-        except docker.errors.APIError:
-            continue
-    client.close()
+    docker_engine.remove_containers()
 
 
 def type_line(tasks: Tasks, engine: Engine, home: Path, run: str, line: str) -> int:

@@ -27,7 +27,6 @@ def test_what_it_started_lives_also_when_it_is_gone(
     command = f'sh -c "{daemon}" & {client} & sleep 7823; true'
     named = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
     runner = tasks.runner(JOB_OF_NOBODY, command, **named)
-    engine = docker_engine.client()
     left: list[int] = []
     try:
         for number in (7821, 7822, 7823):
@@ -60,6 +59,4 @@ def test_what_it_started_lives_also_when_it_is_gone(
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for container in engine.containers.list(all=True, ignore_removed=True):
-            container.remove(force=True)
-        engine.close()
+        docker_engine.remove_containers()

@@ -102,6 +102,5 @@ def test_it_stops_processes_and_containers_of_another_user(
             assert "no right" not in listener.log() and "denied" not in listener.log()
     finally:
         os.chown(socket, 0, 0)
-        for left in client.containers.list(all=True, ignore_removed=True):
-            left.remove(force=True)
+        docker_engine.remove_containers()
         client.close()

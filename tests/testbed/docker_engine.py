@@ -102,7 +102,7 @@ class Engine:
         """End the engine, containerd, the shims, all containers; unmount and remove everything."""
         if self._process is not None:
             if self._process.poll() is None and self._answers():
-                self._remove_containers()
+                self.remove_containers()
                 self._process.send_signal(signal.SIGTERM)
                 try:
                     self._process.wait(20)
@@ -130,13 +130,14 @@ class Engine:
             except OSError:
                 return False
 
-    def _remove_containers(self) -> None:
+    def remove_containers(self) -> None:
+        """All that there are, also those that run."""
         client = self.client()
         try:
             for container in client.containers.list(all=True, ignore_removed=True):
                 try:
                     container.remove(force=True)
-                except docker.errors.APIError:
+                except docker.errors.APIError:  # one with --rm goes by itself
                     pass
         finally:
             client.close()
