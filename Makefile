@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests and the demo run in a pid namespace of their own: the killer sees only what they started.
 ALONE := $(BIN)/python -m tests.testbed.namespace
+# A real Airflow where the kernel tells of forks: behind a fence, with a mount namespace of its own.
+TOLD = unshare --mount $(BIN)/python -m pytest -m "e2e and initial_namespace" tests/e2e
 # These signal nothing, so two processes may share them, each with Postgres servers of its own.
 DATABASE_TESTS := tests/sql tests/migrations
 
@@ -41,6 +43,9 @@ model: setup $(VENV)/.installed ## The model of the protocol, checked by spin (a
 
 e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=web_only for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
+ifeq ($(ARGS),)
+	$(TOLD)
+endif
 
 bench: setup $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
@@ -50,7 +55,10 @@ chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS
 
 matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py \
-		tests/e2e/test_cwl.py $(ARGS)
+		tests/e2e/test_cwl.py tests/e2e/test_docker_typed.py $(ARGS)
+ifeq ($(ARGS),)
+	MATRIX=full $(TOLD)
+endif
 
 lint: $(VENV)/.installed ## Formatting, lint, types, which room imports which, plain English
 	$(BIN)/ruff format --check --quiet .

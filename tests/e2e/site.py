@@ -16,6 +16,7 @@ from typing import Any
 
 from dagstop import policy
 from tests.e2e.kinds import number_of
+from tests.support.fence import Fence
 from tests.support.watch import wait_until
 from tests.testbed import airflows, proc
 from tests.testbed.airflow import Airflow
@@ -37,6 +38,7 @@ class Site:
 
     `2.1.4-cwl` and the like are built as airflows.VARIANTS says.
     `dag_id` is the one DAG that its tests run, in the folder `dags`; `user` is as whom Airflow runs.
+    `fence`: behind which Airflow and the listener run. `docker_url`: what they take for the engine's.
     End it with `stop()`.
     """
 
@@ -48,7 +50,9 @@ class Site:
         dag_id: str,
         dags: Path = DAGS,
         *,
-        user: str | None = None,
+        user: str | int | None = None,
+        fence: Fence | None = None,
+        docker_url: str | None = None,
         **more: str,
     ) -> None:
         self.version = version
@@ -59,9 +63,13 @@ class Site:
         self.engine = engine
         self.client = engine.client()
         self.folder = Path(tempfile.mkdtemp(prefix="dagstop-e2e-"))
-        if user is not None:  # others than its maker go there
+        self.user = fence.uid if fence is not None else user
+        if self.user is not None:  # others than its maker go there
             self.folder.chmod(0o755)
-        self.user = user
+        if fence is not None:
+            os.chown(self.folder, fence.uid, fence.uid)
+        self._fence = fence
+        self.docker_url = docker_url or engine.url
         self._server = server
         self._listener: subprocess.Popen[bytes] | None = None
         self._uuids: dict[str, set[str]] = {}
@@ -76,7 +84,7 @@ class Site:
             self.folder / "home",
             url,
             dags=self._dags,
-            docker_url=self.engine.url,
+            docker_url=self.docker_url,
             policy_text=None if self.bare else policy.text(),
             parallelism=128,
             user=self.user,
@@ -106,8 +114,17 @@ class Site:
 
     def listen(self) -> None:
         """Start the listener."""
-        command = [sys.executable, "-m", "dagstop", "listen", "--database-url", self.airflow.database_url]
-        command += ["--airflow-home", str(self.airflow.home), "--docker-url", self.engine.url]
+        within = self._fence.within(told=True, reads=True) if self._fence is not None else []
+        command = [
+            *within,
+            sys.executable,
+            "-m",
+            "dagstop",
+            "listen",
+            "--database-url",
+            self.airflow.database_url,
+        ]
+        command += ["--airflow-home", str(self.airflow.home), "--docker-url", self.docker_url]
         command += ["--state-dir", str(self.folder / "state")]
         with (self.folder / "listener.log").open("ab") as log:
             self._listener = subprocess.Popen(
@@ -134,6 +151,8 @@ class Site:
     def stop(self) -> None:
         """End everything, and remove the files."""
         try:
+            if self._fence is not None:
+                self._fence.end()
             self.airflow.stop()
             self._end_the_rest()
             if self._listener is not None:
@@ -150,6 +169,8 @@ class Site:
     def _end_the_rest(self) -> None:
         """Containers, and processes that nothing ties to this Airflow any more (`env -i`)."""
         self.engine.remove_containers()
+        if self._fence is not None:  # others of the machine may be called the same
+            return
         proc.send(marked(), signal.SIGKILL)
         wait_until(lambda: not marked(), 10, lambda: f"still there: {marked()}")
 

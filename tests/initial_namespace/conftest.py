@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import missing
-from tests.support.fence import Fence, FenceError
+from tests.support.fence import Fence, FenceError, is_initial
 
 
 @pytest.fixture
@@ -23,5 +22,5 @@ def fence() -> Iterator[Fence]:
 
 @pytest.fixture
 def initial() -> bool:
-    """True in the initial pid namespace (PROC_PID_INIT_INO), of whose processes the kernel tells."""
-    return os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
+    """Whether the kernel tells of forks here."""
+    return is_initial()

@@ -32,12 +32,12 @@ def test_a_killer_inside_reaches_only_what_is_inside() -> None:
         inside = subprocess.Popen([*fence.within(), "sleep", "100"])
         wait_until(lambda: fence.commands() == ["sleep 100"], 10, lambda: str(fence.commands()))
 
-        def killed_by(told: bool, pid: int) -> int:
-            command = [*fence.within(told=told), sys.executable, "-c", TRY, str(pid)]
+        def killed_by(allowed: bool, pid: int) -> int:
+            command = [*fence.within(told=allowed, reads=allowed), sys.executable, "-c", TRY, str(pid)]
             return subprocess.run(command, cwd="/").returncode
 
-        for told in (True, False):
-            assert killed_by(told, outside.pid) == 17 and killed_by(told, os.getpid()) == 17
+        for allowed in (True, False):
+            assert killed_by(allowed, outside.pid) == 17 and killed_by(allowed, os.getpid()) == 17
         assert killed_by(True, inside.pid) == 0
         assert inside.wait(10) == -signal.SIGKILL
         daemon = [*fence.within(), "sh", "-c", "setsid sleep 100 & setsid sleep 100 &"]

@@ -22,6 +22,11 @@ from tests.support.watch import wait_until
 _FIRST = 1_700_000_000  # far from all that a distribution, a container or a directory service gives out
 
 
+def is_initial() -> bool:
+    """True in the initial pid namespace (PROC_PID_INIT_INO), of whose processes the kernel tells."""
+    return os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
+
+
 class FenceError(RuntimeError):
     """No fence can be made here."""
 
@@ -39,9 +44,13 @@ class Fence:
         os.chown(self.home, self.uid, self.uid)
         self.home.chmod(0o755)
 
-    def within(self, *, told: bool = False) -> list[str]:
-        """The words before a command that is to run inside; `told`: with CAP_NET_ADMIN, to be told of forks."""
-        rights = "-all,+net_admin" if told else "-all"
+    def within(self, *, told: bool = False, reads: bool = False) -> list[str]:
+        """The words before a command that is to run inside.
+
+        told: with CAP_NET_ADMIN, to be told of forks. reads: with CAP_SYS_PTRACE, as a listener needs it on
+        Airflow 3, whose supervisors nobody may read; it gives no right to signal.
+        """
+        rights = "-all" + ",+net_admin" * told + ",+sys_ptrace" * reads
         words = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--no-new-privs"]
         return [*words, f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}"]
 

@@ -108,7 +108,7 @@ class Listener:
     def wait_until_remembered(self, watched: int, timeout: float = 20.0) -> None:
         """Until the listener knows that many task processes and has written them down."""
         until = time.monotonic() + timeout
-        while (seen := len(_remembered(self.state_dir, "labels"))) < watched:
+        while (seen := len(remembered(self.state_dir, "labels"))) < watched:
             if time.monotonic() > until:
                 raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
             time.sleep(0.05)
@@ -116,7 +116,7 @@ class Listener:
     def wait_until_doubted(self, watched: int, timeout: float = 20.0) -> None:
         """Until it has written down that many task processes of which it may have to spare some."""
         until = time.monotonic() + timeout
-        while (seen := len(_remembered(self.state_dir, "doubted", {}).get("labels", []))) < watched:
+        while (seen := len(remembered(self.state_dir, "doubted", {}).get("labels", []))) < watched:
             if time.monotonic() > until:
                 raise AssertionError(
                     f"it has written down {seen} such processes, not {watched}: {self.log()}"
@@ -126,7 +126,7 @@ class Listener:
     def wait_until_gone(self, timeout: float = 20.0) -> None:
         """Until it knows of no task process any more, and has written that down."""
         until = time.monotonic() + timeout
-        while seen := _remembered(self.state_dir, "labels"):
+        while seen := remembered(self.state_dir, "labels"):
             if time.monotonic() > until:
                 raise AssertionError(f"it still remembers {seen}: {self.log()}")
             time.sleep(0.05)
@@ -134,7 +134,7 @@ class Listener:
     def wait_until_reached(self, clients: int, timeout: float = 20.0) -> None:
         """Until it has written down of so many docker clients which engine they reached."""
         until = time.monotonic() + timeout
-        while sum(bool(row["reached"]) for row in _remembered(self.state_dir, "clients")) < clients:
+        while sum(bool(row["reached"]) for row in remembered(self.state_dir, "clients")) < clients:
             if time.monotonic() > until:
                 raise AssertionError(f"it saw no {clients} clients connected: {self.log()}")
             time.sleep(0.05)
@@ -142,7 +142,7 @@ class Listener:
     def wait_until_tied(self, containers: int, timeout: float = 20.0) -> None:
         """Until the listener has written down whose so many containers are."""
         until = time.monotonic() + timeout
-        while sum(bool(row["container"]) for row in _remembered(self.state_dir, "clients")) < containers:
+        while sum(bool(row["container"]) for row in remembered(self.state_dir, "clients")) < containers:
             if time.monotonic() > until:
                 raise AssertionError(
                     f"it does not know of {containers} containers whose they are: {self.log()}"
@@ -167,7 +167,7 @@ class Listener:
         return found
 
 
-def _remembered(state_dir: Path, what: str, nothing: Any = ()) -> Any:
+def remembered(state_dir: Path, what: str, nothing: Any = ()) -> Any:
     try:
         return json.loads((state_dir / "remembered.json").read_text()).get(what, nothing)
     except FileNotFoundError:

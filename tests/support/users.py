@@ -1,19 +1,18 @@
 """Users of a test's own, with a sudo among them. Needs root, and the mount namespace of the tests.
 
-The files that name them lie over the machine's in that namespace only: nothing of the machine changes, and
-whatever ends the tests ends the users.
+The files that name them lie over the machine's in that namespace only: whatever ends the tests ends the
+users.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.overlays import Overlays
 from tests.support.watch import wait_until
 from tests.testbed import proc
 
@@ -24,9 +23,7 @@ class Users:
     def __init__(self, uids: dict[str, int], allowed: Sequence[str]) -> None:
         assert os.environ.get("DAGSTOP_TEST_NAMESPACE"), "run the tests through tests.testbed.namespace"
         self.uids = uids
-        self._mounted: list[Path] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="dagstop-users-"))
-        self._folder.chmod(0o755)
+        self._overlays = Overlays()
         try:
             self._make(allowed)
         except BaseException:
@@ -36,38 +33,19 @@ class Users:
     def _make(self, allowed: Sequence[str]) -> None:
         passwd, group, shadow = [], [], []
         for name, uid in self.uids.items():
-            home = self._folder / name
+            home = self._overlays.folder / name
             home.mkdir()
             os.chown(home, uid, uid)
             passwd.append(f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n")
             group.append(f"{name}:x:{uid}:\n")
             shadow.append(f"{name}:*:19000:0:99999:7:::\n")
         for name, lines in (("passwd", passwd), ("group", group), ("shadow", shadow)):
-            self._lay_over(Path("/etc", name), Path("/etc", name).read_text() + "".join(lines))
-        self._lay_over(Path("/etc/sudoers"), "".join(f"{line}\n" for line in allowed))
-
-    def _lay_over(self, path: Path, text: str) -> None:
-        found, ours = path.stat(), self._folder / path.name
-        ours.write_text(text)
-        os.chown(ours, found.st_uid, found.st_gid)
-        ours.chmod(found.st_mode & 0o7777)
-        self._mount(path, "--bind", str(ours))
-
-    def _mount(self, onto: Path, *words: str) -> None:
-        subprocess.run(["mount", *words, str(onto)], check=True, capture_output=True)
-        self._mounted.append(onto)
+            self._overlays.lay(Path("/etc", name), Path("/etc", name).read_text() + "".join(lines))
+        self._overlays.lay(Path("/etc/sudoers"), "".join(f"{line}\n" for line in allowed))
 
     def let_in(self, path: Path) -> None:
-        """Whoever it is may go to `path`: root's home is closed as a rule, and Pythons lie in it."""
-        for number, folder in enumerate(reversed(path.parents)):
-            if folder.stat().st_mode & 0o001:
-                continue
-            if not any(folder.is_relative_to(mounted) for mounted in self._mounted):
-                above, work = self._folder / f"above-{number}-{folder.name}", self._folder / f"work-{number}"
-                above.mkdir(), work.mkdir()
-                where = f"lowerdir={folder},upperdir={above},workdir={work}"
-                self._mount(folder, "-t", "overlay", "overlay", "-o", where)
-            folder.chmod(folder.stat().st_mode | 0o011)  # of the layer above
+        """As `Overlays.let_in`."""
+        self._overlays.let_in(path)
 
     def processes(self, *names: str) -> list[proc.Process]:
         """All that lives as one of these users; as any of them, if none is named."""
@@ -85,9 +63,7 @@ class Users:
         try:
             self.kill()
         finally:
-            while self._mounted:
-                subprocess.run(["umount", "--lazy", str(self._mounted.pop())], check=True)
-            subprocess.run(["rm", "-rf", str(self._folder)], check=True)
+            self._overlays.remove()
 
     def __enter__(self) -> Users:
         return self

@@ -58,7 +58,7 @@ class Airflow(Records):
         docker_url: str | None = None,
         policy_text: str | None = None,
         parallelism: int = 32,
-        user: str | None = None,
+        user: str | int | None = None,
     ) -> None:
         by_date = environment.release(version) < (2, 2)
         super().__init__(environment.generation(version), database_url, by_date=by_date)
