@@ -12,6 +12,7 @@ import pytest
 
 from dagstop.install import install
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
+from tests.support.fence import Fence, FenceError
 from tests.testbed.docker_engine import Engine, EngineError
 from tests.testbed.postgres import Server, binaries, rows
 
@@ -99,6 +100,17 @@ def docker_engine() -> Iterator[Engine]:
         missing(exc)
     with engine:
         yield engine
+
+
+@pytest.fixture
+def fence() -> Iterator[Fence]:
+    """A user of the test's own, behind which a killer reaches nothing else; gone with the test."""
+    try:
+        made = Fence()
+    except FenceError as exc:
+        missing(exc)
+    with made:
+        yield made
 
 
 def missing(what: Exception) -> NoReturn:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
 from tests.e2e.conftest import FULL, NAMED, VERSIONS
 from tests.e2e.kinds import number_of
 from tests.e2e.site import Site
 from tests.support.counted import CountedSocket
-from tests.support.fence import Fence, FenceError, is_initial
+from tests.support.fence import Fence, is_initial
 from tests.support.listener import remembered, show
 from tests.support.overlays import Overlays
 from tests.support.tasks import find
@@ -43,16 +42,6 @@ TIED, TIED_IF_TOLD, SAME = (
 )
 EXECS = ("6086", "6087")
 START_SECONDS, DEATH_SECONDS = 300.0, 60.0
-
-
-@pytest.fixture
-def fence() -> Iterator[Fence]:
-    try:
-        made = Fence()
-    except FenceError as exc:
-        missing(exc)
-    with made:
-        yield made
 
 
 @pytest.fixture
@@ -149,7 +138,10 @@ def created(site: Site) -> int:
 
 def is_client(pid: int, run: str) -> bool:
     process = proc.read(pid)
-    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return False
     of_run = f"AIRFLOW_CTX_DAG_RUN_ID={run}".encode() in environment
     return process is not None and process.command[0] == "docker" and of_run
 

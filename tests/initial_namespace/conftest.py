@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.conftest import missing
-from tests.support.fence import Fence, FenceError, is_initial
-
-
-@pytest.fixture
-def fence() -> Iterator[Fence]:
-    try:
-        made = Fence()
-    except FenceError as exc:
-        missing(exc)
-    with made:
-        yield made
+from tests.support.fence import is_initial
 
 
 @pytest.fixture
