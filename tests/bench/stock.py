@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from dagstop.install import install
 from tests.bench.stage import CROWD, SHAPE, Stage, wait_for_deaths
@@ -74,7 +73,7 @@ def _dagstop(airflow: Airflow, run_id: str) -> float:
 def _group(airflow: Airflow, run_id: str) -> list[proc.Process]:
     """Start the run; its bash and both children, once they have been there for a while."""
     airflow.trigger(DAG, run_id)
-    airflow.wait_for(partial(_sleepers, run_id), "running")
+    airflow.wait_for(lambda: bool(_sleepers(run_id)), "running")
     time.sleep(SETTLE)
     sessions = {sleeper.session for sleeper in _sleepers(run_id)}
     return [one for one in proc.everyone() if one.session in sessions]

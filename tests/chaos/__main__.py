@@ -55,7 +55,8 @@ def main() -> int:
 
 def play(chosen: list[str], size: Size, chance: random.Random) -> tuple[list[str], list[str]]:
     """The lines of the table, and what is to be said besides; what begins with "!" is wrong."""
-    table, words = [HEADS], []
+    table: list[tuple[str, ...]] = [HEADS]
+    words: list[str] = []
     with postgres() as server, Engine() as engine:
         house = House(server, "full", engine, size, chance)
         for name in chosen:

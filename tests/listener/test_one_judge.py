@@ -136,8 +136,8 @@ class Past:
         }  # fmt: skip
         init = self.add(shim, (pick(["dumb-init", "sh"]),), environ, age + 10, inner=1, **inside)
         self.living.remove(init)  # a container ends with all that is in it
-        (self.proc.folder / str(init) / "cgroup").write_text(f"0::/docker/{ident}\n")
-        root = self.proc.folder / str(init) / "root"
+        (self.proc.path / str(init) / "cgroup").write_text(f"0::/docker/{ident}\n")
+        root = self.proc.path / str(init) / "root"
         for folder in ("etc", "opt/airflow", "srv/b"):
             (root / folder).mkdir(parents=True)
         (root / "etc" / "hostname").write_text(f"{name}\n")
@@ -248,7 +248,7 @@ class Past:
         shim = self.add(1, ("containerd-shim",), b"", age + 1, uid=0)
         init = self.add(shim, ("sleep", "1"), environ, age, uid=UID, namespace="pid:[3]")
         if self.chance(0.8):
-            (self.proc.folder / str(init) / "cgroup").write_text(f"0::/docker/{ident}\n")
+            (self.proc.path / str(init) / "cgroup").write_text(f"0::/docker/{ident}\n")
         self.add(init, ("sleep", "2"), environ, age, uid=UID, namespace="pid:[3]")
         return init
 

@@ -139,7 +139,7 @@ class AirflowDatabase:
 
     def states(self) -> dict[str, str | None]:
         """task_id -> state, of all."""
-        return dict(self.rows("select task_id, state from task_instance"))  # type: ignore[arg-type]
+        return dict(self.rows("select task_id, state from task_instance"))
 
     def faults(self) -> list[tuple[Any, ...]]:
         """(place, message) of every recorded fault."""

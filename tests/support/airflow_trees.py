@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.fake_proc import HOME, FakeProc, tags
 
 SCHEDULER, WORKER, SUPERVISOR, RUNNER, BASH, SLEEP = 100, 110, 120, 130, 140, 150
@@ -11,7 +13,7 @@ CLOBBERED = b"ree', 'lab_4711', '--local'\0\0\0LC_ALL=C\0"
 
 def airflow_2(proc: FakeProc) -> None:
     """A task in Airflow 2.11.2 with LocalExecutor, as proc(5) shows it."""
-    inside = {"sid": SCHEDULER, "pgid": SCHEDULER, "environ": CLOBBERED}
+    inside: dict[str, Any] = {"sid": SCHEDULER, "pgid": SCHEDULER, "environ": CLOBBERED}
     proc.add(
         SCHEDULER, argv=["/opt/airflow/bin/python /opt/airflow/bin/airflow scheduler"], environ=CLOBBERED
     )

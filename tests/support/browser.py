@@ -101,7 +101,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the browser's console said since the last call."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # Selenium left it untyped
+        return [entry["message"] for entry in entries]
 
     def shoot(self, name: str) -> None:
         """A picture of the whole page, where DAGSTOP_TEST_PICTURES names a folder to put it in."""

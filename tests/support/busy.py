@@ -80,7 +80,7 @@ def listener(db: Rows, host: str, *, seen_ago: float = 3.0, up: float = 90000.0,
 
 
 def order(
-    db: AirflowDatabase, dag: str, run: str, *, ago: float, task: str | None = None, by: str = "airflow",
+    db: Rows, dag: str, run: str, *, ago: float, task: str | None = None, by: str = "airflow",
     program: str = "psql", client: str | None = "192.0.2.17", closed: bool = True, targets: int = 3,
     refused: int = 0,
 ) -> int:  # fmt: skip
@@ -108,7 +108,7 @@ def order(
 
 
 def report(
-    db: AirflowDatabase, number: int, host: str, outcome: str | None, *, signal: float | None = None,
+    db: Rows, number: int, host: str, outcome: str | None, *, signal: float | None = None,
     death: float | None = None, processes: int = 0, containers: int = 0, alive: str | None = None,
     spared: str | None = None, command: str = "bash -c 'spark-submit --master yarn job.py'",
     problem: str | None = None, more: dict[str, Any] | None = None,

@@ -35,16 +35,15 @@ class FakeProc(ProcFS):
     """Processes are files under `root`; `now` is the clock, in ticks since boot."""
 
     def __init__(self, root: Path) -> None:
-        self.refused: dict[
-            tuple[int, str], int
-        ] = {}  # (pid, file) -> errno: the tests may be root, who reads all
+        self.refused: dict[tuple[int | str, str], int] = {}
+        """(pid, file) -> errno: the tests may be root, who reads all."""
         super().__init__(str(root))
-        self.folder = root
+        self.path = root
         self.now = 1000
         self.add(1, ppid=0, argv=("/sbin/init",), start=1, uid=0)
         self.add(LISTENER, ppid=1, argv=("/opt/dagstop/bin/python", "dagstop", "listen"), start=2, uid=0)
 
-    def _bytes(self, pid: int, name: str) -> bytes:
+    def _bytes(self, pid: int | str, name: str) -> bytes:
         self._refuse(pid, name)
         return super()._bytes(pid, name)
 
@@ -52,7 +51,7 @@ class FakeProc(ProcFS):
         self._refuse(pid, name)
         return super()._link(pid, name)
 
-    def _refuse(self, pid: int, name: str) -> None:
+    def _refuse(self, pid: int | str, name: str) -> None:
         if number := self.refused.get((pid, name)):
             raise OSError(number, os.strerror(number), f"{self.root}/{pid}/{name}")
 
@@ -69,7 +68,7 @@ class FakeProc(ProcFS):
         inner: its pid in its container.
         """
         self.now += 10
-        folder = self.folder / str(pid)
+        folder = self.path / str(pid)
         (folder / "ns").mkdir(parents=True)
         self.becomes_user(pid, uid, inner)
         (folder / "ns" / "pid").symlink_to(namespace)
@@ -80,18 +79,18 @@ class FakeProc(ProcFS):
 
     def works_in(self, pid: int, folder: str) -> None:
         """chdir(2), or what the kernel says of a folder that is deleted since."""
-        (self.folder / str(pid) / "cwd").unlink(missing_ok=True)
-        (self.folder / str(pid) / "cwd").symlink_to(folder)
+        (self.path / str(pid) / "cwd").unlink(missing_ok=True)
+        (self.path / str(pid) / "cwd").symlink_to(folder)
 
     def becomes_user(self, pid: int, uid: int, inner: int | None = None) -> None:
         """setuid(2). inner: its pid in the container that it lives in."""
         below = "" if inner is None else f"\t{inner}"
         text = f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nNSpid:\t{pid}{below}\nSigIgn:\t0\nSigCgt:\t0\n"
-        (self.folder / str(pid) / "status").write_text(text)
+        (self.path / str(pid) / "status").write_text(text)
 
     def become(self, pid: int, argv: Sequence[str], environ: Mapping[str, str] | bytes | None = None) -> None:
         """execve(2) or setproctitle: other words, and another environment if one is given."""
-        folder = self.folder / str(pid)
+        folder = self.path / str(pid)
         (folder / "cmdline").write_bytes("".join(f"{word}\0" for word in argv).encode())
         (folder / "comm").write_text((os.path.basename(argv[0]) if argv else "x")[:15] + "\n")
         if environ is not None:
@@ -104,12 +103,12 @@ class FakeProc(ProcFS):
         stat = self.stat(pid)
         assert stat is not None
         self.become(pid, (), b"")
-        (self.folder / str(pid) / "ns" / "pid").unlink()
+        (self.path / str(pid) / "ns" / "pid").unlink()
         self._stat(pid, "Z", [stat.ppid, stat.pgid, stat.sid], stat.start)
 
     def end(self, pid: int, adopted_by: int = 1) -> None:
         """Gone, its children adopted."""
-        shutil.rmtree(self.folder / str(pid))
+        shutil.rmtree(self.path / str(pid))
         for other in self.pids():
             stat = self.stat(other)
             if stat is not None and stat.ppid == pid:
@@ -117,7 +116,7 @@ class FakeProc(ProcFS):
 
     def _stat(self, pid: int, state: str, facts: Sequence[int], start: int, terminal: int = 0) -> None:
         words = " ".join(map(str, [*facts, terminal, *["0"] * 14, start, 0]))
-        (self.folder / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
+        (self.path / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
 
 
 class FakeEvents(ProcessEvents):

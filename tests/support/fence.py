@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -113,7 +113,7 @@ class FencedTasks(Tasks):
         self._fence = fence
 
     def start(
-        self, words: list[str], environment: dict[str, str], *, session: bool, folder: Path | None = None
+        self, words: list[str], environment: Mapping[str, str], *, session: bool, folder: Path | None = None
     ) -> subprocess.Popen[bytes]:
         """As `Tasks.start`; the folder is the root where none is named."""
         within: Sequence[str] = self._fence.within()

@@ -63,7 +63,7 @@ class Page:
         return self.process.wait(30)
 
     def get(self, path: str, **headers: str) -> tuple[int, str, Any]:
-        return get(self.url + path, **headers)
+        return get(self.url + path, method="GET", timeout=60.0, **headers)
 
 
 def look(db: AirflowDatabase) -> Snapshot:

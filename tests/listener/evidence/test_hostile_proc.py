@@ -80,7 +80,7 @@ def test_what_strangers_write_kills_nobody_and_hides_nobody(found: list[dict[str
             pid = proc.add(700 + number, uid=STRANGER)
             for name, data in files.items():
                 data = data.replace(b"700", str(pid).encode()) if name == "stat" else data
-                (proc.folder / str(pid) / name).write_bytes(data)
+                (proc.path / str(pid) / name).write_bytes(data)
         watch.tick()
         watch.look()
         site = survey([HOME], [URL], watch.processes.values(), proc, LISTENER)
@@ -97,6 +97,6 @@ def test_an_owner_whose_status_cannot_be_read_is_nobody_of_ours(tmp_path: Path) 
     proc = FakeProc(tmp_path)
     watch = watch_of(proc)
     pid = proc.add(600, argv=["bash"], environ=tags(), uid=UID)
-    (proc.folder / str(pid) / "status").write_bytes(b"Name:\tx\n")
+    (proc.path / str(pid) / "status").write_bytes(b"Name:\tx\n")
     watch.look()
     assert [p.trusted for p in watch.labelled() if p.pid == pid] in ([], [False])

@@ -40,8 +40,8 @@ class Machine(FakeProc):
         }
         shown = {name: value for name, value in variables.items() if value}
         self.add(pid, argv=("dumb-init",), environ=shown, namespace=f"pid:[{pid}]", inner=1, uid=UID)
-        (self.folder / str(pid) / "cgroup").write_text(f"0::/docker/{ident}\n")
-        root = self.folder / str(pid) / "root"
+        (self.path / str(pid) / "cgroup").write_text(f"0::/docker/{ident}\n")
+        root = self.path / str(pid) / "root"
         (root / HOME.lstrip("/")).mkdir(parents=True)
         (root / "etc").mkdir()
         (root / "etc" / "hostname").write_text(f"{name}\n")
@@ -192,15 +192,15 @@ def test_without_a_url_in_the_environment_its_configuration_counts(
     proc: Machine, text: str, wanted: set[str]
 ) -> None:
     proc.container(400, OURS, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="")
-    (proc.folder / "400" / "root" / HOME.lstrip("/") / "airflow.cfg").write_text(text)
+    (proc.path / "400" / "root" / HOME.lstrip("/") / "airflow.cfg").write_text(text)
     assert only(proc, places_of(proc)).databases == wanted
 
 
 def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
     proc.container(400, OURS)
-    outside = proc.folder / "name"
+    outside = proc.path / "name"
     outside.write_text("worker")
-    name = proc.folder / "400" / "root" / "etc" / "hostname"
+    name = proc.path / "400" / "root" / "etc" / "hostname"
     name.unlink()
     name.symlink_to(outside)
     assert only(proc, places_of(proc)).hostname == OURS[:12]  # that of its environment
@@ -208,25 +208,25 @@ def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
 
 def test_two_host_names_are_none(proc: Machine) -> None:
     proc.container(400, OURS)
-    (proc.folder / "400" / "root" / "etc" / "hostname").write_text("another\n")
+    (proc.path / "400" / "root" / "etc" / "hostname").write_text("another\n")
     place = only(proc, places_of(proc))
     assert place.unread is not None and "its host name is another in /etc/hostname" in place.unread
 
 
 def test_files_of_a_container_that_nobody_named_are_not_opened(proc: Machine) -> None:
     proc.container(400, TWIN)
-    os.mkfifo(proc.folder / "400" / "root" / "etc" / "airflow.cfg")
+    os.mkfifo(proc.path / "400" / "root" / "etc" / "airflow.cfg")
     place = only(proc, places_of(proc))
     assert (place.named_by, place.uids, place.databases) == (None, frozenset(), frozenset())
 
 
 def test_a_pod_by_its_namespace(proc: Machine) -> None:
     proc.container(400, OURS, "pod-1")
-    folder = proc.folder / "400" / "root" / "run" / "secrets" / "kubernetes.io" / "serviceaccount"
+    folder = proc.path / "400" / "root" / "run" / "secrets" / "kubernetes.io" / "serviceaccount"
     folder.mkdir(parents=True)
     (folder / "namespace").write_text("airflow")
-    (proc.folder / "400" / "root" / "var").mkdir()
-    (proc.folder / "400" / "root" / "var" / "run").symlink_to("/run")
+    (proc.path / "400" / "root" / "var").mkdir()
+    (proc.path / "400" / "root" / "var" / "run").symlink_to("/run")
     assert only(proc, places_of(proc, "kubernetes=airflow", engines=tuple)).named_by == "kubernetes=airflow"
     assert only(proc, places_of(proc, "kubernetes=other", engines=tuple)).named_by is None
 

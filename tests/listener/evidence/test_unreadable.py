@@ -59,7 +59,7 @@ def add_twin(proc: FakeProc, file: str) -> None:
 
 
 def write(proc: FakeProc, file: str, data: bytes) -> None:
-    path = proc.folder / str(TWIN) / file
+    path = proc.path / str(TWIN) / file
     path.unlink()
     if file == "ns/pid":
         path.symlink_to(data.decode() or "pid:[]")
@@ -158,7 +158,7 @@ def test_what_runs_under_something_unseen_is_spared(proc: FakeProc, watch: Watch
     proc.add(81, ppid=80, argv=("bash",), environ=tags())
     proc.add(82, ppid=81, argv=("sleep", "1"), environ=tags())
     if hidden == "pid":
-        (proc.folder / "80").rename(proc.folder / "hidden")
+        (proc.path / "80").rename(proc.path / "hidden")
     else:
         proc.refused[80, hidden] = errno.EPERM
     for _ in range(3):
@@ -190,7 +190,7 @@ def test_an_airflow_that_cannot_be_read_may_be_another_one(proc: FakeProc, watch
     assert seen is not None and seen.decision is Decision.SPARE
     assert "/proc/80/environ" in seen.reason
     proc.refused = {}
-    (proc.folder / "80" / "environ").write_bytes(f"AIRFLOW_HOME={HOME}\0".encode())
+    (proc.path / "80" / "environ").write_bytes(f"AIRFLOW_HOME={HOME}\0".encode())
     watch.look()
     seen = verdict(proc, watch, 81)
     assert seen is not None and seen.decision is Decision.KILL

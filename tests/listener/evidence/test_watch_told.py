@@ -97,7 +97,7 @@ def test_a_thread_of_the_kernels_is_read_once(proc: CountedProc, events: FakeEve
     """It has no words, and never will."""
     events.forked(2, 5)
     proc.add(5, ppid=2)
-    stat = proc.folder / "5" / "stat"
+    stat = proc.path / "5" / "stat"
     stat.write_text(stat.read_text().replace(" 0 0 0 ", f" 0 0 {0x208040} ", 1))
     watch.tick()
     assert not watch.restless

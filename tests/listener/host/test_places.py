@@ -38,7 +38,7 @@ def test_the_number_of_a_namespace_proves_nothing_without_its_init(proc: FakePro
 
 def test_a_container_within_a_container_is_not_looked_into(proc: FakeProc) -> None:
     proc.add(430, ppid=410, argv=("bash",), namespace="pid:[8]")
-    (proc.folder / "430" / "status").write_text("NSpid:\t430\t20\t1\n")
+    (proc.path / "430" / "status").write_text("NSpid:\t430\t20\t1\n")
     assert places.init_of(proc, 430) is None
 
 
@@ -73,9 +73,9 @@ def test_the_container_in_a_cgroup(text: str, found: str | None) -> None:
 @pytest.fixture
 def inside(proc: FakeProc) -> Path:
     """The root of container 400; beside it what is not in it."""
-    root = proc.folder / "400" / "root"
+    root = proc.path / "400" / "root"
     (root / "etc").mkdir(parents=True)
-    (proc.folder / "outside").write_text("of this host")
+    (proc.path / "outside").write_text("of this host")
     return root
 
 
@@ -87,7 +87,7 @@ def test_a_file_inside(proc: FakeProc, inside: Path) -> None:
 
 @pytest.mark.parametrize("up", ["..", "../../..", "/"])
 def test_no_link_leads_out(proc: FakeProc, inside: Path, up: str) -> None:
-    target = str(proc.folder / "outside") if up == "/" else f"{up}/outside"
+    target = str(proc.path / "outside") if up == "/" else f"{up}/outside"
     (inside / "etc" / "hostname").symlink_to(target)
     with pytest.raises(FileNotFoundError):
         places.read_inside(proc, Identity(400, 50), "/etc/hostname")
