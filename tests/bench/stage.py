@@ -87,7 +87,7 @@ class Side:
             )
             cursor.execute(
                 "insert into task_instance (dag_id, run_id, task_id, state, try_number, hostname, pid, job_id,"
-                " start_date, pool, pool_slots, operator) select %s, r, 'a', 'running', 1, 'host-1', 4321, n, now(),"
+                " start_date, pool, pool_slots, operator) select %s, r, 'a', 'running', 1, 'host-1', 4194305, n, now(),"
                 " 'default_pool', 1, 'BashOperator' from unnest(%s) with ordinality as u (r, n)",
                 (dag_id, list(run_ids)),
             )

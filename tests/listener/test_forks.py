@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow_tables import AirflowDatabase
+from tests.support.airflow_tables import NO_PROCESS, AirflowDatabase
 from tests.support.fake_proc import UUID
 from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import one_server, shape_2, shape_3
@@ -122,7 +122,7 @@ def test_a_pool_of_a_task_that_runs_as_another_user(
 ) -> None:
     """The listener was not told of that user; all of Airflow is killed before the run is failed."""
     airflow_db.add_run()
-    airflow_db.add_task("a", id=UUID, pid=4321, hostname="worker")
+    airflow_db.add_task("a", id=UUID, pid=NO_PROCESS, hostname="worker")
     environment = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path)}
     os.chown(tmp_path, AIRFLOW, AIRFLOW)
     with Listener(airflow_db.url, tmp_path) as listener:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
 
 
 def test_a_failed_run_writes_who_did_it(airflow_db: AirflowDatabase) -> None:
@@ -33,7 +33,7 @@ def test_a_failed_task_is_an_order_of_its_own(airflow_db: AirflowDatabase) -> No
         "select task_id, map_index, try_number, hostname, pid, operator, state_before, released_at"
         " from dagstop.stop_target"
     )
-    assert (task, index, try_number, host, pid) == ("a", -1, 1, "worker", 4321)
+    assert (task, index, try_number, host, pid) == ("a", -1, 1, "worker", NO_PROCESS)
     assert (operator, before, released) == ("BashOperator", "running", None)
     job, uuid = airflow_db.one("select job_id, ti_id from dagstop.stop_target")
     assert (job is None, uuid is not None) == (airflow_db.has_uuid, airflow_db.has_uuid)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
 from tests.support.marks import shape_2, shape_3
 from tests.testbed.postgres import rows
 
@@ -263,7 +263,7 @@ def test_what_a_fault_left_is_done_at_the_next_heartbeat(airflow_db: AirflowData
     airflow_db.beat()
     assert airflow_db.states() == {"a": "failed"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
-    assert airflow_db.rows("select task_id, pid from dagstop.stop_target") == [("a", 4321)]
+    assert airflow_db.rows("select task_id, pid from dagstop.stop_target") == [("a", NO_PROCESS)]
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dagstop import sql
-from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
+from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
 from tests.support.queries import call, report
 
 
@@ -25,7 +25,7 @@ def test_an_order_with_targets_and_present_rows(airflow_db: AirflowDatabase) -> 
     assert order["db_now"] >= order["created_at"]
     (target,) = order["targets"]
     assert {key: target[key] for key in ("task_id", "map_index", "pid", "hostname")} == {
-        "task_id": "a", "map_index": -1, "pid": 4321, "hostname": "worker",
+        "task_id": "a", "map_index": -1, "pid": NO_PROCESS, "hostname": "worker",
     }  # fmt: skip
     assert target["state_before"] == "running" and target["released_at"] is None
     assert [(row["task_id"], row["state"]) for row in order["present"]] == [
@@ -121,4 +121,4 @@ def test_states_by_run_by_date_and_by_uuid(airflow_db: AirflowDatabase) -> None:
     if airflow_db.has_uuid:
         uuid = airflow_db.one("select id::text from task_instance where task_id = 'a'")
         (row,) = call(airflow_db, "task_states", ti_ids=[uuid], keys=json.dumps(keys[:1]))
-        assert (row["ti_id"], row["task_id"], row["pid"]) == (uuid, "a", 4321)
+        assert (row["ti_id"], row["task_id"], row["pid"]) == (uuid, "a", NO_PROCESS)

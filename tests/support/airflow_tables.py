@@ -14,6 +14,8 @@ from tests.testbed.postgres import connect, rows
 
 SHAPES = ("1.10.0", "2.11.2", "3.3.2")
 FIRST_DATE = datetime(2024, 1, 1, tzinfo=timezone.utc)
+NO_PROCESS = 4194305
+"""A pid that no process has: Linux gives those below 4194304."""
 _LOG_COLUMNS = {
     "1.10.0": "event varchar(30), execution_date timestamptz",
     "2.11.2": "event varchar(60), execution_date timestamptz, run_id varchar(250), map_index integer,"
@@ -111,7 +113,7 @@ class AirflowDatabase:
         self.add_run(run_id=run_id, date=date)
         for task in tasks:
             self.add_task(
-                task, run_id=run_id, date=date, pid=4321, hostname="worker", job_id=7,
+                task, run_id=run_id, date=date, pid=NO_PROCESS, hostname="worker", job_id=7,
                 operator="BashOperator", start_date=datetime.now(timezone.utc) - timedelta(hours=1),
             )  # fmt: skip
 

@@ -10,10 +10,16 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
+from tests.support.airflow_tables import NO_PROCESS
 from tests.testbed.docker_engine import IMAGE, Engine
 
 Run = Callable[..., Container]
-TRY = {"DAGSTOP_HOSTNAME": "worker", "DAGSTOP_JOB_ID": "7", "DAGSTOP_PID": "4321", "DAGSTOP_POLICY": "2"}
+TRY = {
+    "DAGSTOP_HOSTNAME": "worker",
+    "DAGSTOP_JOB_ID": "7",
+    "DAGSTOP_PID": str(NO_PROCESS),
+    "DAGSTOP_POLICY": "2",
+}
 """Of the row that `AirflowDatabase.add_running` makes."""
 TWIN = {**TRY, "DAGSTOP_HOSTNAME": "5e8f0d7c1b2a"}
 """Of another Airflow's try with the same ids, and by chance the same job id and pid."""

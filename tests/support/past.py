@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from dagstop import sql
 from dagstop.page.facts import EVERY_ORDER
-from tests.support.airflow_tables import AirflowDatabase
+from tests.support.airflow_tables import NO_PROCESS, AirflowDatabase
 
 HOSTS = ("host", "other")
 READ = """
@@ -31,7 +31,7 @@ def fill(db: AirflowDatabase, orders: int, *, ago: str, closed: bool) -> None:
             returning id, run_id, created_at
         ), t as (
             insert into dagstop.stop_target (order_id, task_id, map_index, try_number, hostname, pid, state_before, started_at)
-            select o.id, a, -1, 1, 'worker', 4321, 'running', o.created_at - interval '1 hour'
+            select o.id, a, -1, 1, 'worker', {NO_PROCESS}, 'running', o.created_at - interval '1 hour'
             from o, unnest('{{a,b}}'::text[]) as a
         ), w as (
             insert into dagstop.refused_write (at, order_id, dag_id, run_id, task_id, map_index, wanted_state)
@@ -103,7 +103,7 @@ def airflow(db: AirflowDatabase, ask: Ask, first: int, count: int) -> None:
     ask(
         f"{many}insert task instances",
         f"insert into task_instance (dag_id, task_id, state, pool, try_number, pid, hostname, start_date, {columns})"
-        f" select 'dag', '{name}t' || n, 'running', 'default_pool', 1, 4321, 'worker', now(), {values}"
+        f" select 'dag', '{name}t' || n, 'running', 'default_pool', 1, {NO_PROCESS}, 'worker', now(), {values}"
         f" from generate_series(1, {count}) n",
     )
     task = "update task_instance set state = {} where task_id like %s"
