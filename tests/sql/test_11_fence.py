@@ -85,7 +85,7 @@ def test_what_the_web_interface_skipped_is_not_fenced_and_no_other_order_is_rele
     airflow_db: AirflowDatabase,
 ) -> None:
     airflow_db.add_running()
-    airflow_db.rows("update task_instance set pid = 4321, end_date = now()")
+    airflow_db.rows("update task_instance set end_date = now()")
     airflow_db.set_task("a", "skipped")  # as a dagrun_timeout does
     airflow_db.set_run("failed")
     assert airflow_db.one("select state_before from dagstop.stop_target") == "skipped"
