@@ -36,7 +36,8 @@ class Overlays:
                 continue
             if not any(folder.is_relative_to(mounted) for mounted in self._mounted):
                 above, work = self.folder / f"above-{number}-{folder.name}", self.folder / f"work-{number}"
-                above.mkdir(), work.mkdir()
+                above.mkdir()
+                work.mkdir()
                 where = f"lowerdir={folder},upperdir={above},workdir={work}"
                 self._mount(folder, "-t", "overlay", "overlay", "-o", where)
             folder.chmod(folder.stat().st_mode | 0o011)  # of the layer above

@@ -35,7 +35,7 @@ def proc(tmp_path: Path) -> FakeProc:
 
 def lives_in(proc: FakeProc, cgroups: str, *pids: int) -> None:
     for pid in pids:
-        (proc.folder / str(pid) / "cgroup").write_text(cgroups)
+        (proc.path / str(pid) / "cgroup").write_text(cgroups)
 
 
 def doubtful(proc: FakeProc) -> dict[int, str]:
