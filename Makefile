@@ -12,7 +12,7 @@ DATABASE_TESTS := tests/sql tests/migrations
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo unit test model e2e bench chaos matrix lint format docs pictures release-dump dist clean
+.PHONY: help setup setup-demo demo unit test model e2e bench chaos matrix mutants lint format docs pictures release-dump dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,14 @@ matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, o
 		tests/e2e/test_cwl.py tests/e2e/test_docker_typed.py $(ARGS)
 ifeq ($(ARGS),)
 	MATRIX=full $(TOLD)
+endif
+
+mutants: setup $(VENV)/.installed ## The code changed in a thousand places, one at a time: does a test fail? (ARGS="python case.py" for a part)
+ifeq ($(ARGS),)
+	nice -n 19 $(ALONE) $(BIN)/python -m tests.mutants python --sample 1000
+	nice -n 19 $(ALONE) $(BIN)/python -m tests.mutants sql
+else
+	nice -n 19 $(ALONE) $(BIN)/python -m tests.mutants $(ARGS)
 endif
 
 lint: $(VENV)/.installed ## Formatting, lint, types, which room imports which, plain English

@@ -31,6 +31,19 @@ class NamespaceError(RuntimeError):
 
 def run(command: list[str]) -> int:
     """Run `command` in its namespace and give its exit code once nothing of it is left."""
+
+    def execute() -> int:
+        try:
+            os.execvp(command[0], command)
+        except OSError as error:
+            print(f"namespace: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
+            return 127
+
+    return inside(execute)
+
+
+def inside(work: Callable[[], int]) -> int:
+    """The same for a function of this program. The caller's later children are born in the namespace too."""
     uid, gid = os.geteuid(), os.getegid()
     flags = _CLONE_NEWPID | _CLONE_NEWNS | (0 if uid == 0 else _CLONE_NEWUSER)
     before: set[int | signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
@@ -39,27 +52,23 @@ def run(command: list[str]) -> int:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    init = _fork(lambda: _init(command, before))
+    init = _fork(lambda: _init(work, before))
     return _supervise(init)
 
 
-def _init(command: list[str], mask: set[int | signal.Signals]) -> int:
-    """Pid 1: own /proc, then the command, then reaping until the command ends."""
+def _init(work: Callable[[], int], mask: set[int | signal.Signals]) -> int:
+    """Pid 1: own /proc, then the work, then reaping until it ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount / private", "")
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     _check(_libc.mount(b"proc", b"/proc", b"proc", flags, None), "mount /proc", "")
     os.environ["DAGSTOP_TEST_NAMESPACE"] = "1"
 
-    def execute() -> int:
+    def unblocked() -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        try:
-            os.execvp(command[0], command)
-        except OSError as error:
-            print(f"namespace: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
-            return 127
+        return work()
 
-    return _supervise(_fork(execute))
+    return _supervise(_fork(unblocked))
 
 
 def _supervise(main: int) -> int:

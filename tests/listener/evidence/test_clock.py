@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dagstop.evidence.clock import Clock
 from dagstop.host.procfs import ProcFS
+from dagstop.model import Identity
+from tests.support.fake_proc import FakeProc
 
 
 def test_a_slow_answer_moves_no_clock() -> None:
@@ -23,3 +27,13 @@ def test_the_offset_is_moved_no_further_than_it_must() -> None:
     clock.bound(-1.0, 1.0)  # somebody set it right
     assert clock.offset == 1.0
     assert clock.from_db(clock.to_db(now := clock.now())) == now
+
+
+def test_only_that_very_process_lives_and_no_zombie_does(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    proc.add(600, start=100)
+    clock = Clock(proc)
+    assert clock.lives(Identity(600, 100))
+    assert not clock.lives(Identity(600, 101)) and not clock.lives(Identity(601, 100))
+    proc.becomes_zombie(600)
+    assert not clock.lives(Identity(600, 100))

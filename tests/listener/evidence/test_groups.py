@@ -1,4 +1,4 @@
-"""How long a session or process group is remembered that has no member left."""
+"""Whom a session or process group that was remembered still speaks for."""
 
 from __future__ import annotations
 
@@ -18,3 +18,19 @@ def test_an_empty_group_is_forgotten_in_time_and_a_living_one_never() -> None:
     groups.forget_the_old(1001 + _KEPT)
     assert 600 not in groups and 700 in groups
     assert groups.leader_of(process(identity=Identity(601, 200)), 600) is None
+
+
+def test_a_group_whose_number_is_another_processs_speaks_for_nobody() -> None:
+    leader, member = process(identity=Identity(600, 100)), process(identity=Identity(601, 200))
+    processes = {600: leader}
+    groups = Groups("session", processes)
+    groups.seen(leader, 600, 1000)
+    assert groups.leader_of(member, 600) is leader
+    del processes[600]  # it outlives its leader
+    assert groups.leader_of(member, 600) is leader
+    processes[600] = process(identity=Identity(600, 900))
+    assert groups.leader_of(member, 600) is None
+    groups.died(member, 600, 2000)  # says nothing of the group that stood before
+    del processes[600]
+    assert groups.leader_of(process(identity=Identity(602, 1500)), 600) is None
+    assert groups.leader_of(process(identity=Identity(602, 1000)), 600) is leader

@@ -1,0 +1,129 @@
+"""Try mutants: `python -m tests.mutants python|sql [--seed 1] [--sample 1000] [WORD...]`; WORDs choose by name.
+
+Prints those that no test noticed, and how many of how many. Exits 1 if more than 3 % survive. `--keep FILE` keeps what
+the tests reach, for the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import code, statements
+from tests.mutants.judge import ENDLESS, LIVES, Judge, Trial
+
+MOST = 3.0
+EQUIVALENT = Path(__file__).parent / "equivalent.txt"
+Mutant = code.Mutant | statements.Mutant
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("half", choices=("python", "sql"))
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--keep", type=Path)
+    chosen = parser.parse_args()
+    if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
+        return _refuse("run `make mutants`: mutants of a killer need a namespace of their own")
+    every = _mutants(chosen.half)
+    equivalent = {name for name in _equivalent() if (".sql " in name) == (chosen.half == "sql")}
+    for name in sorted(equivalent - {mutant.name for mutant in every}):
+        print(f"{EQUIVALENT.name} names what is no longer there: {name}")
+    mutants = [mutant for mutant in every if mutant.name not in equivalent]
+    if chosen.words:
+        mutants = [mutant for mutant in mutants if any(word in mutant.name for word in chosen.words)]
+    elif chosen.sample is not None and chosen.sample < len(mutants):
+        picked = set(random.Random(chosen.seed).sample(range(len(mutants)), chosen.sample))
+        mutants = [mutant for number, mutant in enumerate(mutants) if number in picked]
+    began = time.monotonic()
+    results = _tried(chosen.half, mutants, chosen.keep)
+    if len(results) != len(mutants):
+        return _refuse("not all of them were tried")
+    whole = f"{len(mutants)} of {len(every) - len(equivalent)}"
+    drawn = f", drawn with seed {chosen.seed}" if chosen.sample is not None and not chosen.words else ""
+    return _summed(results, f"{whole}{drawn}; {len(equivalent)} equivalent; {time.monotonic() - began:.0f} s")
+
+
+def _mutants(half: str) -> Sequence[Mutant]:
+    from tests.mutants import python, sql
+
+    if half == "python":
+        return [mutant for path in python.FILES for mutant in code.mutants_of(path)]
+    return [mutant for path in sql.FILES for mutant in statements.mutants_of(path)]
+
+
+def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str, str]:
+    from tests.mutants import python, sql
+
+    options = [f"--basetemp=/tmp/dagstop-mutants-{os.getpid()}"]
+    kept = pickle.loads(keep.read_bytes()) if keep is not None and keep.exists() else None
+    if half == "python":
+        baseline = kept or python.measured()
+        if keep is not None:
+            keep.write_bytes(pickle.dumps(baseline))
+        chosen = [mutant for mutant in mutants if isinstance(mutant, code.Mutant)]
+        judge = Judge(lambda _: python.trials(chosen, baseline), _said)
+        pytest.main([*python.OPTIONS, *options], plugins=[judge])
+        return judge.results
+
+    one_server = sql.OneServer()
+
+    def trials(session: pytest.Session) -> Iterator[Trial]:
+        if kept is not None:
+            one_server.seconds, one_server.failed, one_server.called = kept
+        else:
+            one_server.measure(session)
+        if keep is not None:
+            keep.write_bytes(pickle.dumps((one_server.seconds, one_server.failed, one_server.called)))
+        print(f"\n{len(one_server.seconds)} tests; fail without a mutant: {one_server.failed}", flush=True)
+        yield from sql.trials(
+            session, [one for one in mutants if isinstance(one, statements.Mutant)], one_server
+        )
+
+    judge = Judge(trials, _said)
+    pytest.main([*sql.OPTIONS, *options], plugins=[judge, one_server])
+    return judge.results
+
+
+def _equivalent() -> set[str]:
+    """The names of mutants that behave as the code does; their reasons stand in the file."""
+    lines = EQUIVALENT.read_text(encoding="utf-8").splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def _said(name: str, outcome: str) -> None:
+    if outcome == LIVES or os.environ.get("MUTANTS") == "all":
+        print(f"{outcome}: {name}", flush=True)
+
+
+def _summed(results: dict[str, str], what: str) -> int:
+    by_file: dict[str, Counter[str]] = {}
+    for name, outcome in results.items():
+        by_file.setdefault(name.split()[0], Counter())[outcome] += 1
+    print(f"\n{'':32}{'mutants':>8}{'timed out':>11}{'survived':>10}")
+    for file, counts in by_file.items():
+        print(f"{file:32}{counts.total():>8}{counts[ENDLESS]:>11}{counts[LIVES]:>10}")
+    survived = sum(outcome == LIVES for outcome in results.values())
+    share = 100 * survived / max(1, len(results))
+    print(f"{survived} survived, {share:.1f} % ({what})")
+    return 0 if share <= MOST else 1
+
+
+def _refuse(why: str) -> int:
+    print(why, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

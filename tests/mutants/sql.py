@@ -1,0 +1,133 @@
+"""Mutants of the functions that write orders, cascade and fence, held against tests/sql on a server of its own.
+
+A mutant is put into the databases that the tests copy, and into what an install reads. Postgres itself says which
+functions a test calls (track_functions). Of these tests those run that are about the same file, by its number, and
+then the quick ones, up to a minute of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import dagstop.sql
+from tests import conftest
+from tests.mutants.judge import Clock, Trial
+from tests.mutants.statements import FOLDER, Mutant
+from tests.support.airflow_tables import SHAPES
+from tests.testbed.postgres import Server, connect, rows
+
+FILES = tuple(
+    sorted(path for path in FOLDER.glob("*.sql") if path.name[:2] in ("07", "08", "09", "10", "11"))
+)
+OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
+RELEASE = "pg15"
+ENOUGH = 60.0  # seconds of tests for one mutant
+HANGS = "20s"  # a lock that nothing of ours waits for, and a mutant does
+
+
+class OneServer(Clock):
+    """A plugin: only the tests on one server; how long each takes, and which functions it calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: dict[str, set[str]] = {}
+        self._drop = Server.drop_database
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Those that a mutant can reach."""
+        items[:] = [item for item in items if getattr(item, "callspec", None) is not None]
+        items[:] = [item for item in items if item.callspec.params.get("server") == RELEASE]  # type: ignore[attr-defined]
+
+    def measure(self, session: pytest.Session) -> None:
+        """Run all of them once, without a mutant."""
+        server = _server(session)
+        rows(server.url("postgres"), "alter system set track_functions = 'all'")
+        rows(server.url("postgres"), "select pg_reload_conf()")
+
+        def drop(server: Server, url: str) -> None:
+            self._note(url)
+            self._drop(server, url)
+
+        Server.drop_database = drop  # type: ignore[method-assign]
+        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+        Server.drop_database = self._drop  # type: ignore[method-assign]
+        session.testsfailed = 0
+
+    def _note(self, url: str) -> None:
+        name = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        rows(
+            url,
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        found = rows(url, "select funcname from pg_stat_user_functions where schemaname = 'dagstop'")
+        self.called.setdefault(name, set()).update(str(function) for (function,) in found)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Those that call its function: about the same file, then the quick ones."""
+        reached = [
+            name
+            for name, called in self.called.items()
+            if mutant.function in called and name not in self.failed
+        ]
+        about = f"tests/sql/test_{mutant.file}.py"
+        reached.sort(key=lambda name: (not name.startswith(about), self.seconds[name]))
+        spent = itertools.accumulate(map(self.seconds.__getitem__, reached))
+        return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
+
+
+def _server(session: pytest.Session) -> Server:
+    """As the tests start it; it stays until the end."""
+    if RELEASE not in conftest._servers:
+        item = session.items[0]
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+    server = conftest._servers[RELEASE]
+    rows(server.url("postgres"), f"alter system set lock_timeout = '{HANGS}'")
+    rows(server.url("postgres"), "select pg_reload_conf()")
+    return server
+
+
+def trials(session: pytest.Session, mutants: Iterable[Mutant], known: OneServer) -> Iterator[Trial]:
+    """For `Judge`."""
+    server = _server(session)
+    for number, mutant in enumerate(mutants, 1):
+        tests = known.tests(mutant)
+
+        def inside(mutant: Mutant = mutant, number: int = number) -> None:
+            server._numbers = itertools.count(number * 100_000)  # what one left behind is in nobody's way
+            stock = dagstop.sql.read
+
+            def read(name: str) -> str:
+                text = stock(name)
+                return text.replace(mutant.before, mutant.after) if name == mutant.file else text
+
+            dagstop.sql.read = read  # type: ignore[assignment]
+
+        yield Trial(
+            mutant.name,
+            tests,
+            sum(map(known.seconds.__getitem__, tests)),
+            lambda m=mutant: _there(server, m),
+            inside,  # type: ignore[misc]
+        )
+
+
+@contextmanager
+def _there(server: Server, mutant: Mutant) -> Iterator[None]:
+    """In the databases that the tests copy."""
+    _create(server, mutant.after)
+    yield
+    _create(server, mutant.before)
+
+
+def _create(server: Server, statement: str) -> None:
+    for shape in SHAPES:
+        with connect(server.url(f"full_{shape}")) as connection, connection.cursor() as cursor:
+            cursor.execute("set check_function_bodies = off")
+            cursor.execute(statement)
