@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,45 +40,50 @@ def verdict(
     return judge_container(order(**more), container(tags), by, at(-10), here).decision
 
 
-CASES: list[tuple[str, Decision, Decision]] = [
-    ("the run's", verdict(TAGS), Decision.KILL),
-    ("its labels lack the home", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}), Decision.KILL),
-    ("no home, two Airflows", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True), Decision.SPARE),
-    ("docker run -e AIRFLOW_HOME, two Airflows", verdict({**UNTAGGED, "AIRFLOW_HOME": HOME}, foreign=True),
+def case(*arguments: Any, **more: Any) -> Callable[[], Decision]:
+    """Asked for in the test, not while the tests are collected."""
+    return partial(verdict, *arguments, **more)
+
+
+CASES: list[tuple[str, Callable[[], Decision], Decision]] = [
+    ("the run's", case(TAGS), Decision.KILL),
+    ("its labels lack the home", case({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}), Decision.KILL),
+    ("no home, two Airflows", case({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True), Decision.SPARE),
+    ("docker run -e AIRFLOW_HOME, two Airflows", case({**UNTAGGED, "AIRFLOW_HOME": HOME}, foreign=True),
      Decision.KILL),
-    ("its image's own home", verdict({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}), Decision.KILL),
+    ("its image's own home", case({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}), Decision.KILL),
     ("its image's own home, two Airflows",
-     verdict({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}, foreign=True), Decision.SPARE),
-    ("another Airflow's", verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}), Decision.SPARE),
-    ("another run's", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}), Decision.FOREIGN),
-    ("nobody's", verdict({"AIRFLOW_TMP_DIR": "/tmp/airflow"}), Decision.FOREIGN),
-    ("of a task that reports itself", verdict(TAGS, targets=(row(state="failed"),)), Decision.KILL),
-    ("through a client of the run", verdict({}, process()), Decision.KILL),
-    ("through a client of another run", verdict({}, process(Label(dag_id="d", run_id="s"))),
+     case({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}, foreign=True), Decision.SPARE),
+    ("another Airflow's", case({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}), Decision.SPARE),
+    ("another run's", case({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}), Decision.FOREIGN),
+    ("nobody's", case({"AIRFLOW_TMP_DIR": "/tmp/airflow"}), Decision.FOREIGN),
+    ("of a task that reports itself", case(TAGS, targets=(row(state="failed"),)), Decision.KILL),
+    ("through a client of the run", case({}, process()), Decision.KILL),
+    ("through a client of another run", case({}, process(Label(dag_id="d", run_id="s"))),
      Decision.FOREIGN),
     ("the run's tags, a client of another run",
-     verdict(TAGS, process(Label(dag_id="d", run_id="s", task_id="t"))), Decision.SPARE),
-    ("through a client of the run, and asks to be spared", verdict({"DAGSTOP_SPARE": "1"}, process()),
+     case(TAGS, process(Label(dag_id="d", run_id="s", task_id="t"))), Decision.SPARE),
+    ("through a client of the run, and asks to be spared", case({"DAGSTOP_SPARE": "1"}, process()),
      Decision.SPARE),
-    ("through a stranger's client", verdict({}, process(trusted=False)), Decision.SPARE),
-    ("through a contradicted client", verdict({}, process(contrary="because")), Decision.SPARE),
-    ("a client of the run, another run's tags", verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),
+    ("through a stranger's client", case({}, process(trusted=False)), Decision.SPARE),
+    ("through a contradicted client", case({}, process(contrary="because")), Decision.SPARE),
+    ("a client of the run, another run's tags", case({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),
      Decision.SPARE),
     ("a client that shows no home, tags that do, two Airflows",
-     verdict(TAGS, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.KILL),
+     case(TAGS, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.KILL),
     ("neither shows a home, two Airflows",
-     verdict({}, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.SPARE),
+     case({}, process(Label(dag_id="d", run_id="r", task_id="t")), foreign=True), Decision.SPARE),
     ("a client that shows no home, another Airflow's tags",
-     verdict({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}, process(Label(dag_id="d", run_id="r", task_id="t"))),
+     case({**TAGS, "DAGSTOP_AIRFLOW_HOME": "/srv/b"}, process(Label(dag_id="d", run_id="r", task_id="t"))),
      Decision.SPARE),
     ("through a 3.x client by its uuid",
-     verdict({}, process(Label(ti_id=UUID)), targets=(row(ti_id=UUID),)), Decision.KILL),
+     case({}, process(Label(ti_id=UUID)), targets=(row(ti_id=UUID),)), Decision.KILL),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seen", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_whose_a_container_is(seen: Decision, wanted: Decision) -> None:
-    assert seen is wanted
+def test_whose_a_container_is(seen: Callable[[], Decision], wanted: Decision) -> None:
+    assert seen() is wanted
 
 
 COMMANDS: list[tuple[str, str | None, str | None]] = [
@@ -145,3 +151,10 @@ def test_no_command_breaks_it(words: list[str]) -> None:
     found = client(["docker", *words])
     if found is not None and "--name" not in words and found.name is not None:
         assert f"--name={found.name}" in words
+
+
+def test_a_verdict_has_the_label_by_which_it_was_judged() -> None:
+    seen = container({**TAGS, "DAGSTOP_TI_ID": UUID, "DAGSTOP_JOB_ID": "7"})
+    judged = judge_container(order(targets=(row(ti_id=UUID),)), seen, None, at(-10), site())
+    assert judged.label is not None
+    assert (judged.label.task_id, judged.label.ti_id, judged.label.job_id) == ("t", UUID, 7)

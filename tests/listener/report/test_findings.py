@@ -109,10 +109,14 @@ def test_what_is_certainly_not_the_runs_is_no_outcome(whose: Whose) -> None:
 
 def test_the_detail_has_the_lists_that_are_always_read_and_of_the_others_what_there_is() -> None:
     assert Findings().detail() == {"processes": [], "containers": [], "spared": []}
-    full = Findings([DEAD], [box("c")], [{"pid": 7}], ["t"], ["e"], ["u"], ["w"], "away\n")
+    full = Findings(
+        [DEAD], [box("c")], [{"pid": 7}], ["t"], ["e"], ["u"],
+        not_told=[{"from": "a"}], containers_untied=["w"], problem="away\n",
+    )  # fmt: skip
     assert full.detail() == {
         "processes": [DEAD], "containers": [box("c")], "spared": [{"pid": 7}], "not_found": ["t"],
-        "ended_by_itself": ["e"], "could_not_look": ["u"], "containers_untied": ["w"], "problem": "away\\n",
+        "ended_by_itself": ["e"], "could_not_look": ["u"], "not_told": [{"from": "a"}], "containers_untied": ["w"],
+        "problem": "away\\n",
     }  # fmt: skip
 
 
@@ -124,7 +128,8 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     later = Findings(
         [item(600, died=5), item(700, died=5)], [box("a", died=4, signals=[("SIGKILL", 3)]), box("e", died=4)],
         [{"pid": 601}, {"pid": 602}, {"container": "name-b"}, {"container": "name-d"}], ["u", "v"], ["t", "y"],
-        ["uid 7"], ["w"], "away", first_signal_at=at(3), last_death_at=at(5),
+        ["uid 7"], not_told=[{"from": "a"}], containers_untied=["w"], problem="away",
+        first_signal_at=at(3), last_death_at=at(5),
     )  # fmt: skip
     both = later.merged(earlier)
     # 602 and b live and are spared now, which says it all; 601 and d are dead, whoever has their number now
@@ -134,6 +139,7 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     assert both.spared == later.spared
     assert (both.not_found, both.ended_by_itself) == (["u"], ["t"])
     assert (both.could_not_look, both.containers_untied, both.problem) == (["uid 7"], ["w"], "away")
+    assert both.not_told == [{"from": "a"}]
     assert (both.first_signal_at, both.last_death_at) == (at(1), at(5))
     nothing = Findings().merged(earlier)
     assert (nothing.first_signal_at, nothing.last_death_at) == (at(1), at(2))
@@ -241,14 +247,14 @@ def test_the_log_line_counts_what_was_found() -> None:
     bare = summary(asked, Findings(), "nothing_found")
     assert bare == (
         'nothing_found order=1 run="d r" processes=0 containers=0 spared=0 not_found=- could_not_look=-'
-        " milliseconds=- by=eve"
+        " not_told=- milliseconds=- by=eve"
     )
     full = Findings(
         [DEAD], [box("a"), box("b")], [{}, {}, {}], ["t", "u"], [], ["x", "y"], last_death_at=at(0.25)
     )
     assert summary(asked, full, "spared") == (
         'spared order=1 run="d r" processes=1 containers=2 spared=3 not_found=t,u could_not_look="x; y"'
-        " milliseconds=250 by=eve"
+        " not_told=- milliseconds=250 by=eve"
     )
 
 
