@@ -2,7 +2,8 @@
 
 Comparisons, boolean operands, `not`, conditions, numbers, compared words, members of lists of words, arithmetic,
 any/all and min/max, returns, keyword arguments, statements, break and continue. What people only read is left as it
-is: texts, log lines, annotations, assertions, decorators.
+is: texts, log lines, annotations, assertions, decorators. So are limits, the numbers at the top of a module: tests go
+by their names.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def _places(node: ast.AST, names: tuple[str, ...], function: tuple[str, int] | N
                     below = (child.name, _first_line(child))
                 yield from _places(child, (*names, child.name), below)
                 continue
-            if isinstance(child, ast.stmt | ast.expr):
+            is_limit = isinstance(node, ast.Assign) and not names and _is_number(child)
+            if isinstance(child, ast.stmt | ast.expr) and not is_limit:
                 yield _Place(child, ".".join(names) or "<module>", inner)
             yield from _places(child, names, inner)
 
@@ -210,6 +212,10 @@ def _compared(node: ast.Compare) -> Iterator[ast.AST]:
         if _is_word(value):
             others = [*node.comparators[:at], ast.Constant("mutant"), *node.comparators[at + 1 :]]
             yield ast.Compare(node.left, node.ops, others)
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
 
 
 def _is_word(node: ast.expr) -> bool:

@@ -121,11 +121,14 @@ def _own_pytest(mutant: Mutant, tests: list[str]) -> None:
 
 
 def pytest_configure() -> None:
-    """As a plugin of such a pytest: the module is imported with the change."""
+    """As a plugin of such a pytest."""
     hurried()
-    path, _, number = os.environ[_MUTANT].rpartition(":")
+
+
+def _import_with(path: str, number: int) -> None:
+    """From now on the module is imported with the change."""
     target = os.path.realpath(path)
-    (mutant,) = [one for one in mutants_of(Path(path)) if one.number == int(number)]
+    (mutant,) = [one for one in mutants_of(Path(path)) if one.number == number]
     stock = importlib.machinery.SourceFileLoader.get_code
 
     def get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> CodeType | None:
@@ -135,6 +138,10 @@ def pytest_configure() -> None:
         return stock(self, fullname)
 
     importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+
+
+if _MUTANT in os.environ:  # a plugin is imported before the conftests, which import much of the code
+    _import_with(os.environ[_MUTANT].rpartition(":")[0], int(os.environ[_MUTANT].rpartition(":")[2]))
 
 
 def main(folder: str) -> int:

@@ -10,10 +10,10 @@ from random import Random
 
 import pytest
 
-from dagstop.evidence.creators import Creator, fits, resolve
-from dagstop.evidence.docker_words import Ask, read_ask, read_words
+from dagstop.evidence.creators import Creator, assigned, fits, may_be, may_run, resolve
+from dagstop.evidence.docker_words import Ask, read_ask, read_exec, read_words
 from dagstop.host.containers import Container, Shape
-from dagstop.host.creations import Creation
+from dagstop.host.creations import Creation, ExecCreation
 from dagstop.model import Identity
 
 WORLDS = int(os.environ.get("DAGSTOP_WORLDS", "1000"))
@@ -135,3 +135,33 @@ def test_names_rule_out_and_in() -> None:
     assert fits(ask("docker run img"), "calm_ride3", "img", None)
     assert not fits(ask("docker run --name web img"), "calm_ride", "img", None)
     assert not fits(ask("docker run img"), "calm_ride", "img:latest", None)
+
+
+def test_what_two_are_sure_of_takes_nothing_from_a_third() -> None:
+    a, b, c = (Identity(n, n) for n in range(3))
+    assert assigned({a: {"1"}, b: {"1"}, c: {"2"}}) == {c: "2"}
+    assert assigned({a: {"1"}, b: {"1", "2"}, c: {"1", "2", "3"}}) == {a: "1", b: "2", c: "3"}
+
+
+@pytest.mark.parametrize(("at", "possible"), [(3.8, False), (3.95, True), (7.0, True), (7.1, False)])
+def test_a_container_comes_while_its_client_lives(at: float, possible: bool) -> None:
+    (creator,) = creators(("docker run img", 4, 7), known=[])
+    assert may_be(creator, replace(ONE, at=at), None) is possible
+
+
+@pytest.mark.parametrize(
+    ("line", "possible"),
+    [
+        ("docker exec web sleep 5", True),
+        ("docker exec /web sleep 5", True),
+        ("docker exec 0123 sleep 5", True),
+        ("docker exec web sleep 6", False),
+        ("docker exec we sleep 5", False),
+        ("docker exec 123 sleep 5", False),
+    ],
+)
+def test_an_exec_is_of_that_container_and_that_command(line: str, possible: bool) -> None:
+    words = read_words(line.split())
+    asked = read_exec(words) if words is not None else None
+    assert asked is not None
+    assert may_run(asked, ExecCreation("e", "0123456789ab", "web", "sleep 5 ", 5.0)) is possible
