@@ -19,7 +19,7 @@ from tests.e2e.site import Site
 from tests.support.browser import Browser, NoBrowser
 from tests.testbed.airflows import RECIPES, VARIANTS
 from tests.testbed.docker_engine import Engine
-from tests.testbed.postgres import Server, binaries, rows
+from tests.testbed.postgres import Server, binaries
 
 FULL = os.environ.get("MATRIX") == "full"
 _BARE = ("1.10.0-bare", "3.3.2-bare")  # those that say least of themselves without the policy
@@ -63,11 +63,8 @@ def docker_engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def airflow_server() -> Iterator[Server]:
     """A Postgres with room for the connections of many tasks."""
-    server = Server(list(binaries().values())[-1])
+    server = Server(list(binaries().values())[-1], max_connections=800)
     try:
-        rows(server.url("postgres"), "alter system set max_connections = 800")
-        server.halt()
-        server.start()
         yield server
     finally:
         server.stop()

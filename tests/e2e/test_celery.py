@@ -20,7 +20,7 @@ from tests.support.hosts import ADDRESS, HOME, NETWORK, Host, Switch
 from tests.support.listener import query
 from tests.support.watch import hold, wait_until
 from tests.testbed import airflows, environment, proc
-from tests.testbed.postgres import Server, binaries, free_port, rows
+from tests.testbed.postgres import Server, binaries, free_port
 
 pytestmark = pytest.mark.e2e
 VERSION = "2.11.2-celery"
@@ -98,10 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for host in hosts.values():
             switch.plug(host)
         with switch.inside():
-            server = Server(list(binaries().values())[-1], network=NETWORK)
-            rows(server.url("postgres"), "alter system set max_connections = 300")
-            server.halt()
-            server.start()
+            server = Server(list(binaries().values())[-1], network=NETWORK, max_connections=300)
             server.create_database(name="airflow")
             with (logs / "redis.log").open("ab") as log:
                 words = [

@@ -9,7 +9,7 @@ import pytest
 from dagstop.install import install
 from tests.support.airflow_tables import AirflowDatabase, schema_sql
 from tests.support.watch import wait_until
-from tests.testbed.postgres import Server, binaries, rows
+from tests.testbed.postgres import Server, binaries
 
 pytestmark = pytest.mark.server
 
@@ -21,11 +21,8 @@ STATES = "select d.state, t.state from dag_run d join task_instance t using (dag
 @pytest.fixture
 def publisher() -> Iterator[Server]:
     found = binaries()
-    server = Server(found[max(found, key=lambda name: int(name.strip("pg")))])
+    server = Server(found[max(found, key=lambda name: int(name.strip("pg")))], wal_level="logical")
     try:
-        rows(server.url("postgres"), "alter system set wal_level = logical")
-        server.halt()
-        server.start()
         yield server
     finally:
         server.stop()

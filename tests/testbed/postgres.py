@@ -75,10 +75,11 @@ def binaries() -> dict[str, Path]:
 class Server:
     """One Postgres in a temporary directory; `stop` ends it and removes the directory.
 
-    `network`, as `198.51.100.1/24`: it also listens there, and trusts who comes from there.
+    `network`, as `198.51.100.1/24`: it also listens there, and trusts who comes from there. `settings`:
+    lines of postgresql.conf, as in `max_connections=300`.
     """
 
-    def __init__(self, bin_dir: Path, network: str = "127.0.0.1/32") -> None:
+    def __init__(self, bin_dir: Path, network: str = "127.0.0.1/32", **settings: object) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="dagstop-pg-"))
         self.root.chmod(0o755)
         self._account = _unprivileged_account()
@@ -94,6 +95,8 @@ class Server:
                 os.chown(folder, self._account.pw_uid, self._account.pw_gid)
         self.socket_dir.chmod(0o755)
         self._create(network)
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         self.start()
 
     def _create(self, network: str) -> None:

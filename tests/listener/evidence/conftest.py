@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from dagstop.evidence.watch import Watch
-from tests.support.fake_proc import FakeProc, watch_of
+from tests.support.fake_proc import FakeEvents, FakeProc, watch_of
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
@@ -17,6 +17,11 @@ settings.load_profile("same")
 @pytest.fixture
 def proc(tmp_path: Path) -> FakeProc:
     return FakeProc(tmp_path)
+
+
+@pytest.fixture
+def events(proc: FakeProc) -> FakeEvents:
+    return FakeEvents(proc)
 
 
 @pytest.fixture

@@ -13,11 +13,6 @@ from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
 
 
 @pytest.fixture
-def events(proc: FakeProc) -> FakeEvents:
-    return FakeEvents(proc)
-
-
-@pytest.fixture
 def watch(proc: FakeProc, events: FakeEvents) -> Watch:
     """On a host where a task of Airflow 2 runs, and has been seen."""
     airflow_2(proc)

@@ -32,11 +32,6 @@ def proc(tmp_path: object) -> CountedProc:
 
 
 @pytest.fixture
-def events(proc: CountedProc) -> FakeEvents:
-    return FakeEvents(proc)
-
-
-@pytest.fixture
 def watch(proc: CountedProc, events: FakeEvents) -> Watch:
     """At rest on a host where Airflow 2 runs a task."""
     airflow_2(proc)
