@@ -37,6 +37,7 @@ from dagstop.kill.endings import Endings
 from dagstop.kill.journal import SignalJournal
 from dagstop.logs import event, log
 from dagstop.report.sender import ReportSender
+from dagstop.self_pipe import SelfPipe
 
 SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
@@ -70,7 +71,7 @@ class Daemon:
         self._untold = untold
         self._proc = proc or ProcFS()
         self._proc.must_be_ours()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken = SelfPipe()
         self._ending = False
         self._rung = False  # a notification came: orders are being read
         self._swept = False  # all that was open here at some moment since the start is known
@@ -110,7 +111,7 @@ class Daemon:
             [Engine(url) for url in config.docker_urls],
             self._proc,
             config.grace,
-            self._wake,
+            self._woken.ring,
             dry_run=config.dry_run,
             note=notes.container,
         )
@@ -119,7 +120,7 @@ class Daemon:
             config.database_url,
             config.host_name,
             listener_id,
-            self._wake,
+            self._woken.ring,
             sweep_every=config.sweep,
             reported=lambda: self._sender.done,
             on_served=self._serve,
@@ -155,7 +156,7 @@ class Daemon:
         """Work until SIGTERM or SIGINT; with `once`, until every open order is dealt with."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._woken.write_end, warn_on_full_buffer=False)
         self._watch.begin(self._remember(self._state_dir) if self._state_dir is not None else None)
         self._save()
         sys.setswitchinterval(SWITCH)
@@ -163,7 +164,7 @@ class Daemon:
         self._containers.follow()
         self._notify("READY=1")
         poller = select.poll()
-        poller.register(self._wake_read, select.POLLIN)
+        poller.register(self._woken, select.POLLIN)
         poller.register(self._pool.fileno(), select.POLLIN)
         ticked = time.monotonic()
         next_tick = ticked + self.config.tick
@@ -175,7 +176,7 @@ class Daemon:
                 next_hearing = float("inf")
             due = min(next_tick, self._stopping.next_at(), next_hearing)
             ready = poller.poll(max(0.0, due - time.monotonic()) * 1000)
-            self._drain()
+            self._woken.drain()
             if self._events is not None and any(fd == self._events.fileno() for fd, _ in ready):
                 poller.unregister(self._events)
                 next_tick = next_hearing = min(next_tick, ticked + self.config.tick)
@@ -276,20 +277,7 @@ class Daemon:
     def _prepare(self) -> None:
         """Called by the feed's thread, which is to read the orders: the main thread can do much meanwhile."""
         self._rung = True
-        self._wake()
-
-    def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b".")
-        except BlockingIOError:
-            pass  # the pipe is full of reasons to wake up
-
-    def _drain(self) -> None:
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        self._woken.ring()
 
     def _attend(self) -> None:
         """See what tasks' processes have become, and which of them are docker clients."""

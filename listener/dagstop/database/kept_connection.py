@@ -5,7 +5,6 @@ The daemon's main thread watches that no question stays without an answer unseen
 
 from __future__ import annotations
 
-import os
 import random
 import select
 import threading
@@ -20,6 +19,7 @@ from psycopg2.extensions import connection as Connection
 from dagstop.database.connection import connect
 from dagstop.database.failures import one_line, remedy
 from dagstop.logs import event, log
+from dagstop.self_pipe import SelfPipe
 
 SLOWEST_RETRY = 5.0
 """Seconds between two attempts to connect at most: what fails in between lives on so long."""
@@ -44,7 +44,7 @@ class KeptConnection:
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
-        self.woken, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.woken = SelfPipe()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -61,17 +61,7 @@ class KeptConnection:
 
     def wake(self) -> None:
         """`woken` can be read from now on."""
-        try:
-            os.write(self._wake_write, b".")
-        except BlockingIOError:
-            pass  # the pipe is full of reasons to wake up
-
-    def drain(self) -> None:
-        try:
-            while os.read(self.woken, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        self.woken.ring()
 
     def well(self) -> None:
         """The connection does what it is for: the next failure is a first one."""
@@ -134,7 +124,7 @@ class KeptConnection:
         until = time.monotonic() + seconds
         while not self.stopping and (left := until - time.monotonic()) > 0:
             select.select([self.woken], [], [], left)
-            self.drain()
+            self.woken.drain()
 
 
 def _since(moment: float) -> str:

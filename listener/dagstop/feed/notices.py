@@ -133,8 +133,8 @@ class OrderFeed:
 
     def _stand_by(self, connection: Connection) -> None:
         while not (self._begun or self._kept.stopping):
-            select.select([connection.fileno(), self._kept.woken], [], [])
-            self._kept.drain()
+            select.select([connection.fileno(), self._kept.woken.fileno()], [], [])
+            self._kept.woken.drain()
             connection.poll()  # raises if the line is cut
             connection.notifies.clear()
 
@@ -144,16 +144,16 @@ class OrderFeed:
         self.on_served()
         next_sweep = time.monotonic() + self.sweep_every
         next_poll = time.monotonic() + POLL if self.state == "polling" else float("inf")
-        rung, deaf, deaf_until = False, 0.0, 0.0
+        woken, rung, deaf, deaf_until = self._kept.woken.fileno(), False, 0.0, 0.0
         while not self._kept.stopping:
             # a notice may have come in with the answer to a query: then the socket is silent
             rung = self._rung(connection) or rung
             due = min(deaf_until, next_sweep) if rung else min(next_sweep, next_poll)
-            doors = [self._kept.woken] if rung else [self._kept.woken, connection.fileno()]
+            doors = [woken] if rung else [woken, connection.fileno()]
             readable, _, _ = select.select(doors, [], [], max(0.0, due - time.monotonic()))
             rung = rung or self._rung(connection)
-            if self._kept.woken in readable:
-                self._kept.drain()
+            if woken in readable:
+                self._kept.woken.drain()
             if self._wanted:
                 wanted = {self._wanted.popleft() for _ in range(len(self._wanted))}
                 self._fetch(connection, "open_orders", sweep=False, ids=sorted(wanted))

@@ -118,7 +118,7 @@ class ReportSender:
                 next_beat = time.monotonic() + (HURRIED_HEARTBEAT if pending else HEARTBEAT)
             due = min(next_beat, self._held_until if self._held else float("inf"))
             select.select([self.kept.woken], [], [], max(0.0, due - time.monotonic()))
-            self.kept.drain()
+            self.kept.woken.drain()
 
     def _send(self, connection: Connection) -> None:
         """A report is dropped only once it was written, or cannot be. Final ones close their orders."""
