@@ -174,3 +174,23 @@ def test_what_comes_after_the_image_is_the_containers(options: list[Any], comman
 def test_no_words_break_it(words: list[str]) -> None:
     ask(["docker", *words])
     ask(["docker", "run", *words])
+
+
+@pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "true", "True"])
+def test_a_switch_may_be_said_to_be_on(word: str) -> None:
+    found = ask(f"docker run --rm={word} img")
+    assert found is not None and found.remove and found.sure
+
+
+@pytest.mark.parametrize("word", ["0", "f", "F", "FALSE", "false", "False"])
+def test_a_switch_may_be_said_to_be_off(word: str) -> None:
+    found = ask(f"docker run --rm={word} img")
+    assert found is not None and not found.remove and found.sure
+
+
+def test_a_word_that_is_not_utf_8_makes_it_unsure() -> None:
+    for line in ("docker run -e A=\ufffd img x", "docker exec c cat \ufffd"):
+        words = read_words(line.split())
+        assert words is not None
+        found = read_ask(words) or read_exec(words)
+        assert found is not None and not found.sure

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from dagstop.evidence import memory
+from dagstop.evidence.folders import KEPT, Folders
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_task_folder
-from dagstop.model import Label
+from dagstop.model import Identity, Label
 from tests.support.airflow_trees import BASH, BASH_ARGV, airflow_2
-from tests.support.fake_proc import HOME, UID, FakeProc, tags, watch_of
+from tests.support.fake_proc import HOME, UID, FakeProc, process, tags, watch_of
 
 FOLDER = "/tmp/airflowtmpk3_x9abc"
 DAEMON = 300
@@ -182,3 +183,40 @@ def test_a_folder_is_forgotten_once_it_is_empty_and_deleted(
 )
 def test_which_paths_are_a_tasks_folder(path: str, folder: str | None) -> None:
     assert parse_task_folder(path) == folder
+
+
+def test_a_folder_in_which_only_its_leader_was_seen_is_forgotten_in_time(proc: FakeProc) -> None:
+    leader = process(identity=Identity(DAEMON, 100))
+    proc.add(DAEMON, start=100)
+    proc.works_in(DAEMON, FOLDER)
+    processes = {DAEMON: leader}
+    folders = Folders(proc, processes)
+    assert folders.note(leader, 1000)
+    folders.forget_the_old(2000)  # it lives
+    del processes[DAEMON]
+    folders.forget_the_old(2000 + KEPT)
+    assert [fact[0] for fact in folders.facts()] == [FOLDER]
+    folders.forget_the_old(2001 + KEPT)
+    assert folders.facts() == []
+
+
+def test_a_folder_names_its_leader_to_others_that_did_not_begin_before_it(proc: FakeProc) -> None:
+    leader = process(identity=Identity(DAEMON, 100))
+    for pid, start in ((DAEMON, 100), (301, 100), (302, 99)):
+        proc.add(pid, start=start)
+        proc.works_in(pid, FOLDER)
+    folders = Folders(proc, {DAEMON: leader})
+    folders.note(leader, 1000)
+    assert folders.leader_of(leader, 1000) == (None, "")
+    assert folders.leader_of(process(identity=Identity(301, 100)), 1000) == (leader, FOLDER)
+    assert folders.leader_of(process(identity=Identity(302, 99)), 1000) == (None, "")
+
+
+def test_a_folder_of_two_tasks_is_not_remembered(proc: FakeProc) -> None:
+    folders = Folders(proc, {})
+    for pid, task in ((DAEMON, "t"), (301, "u")):
+        proc.add(pid, start=100)
+        proc.works_in(pid, FOLDER)
+        label = Label(dag_id="d", run_id="r", task_id=task, airflow_home=HOME)
+        folders.note(process(label, identity=Identity(pid, 100)), 1000)
+    assert folders.facts() == []
