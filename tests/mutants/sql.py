@@ -1,8 +1,8 @@
 """Mutants of the functions that write orders, cascade and fence, held against tests/sql on a server of its own.
 
 A mutant is put into the databases that the tests copy, and into what an install reads. Postgres itself says which
-functions a test calls (track_functions). Of these tests those run that are about the same file, by its number, and
-then the quick ones, up to a minute of them.
+functions a test calls (track_functions). The tests about the same file run, by its number, and then the quick ones
+of those that call the function, up to a minute of them.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ class OneServer(Clock):
         self.called.setdefault(name, set()).update(str(function) for (function,) in found)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Those that call its function: about the same file, then the quick ones."""
+        """Those about the same file, then the quick ones of those that call its function."""
+        about = f"tests/sql/test_{mutant.file}.py"
         reached = [
             name
-            for name, called in self.called.items()
-            if mutant.function in called and name not in self.failed
+            for name in self.seconds
+            if name.startswith(about) or mutant.function in self.called.get(name, ())
         ]
-        about = f"tests/sql/test_{mutant.file}.py"
+        reached = [name for name in reached if name not in self.failed]
         reached.sort(key=lambda name: (not name.startswith(about), self.seconds[name]))
         spent = itertools.accumulate(map(self.seconds.__getitem__, reached))
         return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
