@@ -64,11 +64,3 @@ def test_commands_and_options_that_are_named_exist(path: Path) -> None:
 def test_the_readme_names_every_page_of_docs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in readme] == []
-
-
-@pytest.mark.parametrize("name", ["Dockerfile", "compose.override.yaml"])
-def test_variables_that_are_set_for_containers_exist(name: str) -> None:
-    known = PAGE.read_text(encoding="utf-8")
-    text = (ROOT / "containers" / name).read_text(encoding="utf-8")
-    for variable in re.findall(r"\bDAGSTOP_[A-Z_]+", text):
-        assert f"`{variable}`" in known, variable

@@ -29,6 +29,7 @@ def test_the_unit_starts_kills_restarts_and_stops(airflow_db: AirflowDatabase, u
     journal = "\n".join(seen["journal"])
     assert seen["user"] == user, said
     assert seen["alive"] == dict.fromkeys(runs, 0), journal
+    assert seen["inside"] == 0, journal
     assert seen["page"]["said"] == ["ok: everything can be stopped\n"], seen["page"]
     assert not seen["page"]["root"], seen["page"]
     assert seen["page"]["rights"] == ["0" * 16] * 3 + ["1"], seen["page"]

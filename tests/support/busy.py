@@ -35,7 +35,7 @@ def place(
     container: str, hostname: str | None = None, refused: str | None = None, **more: Any
 ) -> dict[str, Any]:
     """A container as a heartbeat tells of it."""
-    named = {"named_by": "compose=shop", "unread": False, "kept_by": None}
+    named = {"named_by": "compose=shop", "unread": False, "airflow": True, "kept_by": None}
     return {"container": container, "hostname": hostname or container, "refused": refused, **named, **more}
 
 
@@ -45,6 +45,8 @@ PLACES = [
     place("c0ffee123456", refused="container c0ffee123456 cannot be read: /proc/4100/root: Permission denied"
           " (CAP_SYS_PTRACE is needed)", unread=True),
     place("9b1c55d0e2aa", refused="it lives in a container that no --container names", named_by=None),
+    place("d1ce00000001", refused="container d1ce00000001 shows no AIRFLOW_HOME in the environment of its first"
+          " process", airflow=False),
     place("51d0e2aa9b1c", "worker-1", kept_by=4711),
     place("3f2a90c41b7d"),
 ]  # fmt: skip

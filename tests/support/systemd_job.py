@@ -1,7 +1,8 @@
 """`python -m tests.support.systemd_job URL USER RUN...`, as root in a systemd_box: prints what it saw as JSON.
 
 Each run is failed once its bash group runs: under the unit as it was started, after the listener
-was SIGKILLed, after it was stopped so that the watchdog must see to it.
+was SIGKILLed, after it was stopped so that the watchdog must see to it. The first one has a task in
+a pid namespace of its own, too, with its own host name and /etc/hostname, as in a container.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.support.tasks import RUNNER
 from tests.testbed import proc
 from tests.testbed.postgres import free_port, rows
 
@@ -27,6 +30,7 @@ HOME = Path("/opt/airflow")
 UNIT = Path("/etc/systemd/system/dagstop.service")
 PAGE_UNIT = Path("/etc/systemd/system/dagstop-page.service")
 PROGRAM = str(Path(sys.executable).with_name("dagstop"))
+CONTAINER = "worker-1"  # its host name, and the unit that it runs in
 TASKS = "tasks"  # the user of Airflow's tasks
 PATIENCE = 30.0
 
@@ -40,10 +44,12 @@ def main(url: str, user: str, *runs: str) -> None:
     os.chown(HOME, tasks.pw_uid, tasks.pw_gid)
     Path("/etc/dagstop").mkdir(mode=0o700)
     Path("/etc/dagstop/dagstop.env").write_text(f"AIRFLOW_HOME={HOME}\nDAGSTOP_DATABASE_URL={url}\n")
-    words = [] if user == "root" else ["--user", user]
+    words = [*([] if user == "root" else ["--user", user]), "--container", f"cgroup=*/{CONTAINER}.service"]
     UNIT.write_text(_said(PROGRAM, "systemd", *words).replace("WatchdogSec=30", "WatchdogSec=3"))
     _said("systemctl", "daemon-reload")
+    inside = _container(url, runs[0])
     _said("systemctl", "enable", "--now", "dagstop")
+    _wait(lambda: _is_ours(url))
     seen: dict[str, Any] = {"user": pwd.getpwuid(os.stat(f"/proc/{_pid()}").st_uid).pw_name, "alive": {}}
     for number, run in enumerate(runs):
         if number:
@@ -51,6 +57,9 @@ def main(url: str, user: str, *runs: str) -> None:
             os.kill(before, (signal.SIGKILL, signal.SIGSTOP)[number - 1])
             _wait(partial(_restarted, before))
         seen["alive"][run] = _stop(url, run)
+        if run == runs[0]:
+            _wait(lambda: not _living(inside))
+            seen["inside"] = len(_living(inside))
     check = subprocess.run([PROGRAM, "check"], env={**os.environ, "DAGSTOP_DATABASE_URL": url})
     seen["check"] = check.returncode
     seen["page"] = _page(url)
@@ -91,6 +100,49 @@ def _page(url: str) -> dict[str, Any]:
         "said": answers[:1],
         "journal": journal,
     }
+
+
+def _container(url: str, run: str) -> list[int]:
+    """What looks from outside like a container with one task in it: the pids of that task."""
+    tasks = pwd.getpwnam(TASKS)
+    names = Path("/tmp/hostname")
+    names.write_text(f"{CONTAINER}\n")
+    title = f"airflow task runner: dag a {run} 7"
+    runner = [sys.executable, "-c", RUNNER, title, "group", "sleep 6003 & wait"]
+    as_tasks = ["setpriv", f"--reuid={tasks.pw_uid}", f"--regid={tasks.pw_gid}", "--clear-groups"]
+    task = shlex.join([*as_tasks, *runner])
+    inside = f"mount --bind {names} /etc/hostname; hostname {CONTAINER}; {task} & exec sleep 6009"
+    command = ["unshare", "--pid", "--fork", "--mount", "--uts", "--mount-proc", "--kill-child", "bash", "-c"]
+    environment = [f"--setenv=AIRFLOW_HOME={HOME}", f"--setenv=AIRFLOW__DATABASE__SQL_ALCHEMY_CONN={url}"]
+    unit = ["systemd-run", "--quiet", f"--unit={CONTAINER}", *environment, "--", *command, inside]
+    _said(*unit)
+    found: list[int] = []
+
+    def runs() -> bool:
+        living = [p for p in proc.everyone() if p.state != "Z"]
+        runner = [p.pid for p in living if p.command[0].startswith("airflow task runner")]
+        found[:] = [*runner, *(p.pid for p in living if p.command == ("sleep", "6003"))]
+        return len(found) == 2
+
+    _wait(runs)
+    (pid,) = [line.split()[-1] for line in _status(found[0]) if line.startswith("NSpid:")]
+    text = "update task_instance set hostname = %s, pid = %s, start_date = now() where run_id = %s"
+    rows(url, text, (CONTAINER, int(pid), run))
+    return found
+
+
+def _status(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/status").read_text().splitlines()
+
+
+def _living(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if (p := proc.read(pid)) is not None and p.state != "Z"]
+
+
+def _is_ours(url: str) -> bool:
+    text = "select detail -> 'places' from dagstop.listener"
+    places = [place for (one,) in rows(url, text) for place in one or ()]
+    return any(place["hostname"] == CONTAINER and not place["refused"] for place in places)
 
 
 def _restarted(before: int) -> bool:

@@ -91,23 +91,26 @@ def workers(engine: Engine) -> Iterator[Any]:
     started: list[Container] = []
 
     def start(
-        project: str, *, init: str = INIT, shared: Sequence[tuple[str, str]] = (), **more: Any
+        project: str | None,
+        *,
+        init: str = INIT,
+        shared: Sequence[tuple[str, str]] = (),
+        user: str = str(UID),
+        airflow: bool = True,
+        **more: Any,
     ) -> Worker:
-        """shared: folders of this host, and where they are in it; read only."""
-        environment = {
-            "AIRFLOW_HOME": HOME,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL,
-            "PATH": os.environ["PATH"],
-            **more.pop("environment", {}),
-        }
+        """project: of compose. shared: folders of this host, and where they are in it; read only. airflow: it shows an AIRFLOW_HOME."""
+        labels = {"com.docker.compose.project": project, "com.docker.compose.service": "worker"}
+        own = {"AIRFLOW_HOME": HOME, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL} if airflow else {}
+        environment = {**own, "PATH": os.environ["PATH"], **more.pop("environment", {})}
         folders = {path: path for path in _SHARED if os.path.isdir(path)} | dict(shared)
         container = client.containers.run(
             IMAGE,
             ["/usr/bin/env", "bash", "-c", init],
             detach=True,
             network_mode="none",
-            user=str(UID),
-            labels={"com.docker.compose.project": project, "com.docker.compose.service": "worker"},
+            user=user,
+            labels=labels if project is not None else {},
             tmpfs={HOME: f"uid={UID}", "/tmp": "mode=1777"},
             volumes=[f"{there}:{inside}:ro" for there, inside in folders.items()],
             environment=environment,

@@ -95,6 +95,7 @@ def history(
 
 def _containers(places: Sequence[dict[str, Any]]) -> str:
     """Those of the machine in which an Airflow runs: how many are ours, and how many are refused."""
+    places = [place for place in places if place.get("airflow", True)]
     refused = sum(place["refused"] is not None for place in places)
     parts = [(len(places) - refused, "ours"), (refused, "refused")]
     return ", ".join(f"{number} {word}" for number, word in parts if number)

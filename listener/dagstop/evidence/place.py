@@ -32,13 +32,14 @@ class Place:
     container: str | None = None  # the full id in its cgroup
     hostname: str | None = None
     home: str | None = None  # AIRFLOW_HOME, as spelled inside
-    uids: frozenset[int] = frozenset()  # the home's owner inside, and users named by option
+    uids: frozenset[int] = frozenset()  # of the home's owner and the first process, and named by option
     databases: frozenset[str] = frozenset()  # `database_key` of what is configured inside
     named_by: str | None = None  # the selector of the operator
     shares_name: bool = False  # another container has that host name, or may have it, or this machine has
     unread: str | None = None  # what of it cannot be read
     kept_by: int | None = None  # pid of a dagstop listener inside
     unlisted: bool = False  # the engine, which could say who named it, has not listed it yet
+    airflow: bool = True  # False if its first process names nothing of an Airflow: a Postgres, say
 
     @property
     def named_after_id(self) -> bool:

@@ -6,6 +6,7 @@ Nothing is looked for without a selector of the operator. Files inside are read 
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -197,7 +198,8 @@ class Places:
         place = replace(place, named_by=named_by)
         if unread is not None or environ is None:
             return replace(place, unread=unread or "it is ending")
-        return self._read_files(place, environ)
+        airflow = any(name.startswith("AIRFLOW") for name in environ)
+        return self._read_files(replace(place, airflow=airflow), environ)
 
     def _read_files(self, place: Place, environ: Mapping[str, str]) -> Place:
         home = environ.get("AIRFLOW_HOME")
@@ -219,12 +221,15 @@ class Places:
             place,
             hostname=name or place.hostname,
             home=home,
-            uids=frozenset({owner}) | self._task_users,
+            # `user:` in a compose file is often not the owner of the image's home
+            uids=frozenset({owner, self._proc.uid(place.init.pid)}) | self._task_users,
             databases=frozenset(keys),
         )
 
     def _why_unread(self, init: Identity, exc: OSError) -> str:
         said = f"{exc.filename or 'a file'}: {exc.strerror}"
+        if exc.errno == errno.ENOSYS:
+            return f"{said} (openat2 is needed: Linux 5.6, and a systemd unit without RestrictSUIDSGID=yes)"
         if not isinstance(exc, PermissionError):
             return said
         # the way in is the kernel's to refuse; past it, the modes of files inside are
@@ -291,13 +296,14 @@ class Places:
                 "named_by": place.named_by,
                 "refused": refused,
                 "unread": place.unread is not None,
+                "airflow": place.airflow,
                 "kept_by": place.kept_by,
             }
             facts.append(said)
             if self._said.get(place.init) != (word := refused or "ours"):
                 self._said[place.init] = word
                 log.info(event("container", what=place.what, host=place.hostname, verdict=word))
-        facts.sort(key=lambda one: (one["refused"] is None, str(one["hostname"])))
+        facts.sort(key=lambda one: (not one["airflow"], one["refused"] is None, str(one["hostname"])))
         self._facts, self._unread = facts[:MOST_TOLD], unread
         self._ours, self._uids = ours, frozenset(uids)
         ended = (place.hostname for place in self._ended.values())

@@ -137,7 +137,8 @@ def _listeners(connection: Connection, url: str) -> Iterator[Finding]:
 
 def _containers(host: str, places: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     """The containers of its machine that the operator named, and what keeps one of them from being ours."""
-    named = [place for place in places if place["named_by"]]
+    # Postgres and Redis of the same compose project run no Airflow
+    named = [place for place in places if place["named_by"] and place.get("airflow", True)]
     ours = [place for place in named if not place["refused"]]
     if ours:
         kept = sum(place["kept_by"] is not None for place in ours)

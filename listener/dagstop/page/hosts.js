@@ -6,6 +6,7 @@ const OURS = ["good", "✓", "ours"];
 const REFUSED = ["fair", "!", "refused"];
 const UNREADABLE = ["bad", "✕", "unreadable"];
 const NOT_NAMED = ["quiet", "–", "not named"];
+const OTHERS = ["quiet", "–", "without Airflow"];
 
 export function host(row, old) {
   if (row.tasks !== undefined) {
@@ -35,7 +36,7 @@ export function host(row, old) {
 function containers(places, old) {
   if (!places.length) return "";
   const kinds = places.map(kind);
-  const counts = [OURS, REFUSED, UNREADABLE, NOT_NAMED].map((one) => [kinds.filter((other) => other === one).length, one[2]]);
+  const counts = [OURS, REFUSED, UNREADABLE, NOT_NAMED, OTHERS].map((one) => [kinds.filter((other) => other === one).length, one[2]]);
   const words = counts.filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(", ");
   const trouble = kinds.some((one) => one === REFUSED || one === UNREADABLE);
   return el("details", { className: "places", open: old ? old.open : trouble },
@@ -46,6 +47,7 @@ function containers(places, old) {
 function kind(place) {
   if (!place.refused) return OURS;
   if (!place.named_by) return NOT_NAMED;
+  if (place.airflow === false) return OTHERS;
   return place.unread ? UNREADABLE : REFUSED;
 }
 

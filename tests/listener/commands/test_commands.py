@@ -234,7 +234,14 @@ def test_policy_prints_the_file() -> None:
     assert dagstop("policy").stdout == text()
 
 
-@pytest.mark.parametrize("options", [(), ("--user", "daemon"), ("--page",)], ids=["root", "user", "page"])
+NAMED = ("--container", "compose=shop*", "--container", 'image=a b%c$d"e\\f:1')
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--user", "daemon"), ("--page",), NAMED, ("--user", "daemon", *NAMED)],
+    ids=["root", "user", "page", "containers", "user, containers"],
+)
 def test_the_systemd_unit_is_clean_and_hardened(tmp_path: Path, options: tuple[str, ...]) -> None:
     if shutil.which("systemd-analyze") is None:
         missing(RuntimeError("no systemd-analyze here: apt-get install systemd"))
@@ -246,6 +253,19 @@ def test_the_systemd_unit_is_clean_and_hardened(tmp_path: Path, options: tuple[s
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", unit]
     security = subprocess.run(command, capture_output=True, text=True)
     assert security.returncode == 0, security.stdout[-300:]  # an exposure of 4.0 or less
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--container", "compose=*"), "would name every container"),
+        (("--container", "image=a\nb"), "a character that no unit can hold"),
+        (("--page", "--container", "compose=shop"), "exclude each other"),
+    ],
+)
+def test_no_unit_is_printed_of_containers_that_cannot_be_meant(options: tuple[str, ...], wanted: str) -> None:
+    done = dagstop("systemd", *options, check=False)
+    assert done.returncode != 0 and done.stdout == "" and wanted in done.stderr
 
 
 @on_one

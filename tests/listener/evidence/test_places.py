@@ -162,21 +162,47 @@ def test_an_unreadable_container_is_foreign_and_named(proc: Machine) -> None:
     assert len(places.unread()) == 1
 
 
+def test_the_user_of_the_first_process_runs_airflow_too(proc: Machine) -> None:
+    """`user: "${AIRFLOW_UID}:0"` of the official compose file, where the image's home is another user's."""
+    init = proc.container(400, OURS)
+    proc.becomes_user(400, 1000, 1)
+    place = only(proc, places_of(proc))
+    assert place.init.pid == init.pid and place.uids == {UID, 1000}
+
+
+def test_a_database_of_the_same_project_is_told_of_as_one(proc: Machine) -> None:
+    proc.container(400, OURS)
+    postgres = proc.container(500, OURS.replace("3f", "4f"), "postgres")
+    proc.become(postgres.pid, ("postgres",), {"HOSTNAME": "postgres"})
+    proc.container(600, OURS.replace("3f", "5f"), "no-home", AIRFLOW_HOME="")  # an Airflow all the same
+    places = places_of(proc, "cgroup=/docker/*")
+    seen(proc, places)
+    assert [(one["hostname"], one["airflow"], one["refused"] is None) for one in places.facts()] == [
+        ("no-home", True, False),
+        (OURS[:12], True, True),
+        ("postgres", False, False),
+    ]
+
+
 @pytest.mark.parametrize(
-    ("file", "capability"), [("400/root", "CAP_SYS_PTRACE"), ("/etc/hostname", "CAP_DAC_OVERRIDE")]
+    ("number", "file", "wanted"),
+    [
+        (errno.EACCES, "400/root", "CAP_SYS_PTRACE is needed"),
+        (errno.EACCES, "/etc/hostname", "CAP_DAC_OVERRIDE is needed"),
+        (errno.ENOSYS, "/etc/hostname", "a systemd unit without RestrictSUIDSGID=yes"),
+    ],
 )
-def test_what_cannot_be_read_says_which_capability_is_missing(
-    proc: Machine, monkeypatch: pytest.MonkeyPatch, file: str, capability: str
+def test_what_cannot_be_read_says_what_is_missing(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch, number: int, file: str, wanted: str
 ) -> None:
     proc.container(400, OURS)
 
     def refuse(*_: object) -> bytes:
-        name = file if file.startswith("/") else f"{proc.root}/{file}"
-        raise PermissionError(errno.EACCES, "Permission denied", name)
+        raise OSError(number, os.strerror(number), file if file.startswith("/") else f"{proc.root}/{file}")
 
     monkeypatch.setattr("dagstop.evidence.places.host.read_inside", refuse)
     place = only(proc, places_of(proc))
-    assert place.unread is not None and place.unread.endswith(f"({capability} is needed)"), place.unread
+    assert place.unread is not None and place.unread.endswith(f"{wanted})"), place.unread
 
 
 @pytest.mark.parametrize(

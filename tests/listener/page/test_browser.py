@@ -262,7 +262,7 @@ def test_the_containers_of_a_machine_are_named_with_why_one_is_refused(
             browser.shoot(f"containers-{width}")
         text = browser.text("#hosts")
         for said in (
-            "containers: 2 ours, 1 refused, 1 unreadable, 1 not named",
+            "containers: 2 ours, 1 refused, 1 unreadable, 1 not named, 1 without Airflow",
             "containers: 1 ours",
             "host name worker-1 by compose=shop",
             "a listener inside keeps it (pid 4711)",
