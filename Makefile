@@ -55,7 +55,8 @@ chaos: setup $(VENV)/.installed ## What happens when things break; as root (ARGS
 
 matrix: setup $(VENV)/.installed ## Every task, failed every way, anyone dead, on every Airflow (AIRFLOW=3.3.2 MODE=up for a part)
 	MATRIX=full $(ALONE) $(BIN)/python -m pytest tests/e2e/test_matrix.py tests/e2e/never_breaks tests/e2e/test_celery.py \
-		tests/e2e/test_cwl.py tests/e2e/test_docker_typed.py $(ARGS)
+		tests/e2e/test_cwl.py tests/e2e/test_docker_typed.py \
+		tests/e2e/test_contained_celery.py $(ARGS)
 ifeq ($(ARGS),)
 	MATRIX=full $(TOLD)
 endif

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +10,20 @@ from typing import Any
 
 import pytest
 
-from dagstop.install import install
+from tests.e2e import contained
 from tests.e2e.conftest import VERSIONS
 from tests.support.listener import Listener, show
 from tests.support.watch import wait_until
 from tests.support.workers import HOME, Worker, workers
-from tests.testbed import airflows, environment, proc
+from tests.testbed import airflows, environment
 from tests.testbed.docker_engine import Engine
 from tests.testbed.postgres import Server, binaries, connect, rows
 
 pytestmark = pytest.mark.e2e
 PLAYED = [version for version in ("2.11.2", "3.3.2") if version in VERSIONS]
 START_SECONDS, DEATH_SECONDS = 400.0, 60.0
-SOCKETS = "/srv/sockets"
-URL = f"postgresql://postgres@/airflow?host={SOCKETS}"
-"""As both projects write it: only what lies behind differs."""
 ALL = {"6101", "6102", "6103", "6104", "6105"}
 RUNS = ("contained_7001", "contained_7002")
-INIT = "trap 'exit 0' TERM; for part in {parts}; do $part >> {home}/out.log 2>&1 & done; while :; do sleep 1; done"
 
 
 @dataclass
@@ -76,14 +69,6 @@ class Project:
         done = lambda: set(self.asleep(run)) == ALL and self.states(run) == running  # noqa: E731
         wait_until(done, START_SECONDS, lambda: f"{self.asleep(run)} {self.states(run)} {self.said()}")
 
-    def kill_airflow(self) -> None:
-        """SIGKILL all of Airflow in the container, its supervisors and runners too; what they started lives on."""
-        python = os.path.realpath(self.airflow.parent / "python")
-        while found := [
-            p for pid in self.worker.pids() if (p := proc.read(pid)) is not None and p.executable == python
-        ]:
-            proc.send(found, signal.SIGKILL)
-
 
 @pytest.fixture(params=PLAYED)
 def projects(
@@ -93,35 +78,16 @@ def projects(
     venv = airflows.build(version)
     dags = tmp_path / "dags"
     shutil.copytree(Path(__file__).parent / "contained_dags", dags, ignore=shutil.ignore_patterns("__*"))
-    variables = environment.variables(
-        version, venv=venv, home=Path(HOME), dags=Path("/srv/dags"), database_url=URL,
-        port=8080, log_port=8793, parallelism=8, docker_url=None, policy=False,
-    )  # fmt: skip
-    variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = URL.replace("postgresql:", "postgresql+psycopg2:")
-    variables |= {"USER": "airflow", "LOGNAME": "airflow"}
-    parts = [f'"{venv}/bin/airflow {part}"' for part in _parts(version)]
-    init = f"mkdir -p {HOME}/tmp; " + INIT.format(parts=" ".join(parts), home=HOME)
-    python = Path(os.path.realpath(venv / "bin" / "python")).parent.parent
-    other = Server(list(binaries().values())[-1])
-    rows(other.url("postgres"), "alter system set max_connections = 300")
-    other.halt()
-    other.start()
+    init = contained.init(venv, _parts(version))
+    other = contained.roomy(Server(list(binaries().values())[-1]))
     try:
         with workers(docker_engine) as start:
             found = []
             for name, server in (("shop", airflow_server), ("bank", other)):
                 server.create_database(name="airflow")
-                _migrate(venv, server.url("airflow"), version, tmp_path / name)
-                sockets = tmp_path / f"sockets-{name}"
-                sockets.mkdir()
-                sockets.chmod(0o755)
-                (sockets / ".s.PGSQL.5432").symlink_to(server.socket_dir / f".s.PGSQL.{server.port}")
-                more = [
-                    *((str(path), str(path)) for path in (venv, python, server.socket_dir)),
-                    (str(dags), "/srv/dags"),
-                    (str(sockets), SOCKETS),
-                ]
-                shown = {"environment": variables, "shared": more, "init": init}
+                contained.migrate(venv, server.url("airflow"), version, tmp_path / name)
+                folders = contained.shared(venv, server, dags, tmp_path / f"sockets-{name}")
+                shown = {"environment": contained.variables(version, venv), "shared": folders, "init": init}
                 generation = environment.generation(version)
                 found.append(Project(start(name, **shown), server, venv / "bin" / "airflow", generation))
             yield found[0], found[1]
@@ -137,20 +103,6 @@ def _parts(version: str) -> list[str]:
     return ["scheduler"]
 
 
-def _migrate(venv: Path, url: str, version: str, home: Path) -> None:
-    home.mkdir()
-    variables = environment.variables(
-        version, venv=venv, home=home, dags=home, database_url=url, port=8080, log_port=8793,
-        parallelism=8, docker_url=None, policy=False,
-    )  # fmt: skip
-    done = subprocess.run(
-        [venv / "bin" / "airflow", "db", "migrate"], env=variables, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    install(url)
-
-
 def test_runs_in_a_container_die_and_nothing_of_the_twin(
     projects: tuple[Project, Project], docker_engine: Engine, tmp_path: Path
 ) -> None:
@@ -163,7 +115,7 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
         for run in RUNS:
             project.wait_for(run)
     theirs = [twin.asleep(run) for run in RUNS]
-    options = ("--container", "compose=shop", "--same-database", URL)
+    options = ("--container", "compose=shop", "--same-database", contained.URL)
     listener = Listener(ours.url, tmp_path, *options, docker_url=docker_engine.url)
     with listener:
         listener.wait_for("verdict=ours")
@@ -175,7 +127,7 @@ def test_runs_in_a_container_die_and_nothing_of_the_twin(
         assert ours.asleep(RUNS[0]) == {}
         assert set(ours.asleep(RUNS[1])) == ALL
         # all of it was killed
-        ours.kill_airflow()
+        contained.kill(ours.airflow, ours.worker)
         assert set(ours.asleep(RUNS[1])) == ALL
         _fail(ours, RUNS[1])
         report = _report(listener, 2)

@@ -100,7 +100,9 @@ def workers(engine: Engine) -> Iterator[Any]:
         **more: Any,
     ) -> Worker:
         """project: of compose. shared: folders of this host, and where they are in it; read only. airflow: it shows an AIRFLOW_HOME."""
-        labels = {"com.docker.compose.project": project, "com.docker.compose.service": "worker"}
+        labels = {}
+        if project is not None:
+            labels = {"com.docker.compose.project": project, "com.docker.compose.service": "worker"}
         own = {"AIRFLOW_HOME": HOME, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": URL} if airflow else {}
         environment = {**own, "PATH": os.environ["PATH"], **more.pop("environment", {})}
         folders = {path: path for path in _SHARED if os.path.isdir(path)} | dict(shared)
@@ -110,7 +112,7 @@ def workers(engine: Engine) -> Iterator[Any]:
             detach=True,
             network_mode="none",
             user=user,
-            labels=labels if project is not None else {},
+            labels=labels,
             tmpfs={HOME: f"uid={UID}", "/tmp": "mode=1777"},
             volumes=[f"{there}:{inside}:ro" for there, inside in folders.items()],
             environment=environment,
