@@ -75,7 +75,7 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def bare_db(server: Server, shape: str) -> Iterator[AirflowDatabase]:
-    """A database with Airflow's tables and nothing of dagstop's."""
+    """A database with Airflow's tables and nothing of dagstop."""
     yield from _copy(server, "bare", shape)
 
 

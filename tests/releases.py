@@ -77,7 +77,7 @@ def write() -> None:
     """Write the folder of the release that this is."""
     if "dev" in dagstop.__version__:
         raise SystemExit(
-            f"{dagstop.__version__} is no release: set __version__ in listener/dagstop/__init__.py first"
+            f"{dagstop.__version__} is not a release: set __version__ in listener/dagstop/__init__.py first"
         )
     folder = FOLDER / dagstop.__version__
     folder.mkdir(parents=True, exist_ok=True)

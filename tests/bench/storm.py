@@ -49,7 +49,7 @@ KINDS = {
 
 
 def run(stage: Stage) -> Found:
-    """As many beats and failures each second, in turn without, with a bare NOTIFY, and with dagstop.
+    """As many heartbeats and failures each second, in turn without dagstop, with a bare NOTIFY, and with dagstop.
 
     All sessions stay connected and what is not its turn is stopped: turns are short, and meet the same machine.
     """

@@ -143,7 +143,7 @@ def engine_hung(scene: Scene) -> None:
 
 
 def disk_full(scene: Scene) -> None:
-    """No byte left for log and state, from before the first order; the listener restarted amid it."""
+    """No byte left for log and state, from before the first order; the listener is restarted meanwhile."""
     small = scene.folder / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
@@ -155,7 +155,9 @@ def disk_full(scene: Scene) -> None:
         scene.injected()
         scene.begin()
         wait_until(lambda: len(scene.ordered) > len(scene.runs) / 2, 300, lambda: "half of the orders")
-        with scene.no_orders:  # amid a signal it would leave no trace: there is no disk to leave it on
+        with (
+            scene.no_orders
+        ):  # in the middle of a signal it would leave no trace: there is no disk to leave it on
             wait_until(scene.all_reported, 300, lambda: "the reports so far")
             scene.listener.kill()
             scene.listener.log_path = scene.folder / "listener.log"

@@ -143,7 +143,7 @@ class Scene:
                     )
                 break
             except psycopg2.Error as exc:
-                # a server that goes amid a statement is a plain DatabaseError at times, without a code
+                # a server that goes during a statement is sometimes a plain DatabaseError, without a code
                 if exc.pgcode is not None and not isinstance(exc, psycopg2.OperationalError):
                     raise
                 time.sleep(0.05)

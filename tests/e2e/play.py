@@ -133,7 +133,7 @@ class Play:
                     self.cells[mode, act.action, "run"].note(f"{name}, a bystander, is gone")
             if mode not in ("up", "late"):
                 site.airflow.start_scheduler()
-                # it may well begin the other run anew: that is Airflow's business
+                # it may well start the other run again: that is Airflow's business
                 bystanders.forget(marked(LEFT_ALONE))
                 site.airflow.wait_ready([site.dag_id])
             hold(lambda: self._look(acts, bystanders), QUIET_SECONDS)

@@ -1,6 +1,6 @@
 """Airflow is upgraded underneath dagstop, with Airflow's own commands, from 1.10 to 2.x to 3.x.
 
-Its 2.2.0 migration drops task_instance and makes it anew, and our triggers are lost with it.
+Its 2.2.0 migration drops task_instance and creates it again: our triggers are lost with it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Site:
         Airflow(version, airflows.build(version), home, self.url, dags=dags).migrate()
 
     def dagstop(self, *arguments: str, code: int = 0) -> str:
-        """A command of dagstop's on this database; its output."""
+        """Run a dagstop command on this database; its output."""
         command = [sys.executable, "-m", "dagstop", *arguments, "--database-url", self.url]
         done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"

@@ -48,7 +48,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_commands_and_options_that_are_named_exist(path: Path) -> None:
-    """What stands in backticks or in a block and begins with `dagstop`."""
+    """What is in backticks or in a block and begins with `dagstop`."""
     context = cli.make_context("dagstop", ["status"], resilient_parsing=True)
     text = path.read_text(encoding="utf-8")
     said = re.findall(r"`(?:/\S+/|sudo )?dagstop ([a-z]+)([^`\n]*)`", text)

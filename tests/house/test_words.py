@@ -28,8 +28,11 @@ def test_code_is_read_where_people_read_it(house: Path, capsys: pytest.CaptureFi
     (house / "listener" / "dagstop" / "x.py").write_text(
         'beats = 1  # a process of Airflow\'s\n"""It mends\nand goes before it."""\n'
     )
+    (house / "tests").mkdir()
+    (house / "tests" / "test_x.py").write_text("# It starts anew.\n")
     assert words.main() == 1
     said = capsys.readouterr().out
+    assert "tests/test_x.py:1: 'anew'" in said
     assert 'x.py:1: "of Airflow\'s"' in said and "x.py:2: 'mends'" in said and "x.py:3: 'goes before'" in said
     assert "'beats'" not in said  # a name, not a word
 

@@ -160,7 +160,7 @@ OTHERS = [
     ["/usr/bin/bash", "-c", "sleep 6001 & sleep 6002 & wait"],
     ["bash", "/tmp/airflowtmpper5lodb/treez_u_ll3h"],
     ["sleep", "6001.4711"],
-    ["ls", "/opt/airflow", "run", "d", "t", "r", "--raw"],  # an argument is no program
+    ["ls", "/opt/airflow", "run", "d", "t", "r", "--raw"],  # an argument is not a program
     ["sudo", "-u", "airflow", "run", "d", "t", "r", "--raw"],
     ["ssh", "airflow", "test", "-f", "x"],
     ["bash", "-c", "airflow tasks test d t r; rm -rf /data"],  # more than a wrapper

@@ -140,7 +140,7 @@ def test_what_else_orders_a_stop(
         history = dagstop("history", "--database-url", airflow_db.url).stdout
         assert f", {what}\t" in history
     if what == "deleted":
-        # a host that comes back later, and a run of that name made anew
+        # a host that comes back later, and a run of that name created again
         airflow_db.rows("delete from task_instance")
         airflow_db.add_running("run", ("t",))
         if not airflow_db.has_uuid:

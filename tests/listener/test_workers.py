@@ -276,7 +276,7 @@ def beside(start: Any, worker: Worker, pid: int) -> Worker:
 def test_an_order_that_was_there_first_waits_for_what_the_engine_says(
     airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, start: Any
 ) -> None:
-    """A listener that starts late judges it before any engine has answered: that is no reason to spare."""
+    """A listener that starts late judges it before any engine has answered: that is not a reason to spare."""
     ours, twin = start("shop"), start("bank")
     begin(ours)
     begin(twin)

@@ -1,4 +1,4 @@
-"""What an install locks of Airflow's, and when: docs/dba.md has it as a table."""
+"""What an install locks of Airflow's tables, and when: docs/dba.md has it as a table."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_an_event_trigger_that_ends_an_install_is_named(bare_db: AirflowDatabase
 
 @pytest.mark.parametrize("by", ["install", "script"])
 def test_a_publication_for_all_tables(bare_db: AirflowDatabase, server: Server, by: str) -> None:
-    """Its subscribers have no tables of dagstop's: it is said before anything is changed."""
+    """Its subscribers lack dagstop's tables: install says so before it changes anything."""
     bare_db.rows("create publication everything for all tables")
     said = "publication everything is FOR ALL TABLES"
     if by == "script":

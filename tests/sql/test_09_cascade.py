@@ -87,7 +87,7 @@ def test_a_run_with_nothing_left_is_an_order_with_those_whose_process_may_live(
 def test_a_clean_up_task_fails_with_its_run_and_cannot_be_scheduled_while_the_order_is_open(
     airflow_db: AirflowDatabase,
 ) -> None:
-    """trigger_rule=all_done stands in no table: to Postgres such a task is one that has not run yet."""
+    """trigger_rule=all_done is not in any table: to Postgres such a task has not run yet."""
     airflow_db.add_running()
     airflow_db.add_task("clean_up", None)
     airflow_db.set_run("failed")
@@ -227,7 +227,7 @@ def test_a_fault_never_fails_the_statement(airflow_db: AirflowDatabase, broken: 
 def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabase) -> None:
     airflow_db.rows("drop role if exists weak; create role weak login")
     airflow_db.add_running()
-    # it owns all of dagstop's, as the tables' owner does, and has no right on the tables any more
+    # it owns all of dagstop, as the tables' owner does, and has no right on the tables any more
     airflow_db.rows("""
         do $$
         declare

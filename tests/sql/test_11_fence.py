@@ -32,7 +32,7 @@ def test_revival_is_refused_and_recorded(airflow_db: AirflowDatabase, wanted: st
     assert airflow_db.one(
         "select dag_id, run_id, task_id, map_index, wanted_state from dagstop.refused_write"
     ) == ("dag", "run", "a", -1, wanted)
-    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1  # it did not fail anew
+    assert airflow_db.one("select count(*) from dagstop.stop_order") == 1  # it did not fail again
 
 
 @pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)  # no mapped tasks in 1.10

@@ -91,7 +91,7 @@ def test_partitions_are_refused(bare_db: AirflowDatabase, table: str) -> None:
 
 @pytest.fixture
 def owned_db(server: Server, bare_db: AirflowDatabase) -> Iterator[AirflowDatabase]:
-    """Airflow's tables belong to a role that is no superuser, who has installed dagstop."""
+    """Airflow's tables belong to a role that is not a superuser and has installed dagstop."""
     name = bare_db.url.rsplit("/", 1)[1]
     bare_db.rows(f"create role r_owner login; grant create on database {name} to r_owner")
     bare_db.rows("grant all on schema public to r_owner")

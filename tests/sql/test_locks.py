@@ -1,4 +1,4 @@
-"""No session of Airflow's is ever one side of a deadlock with dagstop: it tries, and never waits.
+"""No Airflow session is ever one side of a deadlock with dagstop: it tries, and never waits.
 
 The sessions that stand for Airflow's here look for a deadlock at once (deadlock_timeout), not after
 a second, so that one is found whenever there is one.
@@ -36,7 +36,7 @@ HOLDS_THE_RUN = (
 
 @pytest.fixture
 def airflow(airflow_db: AirflowDatabase) -> Iterator[Any]:
-    """A session of Airflow's, in a transaction that is committed at the end."""
+    """An Airflow session, in a transaction that is committed at the end."""
     with session(airflow_db) as cursor:
         yield cursor
 
@@ -245,7 +245,7 @@ def test_a_scheduler_has_the_run_whose_tasks_a_person_fails(
     assert airflow_db.one("select count(*) from dagstop.stop_order where kind = 'task'") == 20
 
 
-# what the client does, and what another session of Airflow's has meanwhile
+# what the client does, and what another Airflow session has meanwhile
 IN_A_HURRY = {
     "cascade": ("update dag_run set state = 'failed'", "update task_instance set pid = 1"),
     "order": ("update task_instance set state = 'failed'", "lock table dag_run in access exclusive mode"),

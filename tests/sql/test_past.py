@@ -1,4 +1,4 @@
-"""No statement of Airflow's, and nothing that a listener or the page asks, reads more because dagstop has a past."""
+"""No Airflow statement, and nothing that a listener or the page asks, reads more because dagstop has a past."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.testbed.postgres import connect
 
 PAST = 20000
 ROWS = 30
-# what is open and young is no past: there is something to do, or to show
+# what is open and young is not the past: there is something to do, or to show
 TODAY = {"sweep", "doorbell", "heartbeat", "chore close_left_behind", "status", "page open"}
 
 

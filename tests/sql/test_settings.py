@@ -60,7 +60,7 @@ def test_a_bad_value_from_before_stays_and_is_not_believed(airflow_db: AirflowDa
     ("protected", "dag", "expected"),
     [
         ("billing_*", "billing_a", True),
-        ("billing_*", "billingXa", False),  # _ is no wildcard
+        ("billing_*", "billingXa", False),  # _ is not a wildcard
         ("billing_*", "my_billing_a", False),
         ("x, billing_?", "billing_a", True),
         ("x\nbilling_?", "billing_ab", False),

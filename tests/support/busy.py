@@ -60,7 +60,7 @@ class Rows(Protocol):
 
 
 class Session:
-    """Many statements by one connection; each call of an AirflowDatabase connects anew."""
+    """Many statements by one connection; each call of an AirflowDatabase connects again."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

@@ -76,7 +76,7 @@ def look(db: AirflowDatabase) -> Snapshot:
 
 
 def get(url: str, *, method: str = "GET", timeout: float = 60.0, **headers: str) -> tuple[int, str, Any]:
-    """Status, body, headers of one request; a status of 400 or more is no error here."""
+    """Status, body, headers of one request; a status of 400 or more is not an error here."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, method=method, headers=names)
     try:
@@ -99,7 +99,10 @@ def wait_for_answer(url: str, status: int, words: str = "", timeout: float = 60.
     while True:
         try:
             found, body, _ = get(url, timeout=30)
-        except (OSError, http.client.HTTPException) as exc:  # it may end amid its answer, to start anew
+        except (
+            OSError,
+            http.client.HTTPException,
+        ) as exc:  # it may end in the middle of its answer, to start again
             found, body = 0, str(exc)
         if found == status and words in body:
             return body

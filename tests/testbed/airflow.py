@@ -140,7 +140,7 @@ class Airflow(Records):
             self._spawn("web", ["airflow", "webserver", "-p", str(self.port), "-w", "1"])
 
     def wait_ready(self, dag_ids: Sequence[str], timeout: float = 180) -> None:
-        """Return once `dag_ids` are known, the web server answers and the scheduler beats."""
+        """Return once `dag_ids` are known, the web server answers and the scheduler has a heartbeat."""
         known = "SELECT count(*) AS n FROM dag WHERE dag_id = ANY(%s)"
         beats = (
             "SELECT count(*) AS n FROM job WHERE job_type = 'SchedulerJob' AND state = 'running'"

@@ -1,6 +1,6 @@
 """Builds a real Airflow of a given version into a cache folder, from PyPI with uv; twice is once.
 
-uv resolves as of a day (`--exclude-newer`), which stands in for Airflow's constraint files.
+uv resolves as of a day (`--exclude-newer`), instead of by Airflow's constraint files.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_any_password_arrives(password: str) -> None:
     try:
         url = normalise(f"postgresql+psycopg2://u:{quote(password, safe='')}@h/d")
     except UnicodeEncodeError:
-        return  # a lone surrogate is no text that a URL can hold
+        return  # a lone surrogate is not text that a URL can hold
     assert psycopg2.extensions.parse_dsn(url)["password"] == password
 
 

@@ -34,7 +34,7 @@ GONE = (errno.ENOENT, errno.ESRCH)
 
 
 def verdict(proc: FakeProc, watch: Watch, pid: int, **more: Any) -> Verdict | None:
-    """What an order of the run does to it; None if it is no candidate."""
+    """What an order of the run does to it; None if it is not a candidate."""
     process = watch.processes.get(pid)
     if process is None or process.label is None:
         return None

@@ -41,7 +41,7 @@ def test_a_shell_that_shows_no_words_but_lives_is_looked_through(proc: FakeProc,
 
 
 def test_what_runs_under_a_worker_stays_spared_once_its_parent_is_gone(proc: FakeProc, watch: Watch) -> None:
-    """Seen while all lived: a shell by hand is no task's, whatever ends above it."""
+    """Seen while all lived: a shell by hand is not a task's, whatever ends above it."""
     dying(proc, state="S", runner=("bash",))
     watch.look()
     proc.end(RUNNER)

@@ -126,7 +126,7 @@ def test_what_is_gone_by_then_is_not_said_to_be_signalled(child: subprocess.Pope
 
 
 class Ending(Engine):
-    """Its container has just ended, and is about to be started anew: the engine refuses what changes it."""
+    """Its container has just ended, and is about to be started again: the engine refuses what changes it."""
 
     def never_restart(self, container: Container) -> None:
         raise ContainerRefused("cannot update a stopped container")

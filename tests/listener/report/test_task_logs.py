@@ -63,7 +63,7 @@ def test_the_runner_s_file_says_who_stopped_it(
 def test_no_file_that_may_be_another_s(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, name: str, mode: str
 ) -> None:
-    """Its path names another DAG, is no log, or what is written would not come at its end."""
+    """Its path names another DAG, is not a log, or what is written would not come at its end."""
     airflow_db.add_running("run")
     path = tmp_path / "logs" / name
     writer(tasks, "airflow task runner: dag a run 7", path, mode)
