@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 UNFINISHED_IS_NOT = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
@@ -74,11 +75,10 @@ class Label:
 
     def filled_from(self, other: Label) -> Label:
         """This label with its gaps filled from `other`."""
-        values = {
-            f.name: getattr(self, f.name) if getattr(self, f.name) is not None else getattr(other, f.name)
-            for f in fields(self)
-        }
-        return Label(**values)
+        mine = _values(self)
+        if None not in mine:
+            return self
+        return Label(*(its if own is None else own for own, its in zip(mine, _values(other), strict=True)))
 
     def facts(self) -> dict[str, Any]:
         """The known fields, ready for JSON."""
@@ -90,6 +90,7 @@ class Label:
         }
 
 
+_values = attrgetter(*(f.name for f in fields(Label)))
 _COMPARED = tuple(f.name for f in fields(Label) if f.name not in {"airflow_home", "database"})
 
 

@@ -155,8 +155,9 @@ class Dagstop(Side):
         trace: Path | None = None,
         fence: Fence | None = None,
         told: bool = True,
+        program: Sequence[str] = ("dagstop",),
     ) -> None:
-        """fence: behind which the kernel tells it of forks, if `told`."""
+        """fence: behind which the kernel tells it of forks, if `told`. program: the module, and its first words."""
         super().__init__(stage, "full", fence)
         environment = {"BENCH_TRACE": str(trace)} if trace else {}
         within = fence.within(told=told) if fence is not None else []
@@ -164,8 +165,8 @@ class Dagstop(Side):
             self.database.url, self.home, docker_url=docker_url, fence=within, **environment
         )
         self.listener.command.remove("-v")
-        if trace is not None:
-            self.listener.command[self.listener.command.index("dagstop")] = "tests.bench.traced"
+        at = self.listener.command.index("dagstop")
+        self.listener.command[at : at + 1] = program if trace is None else ["tests.bench.traced"]
         self.listener.start()
 
     @property

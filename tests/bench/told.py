@@ -22,7 +22,9 @@ from tests.bench.crowd import Group
 from tests.bench.profile import Trace
 from tests.bench.stage import Bare, Dagstop, Side, Stage, cpu_seconds, resident_mib
 from tests.bench.table import median
+from tests.support.fake_proc import FakeProc
 from tests.support.fence import Fence
+from tests.support.forks import STORM
 
 SECONDS = 20.0
 SIZES = (400, 5000, 20000)
@@ -36,18 +38,6 @@ for _ in range(int(sys.argv[1])):
         signal.pause()
 print("there", flush=True)
 signal.pause()
-"""
-STORM = """
-import os, sys, time
-rate, began, done = float(sys.argv[1]), time.monotonic(), 0
-while True:
-    while done < (time.monotonic() - began) * rate:
-        try:
-            os.posix_spawn("/dev/null/none", ["none"], {})
-        except OSError:
-            pass
-        done += 1
-    time.sleep(0.005)
 """
 
 
@@ -140,9 +130,33 @@ def rest(stage: Stage, fence: Fence) -> None:
             _at_rest(f"{size} processes", stage, fence)
 
 
+def silent(stage: Stage, fence: Fence) -> None:
+    """What the listener does by itself: nobody's forks reach it, and /proc is simulated."""
+    print("at rest where nobody forks, of a core, over a minute")
+    root = fence.home / "proc"
+    root.mkdir()
+    proc, made = FakeProc(root), 2
+    for size in SIZES:
+        for pid in range(1000 + made, 1000 + size):
+            proc.add(pid, argv=("sleep", "1"), environ={"PATH": "/usr/bin:/bin"}, start=pid)
+        made = size
+        os.chown(root, fence.uid, fence.uid)
+        dagstop = Dagstop(stage, fence=fence, program=["tests.bench.silent", str(root)])
+        try:
+            _must_be_told(dagstop)
+            time.sleep(5)
+            before, began = cpu_seconds(dagstop.pid), time.monotonic()
+            time.sleep(6 if stage.quick else 60)
+            percent = 100 * (cpu_seconds(dagstop.pid) - before) / (time.monotonic() - began)
+            print(f"{size:6} processes {percent:7.3f} %{resident_mib(dagstop.pid):6.0f} MiB", flush=True)
+        finally:
+            dagstop.end()
+        dagstop.listener.log_path.unlink()
+
+
 def storm(stage: Stage, fence: Fence) -> None:
     """Beside a program that forks without end."""
-    with _beside(fence, STORM, str(FORKS)):
+    with _beside(fence, STORM, str(FORKS), until="there"):
         _at_rest(f"beside {FORKS} forks a second", stage, fence)
 
 
@@ -203,6 +217,7 @@ PARTS: dict[str, Callable[[Stage, Fence], None]] = {
     "kills": kills,
     "stages": stages,
     "rest": rest,
+    "silent": silent,
     "storm": storm,
 }
 

@@ -123,6 +123,14 @@ class Listener:
                 )
             time.sleep(0.05)
 
+    def wait_until_gap(self, why: str, timeout: float = 20.0) -> None:
+        """Until it has looked at everything after a time in which nobody was told, and has written that down."""
+        until = time.monotonic() + timeout
+        while why not in (seen := [gap[2] for gap in remembered(self.state_dir, "gaps")]):
+            if time.monotonic() > until:
+                raise AssertionError(f"{why!r} is not among its gaps {seen}: {self.log()}")
+            time.sleep(0.05)
+
     def wait_until_gone(self, timeout: float = 20.0) -> None:
         """Until it knows of no task process any more, and has written that down."""
         until = time.monotonic() + timeout

@@ -216,7 +216,8 @@ class Labelling:
         for _ in range(64):
             if parent is None or (label.airflow_home and label.database):
                 break
-            label = label.filled_from(airflow_of(parent.environ))
+            if parent.environ:
+                label = label.filled_from(airflow_of(parent.environ))
             if parent.identity == init:
                 break  # what started a container is outside of it
             parent = self.parent(parent)

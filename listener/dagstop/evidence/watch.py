@@ -30,7 +30,9 @@ _SETTLED_READS = 2  # a new process may not have exec'd yet: its words are read 
 
 
 PROVE = 10.0
-"""Seconds between two listings that hold what the kernel tells against what is there."""
+"""Seconds between two listings that hold what the kernel tells against what is there, at least."""
+SHARE = 0.0003
+"""The most of a core's time that these listings may take: on a host of many they come less often."""
 _MANY = 50
 """New processes that an order does not wait for: the next tick reads them."""
 _ROUNDS = 20
@@ -165,6 +167,7 @@ class Watch:
 
     def _list(self) -> set[int]:
         """The pids in /proc that are not known, or that the kernel told of."""
+        began = time.thread_time()
         pids = self._proc.pids()
         new: set[int] = set()
         if pids != self._listed:
@@ -173,7 +176,7 @@ class Watch:
                 self._forget(gone)
             self._listed = pids
         self._restless |= self._changing
-        self._prove_at = time.monotonic() + PROVE
+        self._prove_at = time.monotonic() + max(PROVE, (time.thread_time() - began) / SHARE)
         proved_at, self._proved_at = self._proved_at, datetime.now(timezone.utc)
         heard, self._lineage.heard = self._lineage.heard, set()
         self._hear()
@@ -352,6 +355,8 @@ class Watch:
                 self._listed = []  # if the pid is given out again it is new
                 continue
             self._stats[pid] = data
+            if self._gap:
+                self._stir([pid])  # what it executed meanwhile was not told
             if known is None:
                 known = self.processes[pid] = self._new(pid, stat)
             else:

@@ -88,6 +88,21 @@ def test_a_title_that_nobody_told_of_is_found_by_the_next_listing(proc: CountedP
     assert watch.processes[SCHEDULER].role is Role.RUNNER
 
 
+def test_what_was_executed_while_events_were_lost_is_read(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    proc.add(900, argv=("sh",))
+    events.forked(1, 900)
+    for _ in range(3):
+        watch.tick()
+    proc.become(900, ("bash",), tags(run="another"))
+    proc._stat(900, "R", [1, 900, 900], watch.processes[900].identity.start)
+    events.overflows()
+    watch.tick()
+    label = watch.processes[900].label
+    assert label is not None and label.run_id == "another"
+
+
 def test_a_thread_of_the_kernels_is_read_once(proc: CountedProc, events: FakeEvents, watch: Watch) -> None:
     """It has no words, and never will."""
     events.forked(2, 5)
