@@ -41,5 +41,5 @@ if __name__ == "__main__":
     (root / "self").unlink(missing_ok=True)
     (root / "self").symlink_to(str(os.getpid()))
     process_events._filter = own_forks
-    daemon.ProcFS = lambda: ProcFS(str(root))  # type: ignore[misc,assignment]
+    daemon.ProcFS = lambda: ProcFS(str(root))  # type: ignore[attr-defined,assignment,misc]
     main()
