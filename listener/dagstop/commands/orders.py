@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +38,7 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
                 ago(row["seen_at"], row["db_now"]),
                 row["detail"].get("notices"),
                 counted(row["detail"].get("watched", 0), "process"),
-                _containers(row["detail"].get("places") or ()),
+                _containers(row),
             ]
             for row in listeners
         ],
@@ -48,6 +47,9 @@ def status(database_url: str | None, as_json: bool, limit: int) -> None:
     for row in listeners:
         if row["live"] and (gaps := row["detail"].get("not_told")):
             click.echo(f"{shown(row['host'])} was not told what tasks forked {shown(gap(gaps[-1]))}")
+    if spared := [line for row in listeners if row["live"] for line in _spared(row)]:
+        click.echo()
+        print_table(["HOST", "CONTAINER", "NAMED BY", "SPARED BECAUSE"], spared, "")
     click.echo()
     print_table(
         ["ORDER", "DAG", "RUN", "TASK", "ORDERED", "BY", "WAITS FOR"],
@@ -93,12 +95,27 @@ def history(
     )
 
 
-def _containers(places: Sequence[dict[str, Any]]) -> str:
-    """Those of the machine in which an Airflow runs: how many are ours, and how many are refused."""
-    places = [place for place in places if place.get("airflow", True)]
-    refused = sum(place["refused"] is not None for place in places)
-    parts = [(len(places) - refused, "ours"), (refused, "refused")]
+def _airflows(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers of a listener's machine in which an Airflow runs."""
+    return [place for place in row["detail"].get("places") or () if place.get("airflow", True)]
+
+
+def _containers(row: dict[str, Any]) -> str:
+    """How many of them are ours, are refused, cannot be read."""
+    places = _airflows(row)
+    unread = sum(place["unread"] for place in places)
+    refused = sum(place["refused"] is not None for place in places) - unread
+    parts = [(len(places) - refused - unread, "ours"), (refused, "refused"), (unread, "unreadable")]
     return ", ".join(f"{number} {word}" for number, word in parts if number)
+
+
+def _spared(row: dict[str, Any]) -> list[list[Any]]:
+    """Those that the operator named, and that are spared all the same; of which machine, and why."""
+    return [
+        [row["host"], place["container"] or place["hostname"], place["named_by"], place["refused"]]
+        for place in _airflows(row)
+        if place["named_by"] and place["refused"]
+    ]
 
 
 def _history_line(row: dict[str, Any]) -> list[Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from dagstop.policy import text
 from tests.conftest import missing
+from tests.support import busy
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.commands import NO_DOCKER, failing
 from tests.support.listener import Listener, dagstop
@@ -289,6 +290,20 @@ def test_the_rights_that_the_unit_leaves_are_enough(
         (report,) = listener.wait_for_reports(1)
     assert report["outcome"] == "stopped"
     assert not find("sleep 7341")
+
+
+@on_one
+def test_status_names_the_containers_that_are_spared(airflow_db: AirflowDatabase) -> None:
+    """Those that the operator named; not another project's, nor a database of the same one."""
+    busy.listener(airflow_db, "machine-1", places=busy.PLACES)
+    shown = dagstop("status", "--database-url", airflow_db.url).stdout
+    assert "2 ours, 2 refused, 1 unreadable" in shown
+    named = [line.split("\t") for line in shown.splitlines() if line.startswith("machine-1\t")][1:]
+    assert [(line[1], line[2]) for line in named] == [
+        ("7b1e55d0c2aa", "compose=shop"),
+        ("c0ffee123456", "compose=shop"),
+    ], shown
+    assert "(CAP_SYS_PTRACE is needed)" in shown
 
 
 @on_one
