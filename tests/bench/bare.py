@@ -1,4 +1,4 @@
-"""The yardstick: the least that stops a run. It checks nothing and reports nothing.
+"""The bare yardstick: the least code that stops a run. It checks nothing and reports nothing.
 
 `python -m tests.bench.bare URL`: wakes on a NOTIFY whose payload is `VARIABLE=value`, reads each
 /proc/PID/environ once, and SIGTERMs what has it.

@@ -1,4 +1,4 @@
-"""Many listeners on one database: commit to the last one awake, and what the committer pays."""
+"""Many listeners on one database: from the commit until the last one is awake, and what the committer pays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floor: a client that knows already what it is to stop.
+"""The floor: a client that already knows what to stop.
 
 `python -m tests.bench.floor URL`: wakes on a NOTIFY whose payload is pids, and SIGTERMs them.
 """

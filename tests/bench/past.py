@@ -1,4 +1,4 @@
-"""What each statement costs after a month of stops, beside the same in a database that has seen none."""
+"""What each statement costs after a month of stops, compared with a database that has seen none."""
 
 from __future__ import annotations
 

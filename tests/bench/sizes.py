@@ -1,4 +1,4 @@
-"""What a past of 200,000 orders takes on disk: tables and their indexes, and what a row takes."""
+"""The disk space of 200,000 past orders: tables, their indexes, and one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stock Airflow's own kill of a bash group, by its REST API, and dagstop's on the same Airflow."""
+"""How fast stock Airflow kills a bash group through its REST API, and dagstop on the same Airflow."""
 
 from __future__ import annotations
 

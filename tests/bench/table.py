@@ -1,4 +1,4 @@
-"""What a benchmark found: rows against bars, growth curves, profiles; printed, and written as JSON."""
+"""The result of a benchmark: rows with their bars, growth curves, profiles; printed, and written as JSON."""
 
 from __future__ import annotations
 

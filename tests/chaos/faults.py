@@ -1,4 +1,4 @@
-"""The faults: each begins the orders, breaks something again and again while they are made, and heals it.
+"""The faults: each starts the orders, breaks something again and again meanwhile, and repairs it.
 
 Each takes the scene with its listener not yet started, and returns once all is as it should be.
 """

@@ -1,4 +1,4 @@
-"""Thousands of orders through one listener: descriptors, threads and memory stay as they are."""
+"""Thousands of orders through one listener: descriptors, threads and memory do not grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on the host: the groups and containers that are to die, and the bystanders that are not."""
+"""What runs on the host: the groups and containers that must die, and the bystanders that must not."""
 
 from __future__ import annotations
 

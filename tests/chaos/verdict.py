@@ -1,4 +1,4 @@
-"""Lost, hurt, untrue: what is held against the listener once its scene is over.
+"""Lost, hurt, untrue: how the listener is judged once its scene is over.
 
 lost: an order without a final report, or with something of it alive, or a run that is not all failed.
 hurt: a bystander that is dead. untrue: a report that says what we, who watched it all, did not see.

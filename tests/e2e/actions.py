@@ -1,4 +1,4 @@
-"""The ways in which people fail a run or a task, each on a real Airflow."""
+"""The ways in which people fail a run or a task on a real Airflow."""
 
 from __future__ import annotations
 

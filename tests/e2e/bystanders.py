@@ -1,4 +1,4 @@
-"""What looks like a run that is stopped, or mentions it, and must live on."""
+"""Processes and containers that look like a stopped run, or mention it, and must survive."""
 
 from __future__ import annotations
 

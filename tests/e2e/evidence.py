@@ -1,4 +1,4 @@
-"""What must hold of one act on a site: the reports, the states, the marks, nothing come back."""
+"""What must hold after one act on a site: reports, states, marks, and nothing that came back."""
 
 from __future__ import annotations
 

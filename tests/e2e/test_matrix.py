@@ -1,4 +1,4 @@
-"""Every kind of task, failed in every way, with anyone dead, on every Airflow: it stops, and only it.
+"""Every kind of task, failed in every way, whichever process is dead, on every Airflow: it stops, and only it.
 
 `pytest -k 3.3.2-up-ui_run-daemons` selects a cell, `make matrix` prints them all.
 """

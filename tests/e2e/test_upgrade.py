@@ -68,7 +68,7 @@ class Site:
         self._folder = folder
 
     def migrate(self, version: str) -> None:
-        """Airflow's own `initdb` or `db migrate`, of that release; raises LabError if it fails."""
+        """Airflow's own `initdb` or `db migrate`, of that release; raises AirflowFailed if it fails."""
         dags = Path(str(files("tests.testbed"))) / "dags"
         home = self._folder / version
         Airflow(version, airflows.build(version), home, self.url, dags=dags).migrate()

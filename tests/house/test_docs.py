@@ -1,4 +1,4 @@
-"""The documentation: made from the code where it can be, and every link leads somewhere."""
+"""The documentation: generated from the code where possible, and every link leads somewhere."""
 
 from __future__ import annotations
 

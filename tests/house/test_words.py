@@ -1,4 +1,4 @@
-"""tests/words.py finds the old manner and long lines, and nothing else."""
+"""tests/words.py finds words to avoid and long lines, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others put into the database and into their processes: names, pids, environments, doorbells."""
+"""Hostile input in the database and in processes: names, pids, environments, notices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not to be stopped is not, with a real Postgres and real processes; and the grace of a DAG."""
+"""What the settings protect is not stopped, with a real Postgres and real processes; the grace period of a DAG."""
 
 from __future__ import annotations
 

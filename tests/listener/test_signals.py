@@ -1,4 +1,4 @@
-"""Which signal a process gets, and when: every process has the time that it can use, and no more."""
+"""Which signal a process gets, and when: each process gets the time that it can use, and no more."""
 
 from __future__ import annotations
 

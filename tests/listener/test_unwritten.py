@@ -1,4 +1,4 @@
-"""An order that could not be written in time is carried out as soon as it is; what was cleared since lives."""
+"""An order that could not be written in time is carried out as soon as it is written; what was cleared since survives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installing, again, in part, as a script, under locks; and taking it out again."""
+"""Installing: once, twice, in part, as a script, under locks; and uninstalling."""
 
 from __future__ import annotations
 

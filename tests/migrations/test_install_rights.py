@@ -1,4 +1,4 @@
-"""Who may install, to whom it all belongs, and who must not gain anything by it."""
+"""Who may install, who owns what is installed, and who must gain no rights by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an install promises to have left: objects, owners, grants, the role; and whom it asks before."""
+"""What an install leaves behind: objects, owners, grants, the role; and what it checks before."""
 
 from __future__ import annotations
 

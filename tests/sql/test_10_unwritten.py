@@ -1,4 +1,4 @@
-"""An order that could not be written is kept, and made good; what was cleared or begun since lives."""
+"""An order that could not be written is kept and written later; what was cleared or begun since survives."""
 
 from __future__ import annotations
 

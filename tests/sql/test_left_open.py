@@ -1,4 +1,4 @@
-"""A listener's session leaves its transaction open after any call: no order and nothing of Airflow's waits for it.
+"""A listener's session leaves its transaction open after any call: neither an order nor Airflow waits for it.
 
 What role dagstop_listener may call is asked of the database, so that a new function is tested by itself.
 """

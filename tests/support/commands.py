@@ -1,4 +1,4 @@
-"""Commands of dagstop beyond `tests.support.listener.dagstop`: one that fails, one on a terminal, one as JSON."""
+"""Commands of dagstop as tests run them: one that must fail, one on a terminal, `ps` as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A unix socket in front of another one, which counts what is asked through it, and may keep that waiting."""
+"""A unix socket in front of another one, which counts the requests that pass and may hold them up."""
 
 from __future__ import annotations
 

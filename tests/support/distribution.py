@@ -1,4 +1,4 @@
-"""sdist and wheel as a release has them: built of a copy, looked into, and installed without a checkout."""
+"""sdist and wheel of a release: built from a copy, inspected, and installed without a checkout."""
 
 from __future__ import annotations
 

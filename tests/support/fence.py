@@ -1,4 +1,4 @@
-"""A fence for a killer that sees the whole machine: it runs as a user whom nobody else is.
+"""A fence for a killer that sees the whole machine: it runs as a user that nothing else uses.
 
 The kernel tells of forks in the initial pid namespace only, where everything of the machine lives. There a
 listener under test has a uid of its own and no CAP_KILL: the kernel itself refuses each signal to whatever

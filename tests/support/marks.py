@@ -1,4 +1,4 @@
-"""On which Postgres servers and with which Airflow's tables a test runs, where not on all of them."""
+"""Marks that choose the Postgres server and the shape of Airflow's tables, for tests that need not run on all."""
 
 from __future__ import annotations
 

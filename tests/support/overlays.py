@@ -1,4 +1,4 @@
-"""Files and folders of the tests' own over the machine's, in a mount namespace of theirs: it ends with them."""
+"""Files and folders laid over the machine's, in the tests' own mount namespace, which ends with them."""
 
 from __future__ import annotations
 

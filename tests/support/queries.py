@@ -1,4 +1,4 @@
-"""One of the named queries that the listener sends, sent by itself."""
+"""Named queries of the listener, sent one at a time."""
 
 from __future__ import annotations
 

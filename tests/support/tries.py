@@ -1,4 +1,4 @@
-"""Labels, rows and the runner of a task's tries, for what is decided of them."""
+"""Labels, rows and runners of a task's tries, for tests of `judge`."""
 
 from __future__ import annotations
 

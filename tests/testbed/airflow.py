@@ -155,7 +155,7 @@ class Airflow(Records):
         self.wait_for(ready, "ready", timeout)
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
-        """Return once `condition()` holds; raise LabError with the logs' ends after `timeout` s."""
+        """Return once `condition()` holds; raise AirflowFailed with the logs' ends after `timeout` s."""
         end = time.monotonic() + timeout
         while not condition():
             for name, process in self._started.items():

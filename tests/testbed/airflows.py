@@ -1,4 +1,4 @@
-"""Builds a real Airflow of a given version into a cache folder, from PyPI with uv; twice is once.
+"""Builds a real Airflow of a given version into a cache folder, from PyPI with uv; once built, it is reused.
 
 uv resolves as of a day (`--exclude-newer`), instead of by Airflow's constraint files.
 """

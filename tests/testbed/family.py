@@ -1,4 +1,4 @@
-"""All that descends from what the testbed started, also once its parents died; ending it for sure."""
+"""Every descendant of what the testbed started, also after its parents died; and how to end them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the testbed reads from `/proc`: who lives, who descends from whom, and ending them for sure."""
+"""What the testbed reads from `/proc`: which processes live and descend from which; and how to end them."""
 
 from __future__ import annotations
 

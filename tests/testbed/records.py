@@ -1,4 +1,4 @@
-"""What an Airflow keeps in its database: reading it, and the one UPDATE that people type."""
+"""The rows that an Airflow keeps in its database, and the one UPDATE that people type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHERE dr.run_id = %s ORDER BY ti.dag_id, ti.task_id, ti.map_index
 
 
 class AirflowFailed(RuntimeError):
-    """The lab's Airflow does not run as it should."""
+    """The Airflow does not run as it should."""
 
 
 class Records:

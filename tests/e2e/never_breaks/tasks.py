@@ -1,4 +1,4 @@
-"""What the tests of this folder wait for, and what a person types."""
+"""What the tests in this folder wait for, and what a person types."""
 
 from __future__ import annotations
 

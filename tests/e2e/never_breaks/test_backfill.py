@@ -1,4 +1,4 @@
-"""A backfill of which one run is failed: the rest of it succeeds, and the failed one only where it is asked for."""
+"""One run of a backfill is failed: the others succeed, and the failed one only where the user asks for it."""
 
 from __future__ import annotations
 

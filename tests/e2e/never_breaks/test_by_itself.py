@@ -1,4 +1,4 @@
-"""A task that nobody failed but itself: its callback and its mail end before anything of it is ended."""
+"""A task that failed by itself: its callback and its mail finish before any of its processes is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes at once while an order is open: a clear, so that it runs again; success marked by hand."""
+"""What is allowed at once while an order is open: a clear, so that it runs again; success marked by hand."""
 
 from __future__ import annotations
 

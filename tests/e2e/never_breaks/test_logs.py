@@ -1,4 +1,4 @@
-"""Whose deadlock it is, by what Postgres logs of it."""
+"""Who caused a deadlock, according to the Postgres log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is signalled when: the time is given, and signals are only written down."""
+"""Which process is signalled when: time is given to the case, and signals are only recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a run was seen to end, and for how long that is known."""
+"""Which processes of a run were seen to end, and how long that is remembered."""
 
 from __future__ import annotations
 

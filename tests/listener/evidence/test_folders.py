@@ -1,4 +1,4 @@
-"""Whose working directory lies in a bash task's private folder is of that task."""
+"""A process whose working directory is in a bash task's private folder belongs to that task."""
 
 from __future__ import annotations
 

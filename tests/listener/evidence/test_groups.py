@@ -1,4 +1,4 @@
-"""Whom a session or process group that was remembered still speaks for."""
+"""Whose processes a remembered session or process group still identifies."""
 
 from __future__ import annotations
 

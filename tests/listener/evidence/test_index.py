@@ -1,4 +1,4 @@
-"""Finding what may concern an order without looking at everything."""
+"""The index finds what may concern an order without looking at everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a process is by what forked it, as the kernel tells: parents, session and environment are gone."""
+"""Whose a process is, from the forks that the kernel reports, once parents, session and environment are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look costs where the kernel tells: what was told of is read, and nothing else."""
+"""The cost of a look where the kernel reports events: only the reported processes are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host made from a known truth, its past played through a fake /proc: who is picked, and who must not be.
+"""A host whose truth is known, its past played through a fake /proc: who is picked, and who must not be.
 
 The truth is what the test built. It asks nothing of the code under test but the verdicts at the end.
 """
