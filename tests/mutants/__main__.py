@@ -74,7 +74,7 @@ def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str,
             keep.write_bytes(pickle.dumps(baseline))
         chosen = [mutant for mutant in mutants if isinstance(mutant, code.Mutant)]
         judge = Judge(lambda _: python.trials(chosen, baseline), _said)
-        pytest.main([*python.OPTIONS, *options], plugins=[judge])
+        pytest.main([*python.OPTIONS, *options, *python.TESTS], plugins=[judge])
         return judge.results
 
     one_server = sql.OneServer()

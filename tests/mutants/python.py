@@ -33,7 +33,8 @@ FILES = (
     LISTENER / "cases/case.py",
     LISTENER / "report/findings.py",
 )
-OPTIONS = ("--unit", "-q", "-s", "-p", "no:randomly", "tests/listener")
+TESTS = ("tests/listener/evidence", "tests/listener/cases", "tests/listener/report")  # of the same rooms
+OPTIONS = ("--unit", "-q", "-s")
 ENOUGH = 15.0  # seconds of tests for one mutant
 _MUTANT = "DAGSTOP_MUTANT"  # path and number: for a pytest of its own
 
@@ -116,7 +117,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _own_pytest(mutant: Mutant, tests: list[str]) -> None:
     os.environ[_MUTANT] = f"{mutant.path}:{mutant.number}"
-    options = ("-x", *OPTIONS[:-1])
+    options = ("-x", *OPTIONS)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", "-p", "tests.mutants.python", *options, *tests])
 
 
@@ -148,7 +149,7 @@ def main(folder: str) -> int:
     """The run without mutants."""
     clock = Clock()
     options = ("--cov=dagstop", "--cov-context=test", "--cov-report=")
-    code = pytest.main([*OPTIONS, *options], plugins=[clock])
+    code = pytest.main([*OPTIONS, *options, *TESTS], plugins=[clock])
     (Path(folder) / "seconds.json").write_text(json.dumps({"seconds": clock.seconds}))
     return int(code)
 

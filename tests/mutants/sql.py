@@ -19,13 +19,13 @@ from tests import conftest
 from tests.mutants.judge import Clock, Trial
 from tests.mutants.statements import FOLDER, Mutant
 from tests.support.airflow_tables import SHAPES
-from tests.testbed.postgres import Server, connect, rows
+from tests.testbed.postgres import Server, binaries, connect, rows
 
 FILES = tuple(
     sorted(path for path in FOLDER.glob("*.sql") if path.name[:2] in ("07", "08", "09", "10", "11"))
 )
 OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
-RELEASE = "pg15"
+RELEASE = max(binaries())  # as tests.support.marks
 ENOUGH = 60.0  # seconds of tests for one mutant
 HANGS = "20s"  # a lock that nothing of ours waits for, and a mutant does
 
