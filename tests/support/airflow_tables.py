@@ -26,7 +26,7 @@ _LOG_COLUMNS = {
 
 
 def schema_sql(shape: str) -> str:
-    """Our own DDL of Airflow's tables as that release makes them."""
+    """Our own DDL for Airflow's tables, as that release creates them."""
     return (Path(__file__).parent / "airflow_schemas" / f"{shape}.sql").read_text()
 
 
@@ -50,7 +50,7 @@ class AirflowDatabase:
         return row[0] if len(row) == 1 else row
 
     def wait_until(self, query: str, timeout: float = 20.0) -> None:
-        """Until the only value of a query is true; no row counts as false."""
+        """Return once the only value of a query is true; no row counts as false."""
         end = time.monotonic() + timeout
         while not (found := self.rows(query)) or not found[0][0]:
             assert time.monotonic() < end, f"not so after {timeout} s: {query}"
@@ -68,7 +68,7 @@ class AirflowDatabase:
         self, dag_id: str = "dag", run_id: str = "run", state: str | None = "running",
         date: datetime | None = FIRST_DATE,
     ) -> None:  # fmt: skip
-        """One dag_run."""
+        """Insert a dag_run."""
         values: dict[str, Any] = {"dag_id": dag_id, "run_id": run_id, "state": state,
                                   self.date_column: date, "start_date": FIRST_DATE}  # fmt: skip
         if not self.by_date:
@@ -95,7 +95,7 @@ class AirflowDatabase:
         self, task_id: str, state: str | None = "running", dag_id: str = "dag", run_id: str = "run",
         map_index: int = -1, date: datetime = FIRST_DATE, **more: Any,
     ) -> None:  # fmt: skip
-        """One task_instance; `more` are its other columns."""
+        """Insert a task_instance; `more` are its other columns."""
         values: dict[str, Any] = {"dag_id": dag_id, "task_id": task_id, "state": state,
                                   "pool": "default_pool", "try_number": 1, **more}  # fmt: skip
         if self.by_date:
@@ -118,29 +118,29 @@ class AirflowDatabase:
             )  # fmt: skip
 
     def add_log_table(self) -> None:
-        """Airflow's audit log, which the tables of a shape are without."""
+        """Create Airflow's audit log, which a shape lacks."""
         self.rows(
             "create table log (id serial primary key, dttm timestamptz, dag_id varchar(250),"
             f" task_id varchar(250), owner varchar(500), extra text, {_LOG_COLUMNS[self.shape]})"
         )
 
     def beat(self, host: str = "host") -> list[tuple[Any, ...]]:
-        """What a listener does every ten seconds: says that it lives, does the chores; what it then hears."""
+        """Do what a listener does every ten seconds, heartbeat and chores; the heartbeat's answer."""
         beat = "select * from dagstop.heartbeat(%s, gen_random_uuid(), '1', '{}')"
         self.rows(beat, (host,))
         self.rows("call dagstop.do_chores()")
         return self.rows(beat, (host,))
 
     def set_run(self, state: str, run_id: str = "run") -> None:
-        """What a person types."""
+        """Set the state of a run, as a person does by SQL."""
         self.rows("update dag_run set state = %s where run_id = %s", (state, run_id))
 
     def set_task(self, task_id: str, state: str | None) -> None:
-        """The same for task instances of that name."""
+        """Set the state of the task instances of that name, as a person does by SQL."""
         self.rows("update task_instance set state = %s where task_id = %s", (state, task_id))
 
     def states(self) -> dict[str, str | None]:
-        """task_id -> state, of all."""
+        """The state of each task instance, by task_id."""
         return dict(self.rows("select task_id, state from task_instance"))
 
     def faults(self) -> list[tuple[Any, ...]]:

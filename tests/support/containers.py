@@ -27,9 +27,10 @@ TWIN = {**TRY, "DAGSTOP_HOSTNAME": "5e8f0d7c1b2a"}
 
 @contextmanager
 def task_containers(engine: Engine, home: Path) -> Iterator[Run]:
-    """Gives what starts a container as DockerOperator does under the cluster policy; all are removed at the end.
+    """Give a function that starts a container as DockerOperator does under the cluster policy.
 
-    tags: whether it carries any; more_tags: another try's than TRY; home: another AIRFLOW_HOME.
+    All are removed at the end.
+    tags: whether it carries any; more_tags: those of another try, instead of TRY; home: another AIRFLOW_HOME.
     """
     client = engine.client()
     started: list[Container] = []

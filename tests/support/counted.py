@@ -27,7 +27,7 @@ class CountedSocket:
 
     @property
     def url(self) -> str:
-        """As a Docker client wants it."""
+        """The socket's URL, as Docker clients want it."""
         return f"unix://{self.path}"
 
     def asked(self, words: bytes) -> int:

@@ -28,7 +28,7 @@ def is_initial() -> bool:
 
 
 class FenceError(RuntimeError):
-    """No fence can be made here."""
+    """A fence cannot be made here."""
 
 
 class Fence:
@@ -59,7 +59,7 @@ class Fence:
         return [pid for pid in _pids() if self._is_inside(pid)]
 
     def commands(self) -> list[str]:
-        """What they are, as their command lines say."""
+        """The command lines of those processes."""
         return [_command(pid) for pid in _pids() if self._is_inside(pid)]
 
     def end(self) -> None:
@@ -106,7 +106,7 @@ def _command(pid: int) -> str:
 
 
 class FencedTasks(Tasks):
-    """Tasks of that user."""
+    """Tasks that run as the fence's user."""
 
     def __init__(self, fence: Fence) -> None:
         super().__init__(fence.home)

@@ -122,7 +122,7 @@ class Switch:
 
     @contextlib.contextmanager
     def cut_off(self, host: Host) -> Iterator[None]:
-        """The host's packets go nowhere meanwhile, and no one is told."""
+        """Inside, the host's packets are dropped silently."""
         self._ip("link", "set", host.name, "nomaster")
         try:
             yield
@@ -131,7 +131,7 @@ class Switch:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """This thread, and what it starts, is at the switch meanwhile."""
+        """Inside, this thread and what it starts are at the switch."""
         with open("/proc/thread-self/ns/net") as own, open(self._namespace) as there:
             _enter(there.fileno())
             try:

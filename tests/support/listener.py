@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psycopg2
 import psycopg2.extras
+
+from tests.support.watch import wait_until
 
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "DAGSTOP_", "DOCKER_"))}
 """This environment without anything that would configure dagstop; the tests say it all."""
@@ -69,8 +71,8 @@ class Listener:
         self.wait_for(until, after=before)
         return self
 
-    def wait_for(self, text: str, *, after: int = 0, timeout: float = 20.0) -> None:
-        """Until a line of the log holds `text`."""
+    def wait_for(self, text: str, *, after: int = 0, timeout: float = 60.0) -> None:
+        """Return once a line of the log holds `text`, `after` that byte."""
         until = time.monotonic() + timeout
         while text not in self.log(after):
             ended = self.process is not None and self.process.poll() is not None
@@ -105,57 +107,42 @@ class Listener:
         if value is not None:
             print(self.log())
 
-    def wait_until_remembered(self, watched: int, timeout: float = 20.0) -> None:
+    def wait_until_remembered(self, watched: int) -> None:
         """Until the listener knows that many task processes and has written them down."""
-        until = time.monotonic() + timeout
-        while (seen := len(remembered(self.state_dir, "labels"))) < watched:
-            if time.monotonic() > until:
-                raise AssertionError(f"it remembers {seen} processes, not {watched}: {self.log()}")
-            time.sleep(0.05)
+        self._wait_for_memory("labels", lambda labels: len(labels) >= watched, f"{watched} task processes")
 
-    def wait_until_doubted(self, watched: int, timeout: float = 20.0) -> None:
+    def wait_until_doubted(self, watched: int) -> None:
         """Until it has written down that many task processes of which it may have to spare some."""
-        until = time.monotonic() + timeout
-        while (seen := len(remembered(self.state_dir, "doubted", {}).get("labels", []))) < watched:
-            if time.monotonic() > until:
-                raise AssertionError(
-                    f"it has written down {seen} such processes, not {watched}: {self.log()}"
-                )
-            time.sleep(0.05)
 
-    def wait_until_gap(self, why: str, timeout: float = 20.0) -> None:
+        def enough(doubted: dict[str, Any]) -> bool:
+            return len(doubted.get("labels", ())) >= watched
+
+        self._wait_for_memory("doubted", enough, f"{watched} doubted task processes", nothing={})
+
+    def wait_until_gap(self, why: str) -> None:
         """Until it has looked at everything after a time in which nobody was told, and has written that down."""
-        until = time.monotonic() + timeout
-        while why not in (seen := [gap[2] for gap in remembered(self.state_dir, "gaps")]):
-            if time.monotonic() > until:
-                raise AssertionError(f"{why!r} is not among its gaps {seen}: {self.log()}")
-            time.sleep(0.05)
+        self._wait_for_memory("gaps", lambda gaps: any(gap[2] == why for gap in gaps), f"a gap: {why!r}")
 
-    def wait_until_gone(self, timeout: float = 20.0) -> None:
+    def wait_until_gone(self) -> None:
         """Until it knows of no task process any more, and has written that down."""
-        until = time.monotonic() + timeout
-        while seen := remembered(self.state_dir, "labels"):
-            if time.monotonic() > until:
-                raise AssertionError(f"it still remembers {seen}: {self.log()}")
-            time.sleep(0.05)
+        self._wait_for_memory("labels", lambda labels: not labels, "no task process")
 
-    def wait_until_reached(self, clients: int, timeout: float = 20.0) -> None:
-        """Until it has written down of so many docker clients which engine they reached."""
-        until = time.monotonic() + timeout
-        while sum(bool(row["reached"]) for row in remembered(self.state_dir, "clients")) < clients:
-            if time.monotonic() > until:
-                raise AssertionError(f"it saw no {clients} clients connected: {self.log()}")
-            time.sleep(0.05)
+    def wait_until_reached(self, clients: int) -> None:
+        """Until it has written down which engine that many docker clients reached."""
+        self._wait_for_memory("clients", _that_have("reached", clients), f"{clients} connected clients")
 
-    def wait_until_tied(self, containers: int, timeout: float = 20.0) -> None:
-        """Until the listener has written down whose so many containers are."""
-        until = time.monotonic() + timeout
-        while sum(bool(row["container"]) for row in remembered(self.state_dir, "clients")) < containers:
-            if time.monotonic() > until:
-                raise AssertionError(
-                    f"it does not know of {containers} containers whose they are: {self.log()}"
-                )
-            time.sleep(0.05)
+    def wait_until_tied(self, containers: int) -> None:
+        """Until it has written down whose that many containers are."""
+        self._wait_for_memory("clients", _that_have("container", containers), f"{containers} tied containers")
+
+    def _wait_for_memory(
+        self, what: str, enough: Callable[[Any], bool], wanted: str, nothing: Any = ()
+    ) -> None:
+        wait_until(
+            lambda: enough(remembered(self.state_dir, what, nothing)),
+            60,
+            lambda: f"{wanted} in {remembered(self.state_dir, what, nothing)}; log:\n{self.log()}",
+        )
 
     def reports(self) -> list[dict[str, Any]]:
         """Every final report, oldest order first."""
@@ -166,13 +153,18 @@ class Listener:
             " where r.outcome is not null order by o.id",
         )
 
-    def wait_for_reports(self, count: int, timeout: float = 30.0) -> list[dict[str, Any]]:
+    def wait_for_reports(self, count: int, timeout: float = 60.0) -> list[dict[str, Any]]:
+        """Every final report, once there are that many."""
         until = time.monotonic() + timeout
         while len(found := self.reports()) < count:
             if time.monotonic() > until:
                 raise AssertionError(f"{len(found)} of {count} reports; log:\n{self.log()}")
             time.sleep(0.01)
         return found
+
+
+def _that_have(fact: str, count: int) -> Callable[[Any], bool]:
+    return lambda clients: sum(bool(client[fact]) for client in clients) >= count
 
 
 def remembered(state_dir: Path, what: str, nothing: Any = ()) -> Any:

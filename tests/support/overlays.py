@@ -22,7 +22,7 @@ class Overlays:
         self._mounted: list[Path] = []
 
     def lay(self, path: Path, text: str) -> None:
-        """That text in place of the file's, with its owner and rights."""
+        """Lay a text over a file, with the file's owner and mode."""
         found, ours = path.stat(), self.folder / path.name
         ours.write_text(text)
         os.chown(ours, found.st_uid, found.st_gid)
@@ -30,7 +30,7 @@ class Overlays:
         self._mount(path, "--bind", str(ours))
 
     def let_in(self, path: Path) -> None:
-        """Whoever it is may go to `path`: root's home is closed as a rule, and Pythons lie in it."""
+        """Let any user reach `path`: root's home is usually closed, and Pythons are in it."""
         for number, folder in enumerate(reversed(path.parents)):
             if folder.stat().st_mode & 0o001:
                 continue

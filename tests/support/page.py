@@ -57,7 +57,7 @@ class Page:
         self._folder.cleanup()
 
     def stop(self) -> int:
-        """By SIGTERM; its exit code."""
+        """End it by SIGTERM; its exit code."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(30)
@@ -94,7 +94,7 @@ def get_json(url: str) -> Any:
 
 
 def wait_for_answer(url: str, status: int, words: str = "", timeout: float = 60.0) -> str:
-    """Until `url` answers so; its body."""
+    """Return the body once `url` answers with that status and those words."""
     until = time.monotonic() + timeout
     while True:
         try:

@@ -56,13 +56,13 @@ def fill(db: AirflowDatabase, orders: int, *, ago: str, closed: bool) -> None:
 
 
 class Ask(Protocol):
-    """Sends a statement, and keeps what is to be known of it under that name."""
+    """Sends a statement, and keeps what was measured under that name."""
 
     def __call__(self, name: str, statement: str, arguments: Any = None) -> list[Any]: ...
 
 
 class Reader:
-    """One session that says of each statement how many rows it has read."""
+    """A session that counts the rows that each statement reads."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -82,7 +82,7 @@ class Reader:
 
 
 def airflow(db: AirflowDatabase, ask: Ask, first: int, count: int) -> None:
-    """What Airflow does, each in one statement, with runs of numbers that nobody had before."""
+    """Airflow's statements, one each, on runs with new numbers."""
     many = f"{count} rows: "
     name = f"now{first:06}-"
     date = f"timestamptz '2024-01-01' + {first} * interval '1 hour' + n * interval '1 hour'"

@@ -21,7 +21,7 @@ class PoolerError(RuntimeError):
 
 
 class Pooler:
-    """PgBouncer for the server of `url`; `through(url)` is a database's URL through it."""
+    """PgBouncer in front of the server of `url`; `through(url)` is a database's URL by way of it."""
 
     def __init__(self, url: str) -> None:
         program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

@@ -34,7 +34,7 @@ class Ringer:
         self._broken: psycopg2.Error | None = None
 
     def per_second(self) -> float:
-        """Notices a second so far."""
+        """How many notices it has sent a second so far."""
         return self.rung / (self._ended - self._begun)
 
     def _ring(self) -> None:

@@ -6,7 +6,7 @@ from tests.support.airflow_tables import AirflowDatabase
 
 
 def set_setting(db: AirflowDatabase, name: str, value: str) -> None:
-    """As `dagstop config NAME VALUE` does, and as a DBA may."""
+    """Set it as `dagstop config NAME VALUE` does, and as a DBA may."""
     db.rows(
         "insert into dagstop.setting (name, value, comment) values (%s, %s, '')"
         " on conflict (name) do update set value = excluded.value",

@@ -72,7 +72,7 @@ StandardError=append:/job.out
 
 
 class SystemdError(RuntimeError):
-    """It cannot be had here."""
+    """A machine with a systemd of its own cannot be started here."""
 
 
 def run(command: list[str], seconds: float = 120, **environment: str) -> str:

@@ -145,7 +145,7 @@ def find(words: str) -> list[int]:
 
 
 def wait_for(words: str, count: int = 1, timeout: float = 10.0) -> list[int]:
-    """Until exactly `count` processes with that command line live."""
+    """Return once exactly `count` processes with that command line live."""
     until = time.monotonic() + timeout
     while len(found := find(words)) != count:
         if time.monotonic() > until:

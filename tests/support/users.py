@@ -48,12 +48,12 @@ class Users:
         self._overlays.let_in(path)
 
     def processes(self, *names: str) -> list[proc.Process]:
-        """All that lives as one of these users; as any of them, if none is named."""
+        """The processes of these users; of all users, if none is named."""
         uids = {self.uids[name] for name in names or self.uids}
         return [p for p in proc.everyone() if p.state not in "ZX" and _uid(p.pid) in uids]
 
     def kill(self) -> None:
-        """End all that runs as these users."""
+        """Kill all processes of these users."""
         while left := self.processes():
             proc.send(left, signal.SIGKILL)
             wait_until(lambda: not any(p.alive() for p in left), 10, lambda: f"still there: {left}")

@@ -52,7 +52,7 @@ class DeathWatch:
         self._poll.close()
 
     def alive(self) -> list[proc.Process]:
-        """Those whose death was not seen yet."""
+        """The processes whose death has not been seen yet."""
         return [p for key, p in self.processes.items() if key not in self.deaths]
 
     def last(self, among: Iterable[proc.Process] | None = None) -> float:

@@ -46,7 +46,7 @@ class Worker:
         return str(self.container.id)
 
     def run(self, title: str, command: str, **environment: str) -> None:
-        """A runner with a bash group, forked by the init's stand-in of an executor."""
+        """Start a runner with a bash group, forked by what the init runs instead of an executor."""
         words = [sys.executable, "-c", RUNNER, title, "group", command]
         command_line = ["/bin/sh", "-c", 'exec "$@" &', "sh", *words]
         self.container.exec_run(command_line, environment=environment, detach=True)

@@ -13,7 +13,7 @@ GONE_SECONDS = 10.0
 
 
 class StillAliveError(RuntimeError):
-    """A process outlives SIGKILL."""
+    """A process is still alive after SIGKILL."""
 
 
 class Family:

@@ -19,7 +19,7 @@ from dagstop.kill.container_query import LEARN_PAUSE, ContainerAnswer, Container
 from dagstop.kill.endings import now
 from tests.support.fake_proc import HOME, order, site
 from tests.support.watch import wait_until
-from tests.testbed import docker_engine as lab
+from tests.testbed import docker_engine as testbed
 
 
 class CountingEngine:
@@ -54,7 +54,7 @@ def test_a_flood_of_doorbells_lists_the_containers_some_times_a_second(tmp_path:
     assert engine.most_threads == 1
 
 
-def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: lab.Engine) -> None:
+def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: testbed.Engine) -> None:
     some = ContainerQueries([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
     with containers(docker_engine, *[["sleep", "7602"]] * 4) as started:
         some.engines[0].learn()
@@ -77,7 +77,7 @@ def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: lab.
     some.engines[0].close()
 
 
-def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine: lab.Engine) -> None:
+def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine: testbed.Engine) -> None:
     some = ContainerQueries([Engine(docker_engine.url)], ProcFS(), 10.0, lambda: None)
     handles = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 7602 & wait; done']
     with containers(docker_engine, handles, ["sleep", "7602"], ["sleep", "7602"]) as started:
@@ -97,7 +97,7 @@ def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine:
 
 
 @contextmanager
-def containers(engine: lab.Engine, *commands: list[str]) -> Iterator[list[Container]]:
+def containers(engine: testbed.Engine, *commands: list[str]) -> Iterator[list[Container]]:
     """One for each command; all but the last are of the run that `found` looks for."""
     client = engine.client()
     tags = {
@@ -113,7 +113,7 @@ def containers(engine: lab.Engine, *commands: list[str]) -> Iterator[list[Contai
             run_id = "r" if number < len(commands) else "another"
             environment = {**tags, "AIRFLOW_CTX_DAG_RUN_ID": run_id}
             where = {"detach": True, "network_mode": "none", "environment": environment}
-            started.append(client.containers.run(lab.IMAGE, command, **where))
+            started.append(client.containers.run(testbed.IMAGE, command, **where))
         yield started
     finally:
         for container in started:
