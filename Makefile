@@ -12,7 +12,7 @@ DATABASE_TESTS := tests/sql tests/migrations
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo unit test model e2e bench chaos matrix mutants lint format docs pictures release-dump dist clean
+.PHONY: help setup setup-demo demo unit pythons test model e2e bench chaos matrix mutants lint format docs pictures release-dump dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by
 
 unit: $(VENV)/.installed ## The tests that start no server: no Postgres, no Docker, no Airflow; with coverage
 	$(ALONE) $(BIN)/python -m pytest --unit --cov=dagstop --cov-report=term:skip-covered $(ARGS)
+
+pythons: $(VENV)/.installed ## The same on each Python that dagstop runs on, in environments made for it
+	$(BIN)/python -m tests.pythons
 
 test: setup lint ## All tests but those on real Airflows (ARGS=tests/sql for a part)
 ifeq ($(ARGS),)

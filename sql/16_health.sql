@@ -153,7 +153,10 @@ select
     o.state_after
 from dagstop.stop_order o
 left join dagstop.report r on r.order_id = o.id;
-comment on view dagstop.history is 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
+comment on view dagstop.history is 'One row per order and host: what was failed, by whom, and what the host did about it, when. Columns without a comment are those of stop_order and report.';
+comment on column dagstop.history.order_id is 'stop_order.id.';
+comment on column dagstop.history.targets is 'How many task instances the order stops (stop_target).';
+comment on column dagstop.history.refused_writes is 'How many late writes the fence refused for this order (refused_write).';
 
 create or replace view dagstop.open_order as
 select
@@ -166,4 +169,7 @@ from dagstop.stop_order o
 -- num_nonnulls: who asks for an order by its number must not read all open ones for it
 where pg_catalog.num_nonnulls(o.closed_at) = 0
     and o.created_at > (select pg_catalog.clock_timestamp() - dagstop.seconds_of('order_seconds'));
-comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for).';
+comment on view dagstop.open_order is 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for). Columns without a comment are those of stop_order.';
+comment on column dagstop.open_order.order_id is 'stop_order.id.';
+comment on column dagstop.open_order.targets is 'How many task instances the order stops (stop_target).';
+comment on column dagstop.open_order.waiting_for is 'The live hosts that still owe a final report.';

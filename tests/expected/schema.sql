@@ -5037,7 +5037,28 @@ CREATE VIEW dagstop.history AS
 -- Name: VIEW history; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed, by whom, and what the host did about it, when.';
+COMMENT ON VIEW dagstop.history IS 'One row per order and host: what was failed, by whom, and what the host did about it, when. Columns without a comment are those of stop_order and report.';
+
+
+--
+-- Name: COLUMN history.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.history.order_id IS 'stop_order.id.';
+
+
+--
+-- Name: COLUMN history.targets; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.history.targets IS 'How many task instances the order stops (stop_target).';
+
+
+--
+-- Name: COLUMN history.refused_writes; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.history.refused_writes IS 'How many late writes the fence refused for this order (refused_write).';
 
 
 --
@@ -5181,7 +5202,28 @@ CREATE VIEW dagstop.open_order AS
 -- Name: VIEW open_order; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for).';
+COMMENT ON VIEW dagstop.open_order IS 'The orders that are not closed, and the live hosts that still owe a final report (dagstop.waits_for). Columns without a comment are those of stop_order.';
+
+
+--
+-- Name: COLUMN open_order.order_id; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.open_order.order_id IS 'stop_order.id.';
+
+
+--
+-- Name: COLUMN open_order.targets; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.open_order.targets IS 'How many task instances the order stops (stop_target).';
+
+
+--
+-- Name: COLUMN open_order.waiting_for; Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON COLUMN dagstop.open_order.waiting_for IS 'The live hosts that still owe a final report.';
 
 
 --

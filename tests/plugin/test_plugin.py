@@ -61,7 +61,9 @@ def test_names_stay_names() -> None:
     assert link(None, ti_key=hostile) == (f"{DEFAULT}/#dag_id=a%2Fb%26c%23%C3%A9&run_id=%22%3E%3Cscript%3E")
 
 
-@pytest.mark.parametrize("wrong", [{}, {"dttm": "no date"}, {"ti_key": object()}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{}, {"dttm": "no date"}, {"ti_key": object()}], ids=["nothing", "no date", "no key"]
+)
 def test_what_it_does_not_understand_leads_to_the_page(
     wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

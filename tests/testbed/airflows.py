@@ -144,7 +144,7 @@ def build(version: str) -> Path:
 def _build(version: str, recipe: Recipe, venv: Path) -> None:
     _say(f"building Airflow {version} in {venv}")
     shutil.rmtree(venv, ignore_errors=True)
-    python = _python(recipe.python)
+    python = find_python(recipe.python)
     _say(f"Python {recipe.python}: {python}")
     _uv(["venv", "--quiet", "--python", python, str(venv)], {})
     command = ["pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
@@ -175,7 +175,7 @@ def _content(recipe: Recipe) -> str:
     return f"{recipe}{' '.join(recipe.alone)}\n"
 
 
-def _python(version: str) -> str:
+def find_python(version: str) -> str:
     """A path of Python `version`, or the version itself for uv to download."""
     found = subprocess.run(
         [*_uv_command(), "python", "find", "--no-python-downloads", "--system", version],

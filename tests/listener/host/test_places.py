@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dagstop.host import places
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity
 from tests.support.fake_proc import FakeProc
+from tests.support.watch import wait_until
 
 ID, OTHER = "3f2a90c41b7d" + "0" * 52, "9b1c55d0e2aa" + "0" * 52
 
@@ -120,4 +122,8 @@ def test_the_real_proc() -> None:
     stat = own.stat(os.getpid())
     assert stat is not None
     assert places.owner_inside(own, Identity(os.getpid(), stat.start), "/etc") == os.stat("/etc").st_uid
-    assert own.variable(os.getpid(), "PATH") is not None
+    with subprocess.Popen(
+        ["sleep", "100"], env={"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": "/opt/airflow"}
+    ) as child:
+        wait_until(lambda: own.variable(child.pid, "AIRFLOW_HOME") == "/opt/airflow", 20, lambda: "not seen")
+        child.kill()
