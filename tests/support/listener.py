@@ -107,40 +107,48 @@ class Listener:
         if value is not None:
             print(self.log())
 
-    def wait_until_remembered(self, watched: int) -> None:
+    def wait_until_remembered(self, watched: int, timeout: float = 60.0) -> None:
         """Until the listener knows that many task processes and has written them down."""
-        self._wait_for_memory("labels", lambda labels: len(labels) >= watched, f"{watched} task processes")
+        self._wait_for_memory(
+            timeout, "labels", lambda labels: len(labels) >= watched, f"{watched} task processes"
+        )
 
-    def wait_until_doubted(self, watched: int) -> None:
+    def wait_until_doubted(self, watched: int, timeout: float = 60.0) -> None:
         """Until it has written down that many task processes of which it may have to spare some."""
 
         def enough(doubted: dict[str, Any]) -> bool:
             return len(doubted.get("labels", ())) >= watched
 
-        self._wait_for_memory("doubted", enough, f"{watched} doubted task processes", nothing={})
+        self._wait_for_memory(timeout, "doubted", enough, f"{watched} doubted task processes", nothing={})
 
-    def wait_until_gap(self, why: str) -> None:
+    def wait_until_gap(self, why: str, timeout: float = 60.0) -> None:
         """Until it has looked at everything after a time in which nobody was told, and has written that down."""
-        self._wait_for_memory("gaps", lambda gaps: any(gap[2] == why for gap in gaps), f"a gap: {why!r}")
+        self._wait_for_memory(
+            timeout, "gaps", lambda gaps: any(gap[2] == why for gap in gaps), f"a gap: {why!r}"
+        )
 
-    def wait_until_gone(self) -> None:
+    def wait_until_gone(self, timeout: float = 60.0) -> None:
         """Until it knows of no task process any more, and has written that down."""
-        self._wait_for_memory("labels", lambda labels: not labels, "no task process")
+        self._wait_for_memory(timeout, "labels", lambda labels: not labels, "no task process")
 
-    def wait_until_reached(self, clients: int) -> None:
+    def wait_until_reached(self, clients: int, timeout: float = 60.0) -> None:
         """Until it has written down which engine that many docker clients reached."""
-        self._wait_for_memory("clients", _that_have("reached", clients), f"{clients} connected clients")
+        self._wait_for_memory(
+            timeout, "clients", _that_have("reached", clients), f"{clients} connected clients"
+        )
 
-    def wait_until_tied(self, containers: int) -> None:
+    def wait_until_tied(self, containers: int, timeout: float = 60.0) -> None:
         """Until it has written down whose that many containers are."""
-        self._wait_for_memory("clients", _that_have("container", containers), f"{containers} tied containers")
+        self._wait_for_memory(
+            timeout, "clients", _that_have("container", containers), f"{containers} tied containers"
+        )
 
     def _wait_for_memory(
-        self, what: str, enough: Callable[[Any], bool], wanted: str, nothing: Any = ()
+        self, timeout: float, what: str, enough: Callable[[Any], bool], wanted: str, nothing: Any = ()
     ) -> None:
         wait_until(
             lambda: enough(remembered(self.state_dir, what, nothing)),
-            60,
+            timeout,
             lambda: f"{wanted} in {remembered(self.state_dir, what, nothing)}; log:\n{self.log()}",
         )
 
