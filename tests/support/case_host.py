@@ -30,6 +30,7 @@ class CaseHost:
     reports: list[bool] = field(default_factory=list)  # True: the last one
     warnings: list[str] = field(default_factory=list)
     masked: frozenset[int] = frozenset()  # pids that may not be signalled
+    brief: frozenset[int] = frozenset()  # pids of what is there when it is read, and gone when it is judged
 
     @property
     def clock(self) -> datetime:
@@ -45,7 +46,7 @@ class CaseHost:
         here = [p for p in processes if p.identity not in self.endings or self.endings[p.identity].alive]
         judged = of_processes(case.order, Index(here, lambda p: p.label), lambda _: at(-30), site())
         seen = tuple(
-            Seen(process, verdict, None if verdict.decision is Decision.SPARE else self._ending(process))
+            Seen(process, verdict, None if verdict.decision is Decision.SPARE else self._taken(process))
             for process, verdict in judged
         )
         self.do(case.look(View(seen, site(), self.clock, self.seconds if everything else None), self.seconds))
@@ -86,6 +87,9 @@ class CaseHost:
                     self.warnings.append(why)
                 case Report(final):
                     self.reports.append(final)
+
+    def _taken(self, process: Process) -> Ending | None:
+        return None if process.pid in self.brief else self._ending(process)
 
     def _ending(self, process: Process) -> Ending:
         return self.endings.setdefault(process.identity, Ending(process, None))

@@ -153,6 +153,8 @@ class Case:
                     waits = True
                 else:
                     actions += self._stop(process, verdict, ending, passes_on, view.clock, now)
+            elif ending is None and process.state not in "ZXx" and not self.dry_run:
+                waits = True  # it ended since it was read: what it forked by then may not have been read
         self._looked(view, left=left, waits=waits, now=now)
         return actions
 

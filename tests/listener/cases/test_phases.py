@@ -74,6 +74,23 @@ def test_where_nothing_is_the_first_look_at_everything_is_the_last() -> None:
     assert (case.phase, host.reports) == (Phase.DONE, [True])
 
 
+def test_a_look_in_which_something_ended_by_itself_is_not_the_last() -> None:
+    """It may have forked after the look had passed: a process that hops from pid to pid does."""
+    host, hop = CaseHost(brief=frozenset({601})), bash(601)
+    case = host.case()
+    round_of(host, case, hop)
+    assert (case.phase, host.sent, host.reports) == (Phase.STOPPING, [], [])
+    round_of(host, case, bash(602))
+    assert host.sent == [(602, "SIGTERM", 0.0)]
+
+
+def test_a_zombie_that_nobody_waits_for_holds_up_no_report() -> None:
+    host, zombie = CaseHost(brief=frozenset({601})), bash(601, state="Z")
+    case = host.case()
+    round_of(host, case, zombie)
+    assert case.phase is Phase.DONE
+
+
 def test_what_a_dying_process_left_behind_is_stopped_too() -> None:
     host, one, late = CaseHost(), bash(), bash(602)
     case = host.case()
