@@ -17,14 +17,15 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.bench import groups
+from tests.bench import groups, typed
 from tests.bench.crowd import Group
 from tests.bench.profile import Trace
 from tests.bench.stage import Bare, Dagstop, Side, Stage, cpu_seconds, resident_mib
 from tests.bench.table import median
 from tests.support.fake_proc import FakeProc
-from tests.support.fence import Fence
+from tests.support.fence import Fence, FencedTasks
 from tests.support.forks import STORM
+from tests.testbed.docker_engine import Engine
 
 SECONDS = 20.0
 SIZES = (400, 5000, 20000)
@@ -194,6 +195,24 @@ def _forks() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
 
 
+def containers(stage: Stage, fence: Fence) -> None:
+    """What a task's docker clients have created, from the commit to the last death, beside `docker kill`."""
+    with Engine() as engine, FencedTasks(fence) as tasks:
+        engine.folder.chmod(0o711)
+        os.chmod(engine.url.removeprefix("unix://"), 0o666)
+        dagstop = Dagstop(stage, engine.url, fence=fence)
+        try:
+            _must_be_told(dagstop)
+            print(
+                f"{'ms from commit to last death':34}{'docker kill':>12}{'dagstop':>9}{'ratio':>7}{'bar':>9}"
+            )
+            for row in typed.rows(stage, engine, dagstop, tasks, told=True, times=stage.times(20)):
+                met = f"{row.ratio:7.2f}{row.bar:>9}{'' if row.met else '  NO'}  {row.note}"
+                print(f"{row.what:34}{row.baseline:12.2f}{row.dagstop:9.2f}{met}", flush=True)
+        finally:
+            dagstop.end()
+
+
 @contextmanager
 def _crowd(fence: Fence, size: int) -> Iterator[None]:
     alone = len([name for name in os.listdir("/proc") if name.isdigit()])
@@ -215,6 +234,7 @@ def _beside(fence: Fence, program: str, argument: str, until: str = "") -> Itera
 
 PARTS: dict[str, Callable[[Stage, Fence], None]] = {
     "kills": kills,
+    "containers": containers,
     "stages": stages,
     "rest": rest,
     "silent": silent,

@@ -123,6 +123,59 @@ def test_what_a_stranger_asks_for_at_that_time_is_spared_with_the_runs(
             assert len(report["detail"]["containers_untied"]) == 2, show(report)
 
 
+def test_beside_two_hundred_others_it_dies_with_its_run(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    """They come and go between the two answers that its client waits for: more than the engine remembers."""
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        lines = {"run": f"{DETACHED} sleep 7715", "other": f"{DETACHED} sleep 7716"}
+        type_lines(tasks, front, listener if initial else None, **lines)
+        front.release(CREATE)
+        wait_until(lambda: created(docker_engine) == 2, 30, lambda: f"{created(docker_engine)} containers")
+        come_and_go(docker_engine, 200 if initial else 2)
+        front.release(START)
+        for number in (7715, 7716):
+            wait_for(f"sleep {number}", timeout=30)
+        if initial:
+            listener.wait_until_tied(2)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert find("sleep 7716")
+        assert bool(find("sleep 7715")) != initial, show(report)
+
+
+def come_and_go(engine: Engine, number: int) -> None:
+    """So many containers of another image, one after the other."""
+    client = engine.client()
+    try:
+        client.images.get(IMAGE).tag("dagstop-others")
+        for _ in range(number):
+            container = client.api.create_container("dagstop-others", ["sleep", "7717"])
+            client.api.remove_container(container["Id"])
+    finally:
+        client.close()
+
+
+def test_of_an_engine_that_was_restarted_in_between_it_dies_with_its_run(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        lines = {"run": f"{DETACHED} sleep 7718", "other": f"{DETACHED} sleep 7719"}
+        type_lines(tasks, front, listener if initial else None, **lines)
+        front.release(CREATE)
+        front.release(START)
+        for number in (7718, 7719):
+            wait_for(f"sleep {number}", timeout=30)
+        if initial:
+            listener.wait_until_tied(2)
+        docker_engine.halt()
+        docker_engine.start()
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert find("sleep 7719")
+        assert bool(find("sleep 7718")) != initial, show(report)
+
+
 def test_what_a_detached_exec_runs_dies_and_its_container_lives(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
 ) -> None:

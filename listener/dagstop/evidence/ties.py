@@ -42,7 +42,9 @@ AWAY = 600.0
 """Seconds after a client's end for which an engine is waited for that could say what it started."""
 MOST = 1000
 YOUNG = 10.0
-"""Seconds of a client's life in which its connections are looked at whenever something happens."""
+"""Seconds since a client was noted for which its connections are looked at whenever something happens."""
+BEGINS = 1.0
+"""Seconds after a client's exec in which it connects to its engine."""
 LOOK_PAUSE = 2.0
 """Seconds between two looks at those of older ones."""
 ATTACHED = 3
@@ -99,6 +101,7 @@ class Noted:
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
     failed: bool = False  # it ended and had started none
     fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
+    noted_at: float = field(default_factory=time.monotonic)  # its process may be older, and have been bash
 
     @property
     def label(self) -> Label | None:
@@ -269,6 +272,30 @@ class Ties:
             if now - one.streams_since >= EXECS_FOR:
                 one.created_by = now
 
+    def about_to_connect(self) -> bool:
+        """True if a task's client has just begun and was not seen connected to an engine yet."""
+        with self._lock:
+            new = [one for one in self._noted.values() if one.label is not None and one.until is None]
+        return any(
+            not one.reached
+            and one.unproven
+            and time.monotonic() - one.noted_at < BEGINS
+            and self._lives(one.client.process.identity)
+            for one in new
+        )
+
+    def may_count(self, engine: str) -> bool:
+        """True if it may come to matter that all is known that the engine creates."""
+        with self._lock:
+            return any(
+                one.label is not None
+                and not one.container
+                and not one.failed
+                and (one.client.ask or one.client.runs) is not None
+                and (not one.reached or _one_engine(one.reached, engine))
+                for one in self._noted.values()
+            )
+
     def _to_be_looked_at(self) -> list[Noted]:
         moment = time.monotonic()
         with self._lock:
@@ -276,7 +303,7 @@ class Ties:
             old = moment >= self._next_look
             if found and old:
                 self._next_look = moment + LOOK_PAUSE
-        return [one for one in found if old or self._age(one) < YOUNG]
+        return [one for one in found if old or moment - one.noted_at < YOUNG]
 
     def _age(self, one: Noted) -> float:
         return self._proc.age(one.client.process.identity.start)

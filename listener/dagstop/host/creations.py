@@ -14,6 +14,8 @@ from typing import Any
 
 SHORT = 48
 """Events that no engine pushes out: an early one kept 64."""
+BEHIND = 64
+"""Events heard since the last answer, after which it is time for the next one."""
 MOST = 5000
 
 
@@ -48,6 +50,7 @@ class Creations:
         self._since = float("inf")
         self._until = float("-inf")
         self._stream_since: float | None = None
+        self._unanswered = 0
 
     def begun(self, asked_at: float) -> None:
         """A stream of events that was asked for then is there."""
@@ -60,13 +63,20 @@ class Creations:
             self._stream_since = None
 
     def heard(self, event: Mapping[str, Any]) -> None:
-        """One event of the stream, or of an answer. Raises KeyError, TypeError for what is not an event."""
+        """One event of the stream, of any kind. Raises KeyError, TypeError for what is not an event."""
         with self._lock:
+            self._unanswered += 1
             self._note(event)
+
+    @property
+    def behind(self) -> bool:
+        """True if so much was heard since the last answer that the next one may not overlap with it."""
+        return self._unanswered >= BEHIND
 
     def answered(self, events: Sequence[Mapping[str, Any]], asked_at: float) -> None:
         """All that the engine has kept, up to that moment. Raises as `heard`."""
         with self._lock:
+            self._unanswered = 0
             for event in events:
                 self._note(event)
             since = event_at(events[0]) if events else asked_at

@@ -123,8 +123,8 @@ class Engine:
                 begun = True
                 told("begun")
                 for event in stream:
+                    self.creations.heard(event)
                     if event.get("Type") == "container":
-                        self.creations.heard(event)
                         told(str(event.get("Action", "")).partition(":")[0])
             finally:
                 self.creations.ended()

@@ -31,6 +31,9 @@ from dagstop.model import Decision, Identity, Process, StopOrder, Verdict
 LEARN_PAUSE = 0.05
 """The least seconds between two listings ahead of need: a flood of doorbells must not load an engine."""
 
+REACH_PAUSE = 0.01
+"""Seconds between two looks at what a client that has just begun is connected to."""
+
 FOLLOW_AGAIN = 1.0
 """Seconds until an engine whose events cannot be read is asked for them again."""
 _TELLING = frozenset("begun lost create start die rename update destroy pause unpause".split())
@@ -86,6 +89,7 @@ class ContainerQueries:
     _seen: bool = False  # an engine was there since the listener started
     _wishes: dict[int, Wish] = field(default_factory=dict)  # by order
     _learning: threading.Thread = field(default_factory=threading.Thread)
+    _reaching: threading.Thread = field(default_factory=threading.Thread)
     _next_learning: float = 0.0
     _next_tying: float = 0.0
     _at_once: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(32))
@@ -164,6 +168,8 @@ class ContainerQueries:
         def told(action: str) -> None:
             if action == "create":
                 self.ties.see_connections([engine.url])
+            if engine.creations.behind and self.ties.may_count(engine.url):
+                engine.ask_creations()
             if action in _TELLING:
                 self._news = True
                 self.wake_main()
@@ -188,8 +194,22 @@ class ContainerQueries:
         self.ties.told(ends)
         if self.any_engine:
             self.ties.see_connections(engine.url for engine in self.engines)
+            self._watch_connections()
         if any(self.ties.waits_for(e.url) or self.ties.execs(e.url) for e in self.engines):
             self.warm_up()
+
+    def _watch_connections(self) -> None:
+        """Look again and again at clients that have just begun: a `docker create` ends with its answer."""
+        if self._reaching.is_alive() or not self.ties.about_to_connect():
+            return
+
+        def watch() -> None:
+            while self.ties.about_to_connect():
+                self.ties.see_connections(engine.url for engine in self.engines)
+                time.sleep(REACH_PAUSE)
+
+        self._reaching = threading.Thread(target=watch, name="connections", daemon=True)
+        self._reaching.start()
 
     @property
     def unsettled(self) -> bool:

@@ -79,3 +79,16 @@ def test_a_stream_reaches_back_to_its_beginning() -> None:
     creations.answered([], 9.0)
     assert creations.known(5.0, 9.0) == []
     assert creations.known(4.9, 9.0) is None and creations.known(5.0, 9.1) is None
+
+
+def test_it_is_time_for_the_next_answer_long_before_the_engine_forgets() -> None:
+    """Events of networks push those of containers out as well."""
+    engine, creations = FakeEngine(), Creations()
+    engine.happens(999.0, creates=True)
+    creations.answered(engine.ring, 1000.0)
+    for number in range(1, 1000):
+        creations.heard({**engine.happens(1000.0 + number, creates=True), "Type": "network"})
+        if creations.behind:
+            creations.answered(engine.ring, 1000.5 + number)
+    creations.answered(engine.ring, 2001.0)
+    assert creations.known(1000.0, 2000.0) is not None

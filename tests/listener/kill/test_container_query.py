@@ -17,7 +17,8 @@ from dagstop.host.engine import Engine
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_query import LEARN_PAUSE, ContainerAnswer, ContainerQueries, ContainerQuery
 from dagstop.kill.endings import now
-from tests.support.fake_proc import HOME, order, site
+from dagstop.model import Identity, Label
+from tests.support.fake_proc import HOME, FakeProc, order, process, site
 from tests.support.watch import wait_until
 from tests.testbed import docker_engine as testbed
 
@@ -52,6 +53,27 @@ def test_a_flood_of_doorbells_lists_the_containers_some_times_a_second(tmp_path:
     elapsed = time.monotonic() - begun
     assert 1 <= engine.listings <= elapsed / LEARN_PAUSE + 1
     assert engine.most_threads == 1
+
+
+def test_a_client_that_has_just_begun_is_looked_at_until_it_is_connected(tmp_path: Path) -> None:
+    """`docker create` ends as soon as its engine has answered: nothing else may happen before."""
+    client = FakeProc(tmp_path)
+    start = client.now_ticks()
+    some = ContainerQueries([cast(Engine, CountingEngine())], client, 10.0, lambda: None)
+    argv = ("docker", "create", "image")
+    client.add(700, argv=argv, start=start)
+    looks: list[None] = []
+
+    def look(_: Any) -> None:
+        looks.append(None)
+        for one in some.ties.all() if len(looks) == 5 else ():
+            one.reached = CountingEngine.url
+
+    some.ties.see_connections = look  # type: ignore[method-assign]
+    some.attend([process(Label(dag_id="d", run_id="r"), identity=Identity(700, start), argv=argv)], ())
+    wait_until(lambda: len(looks) == 5, 10, lambda: f"{len(looks)} looks")
+    wait_until(lambda: "connections" not in {t.name for t in threading.enumerate()}, 10, lambda: "it goes on")
+    assert len(looks) == 5
 
 
 def test_what_ended_before_it_was_signalled_is_reported_once(docker_engine: testbed.Engine) -> None:
