@@ -58,7 +58,10 @@ class CountedSocket:
 
     def _pass_on(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(self._behind)
+            try:
+                engine.connect(self._behind)
+            except OSError:  # it is down, and so is this
+                return
             back = threading.Thread(target=_pump, args=(engine, client), daemon=True)
             back.start()
             _pump(client, engine, self._ask)

@@ -89,6 +89,8 @@ def variables(
             "AIRFLOW__API__SECRET_KEY": _SECRET,
             "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # 5 s by default: a task whose API server is that busy fails before it has begun
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         },
     }
