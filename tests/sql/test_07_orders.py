@@ -46,6 +46,12 @@ def test_airflow_itself_sets_the_end_with_the_state(airflow_db: AirflowDatabase)
     assert airflow_db.one("select self_reported from dagstop.stop_order") is True
 
 
+def test_an_end_that_is_set_with_the_state_stays(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("update task_instance set state = 'failed', end_date = '2026-01-02 03:04:05+00'")
+    assert airflow_db.one("select end_date = '2026-01-02 03:04:05+00' from task_instance")
+
+
 def test_other_changes_write_no_order(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.set_run("success")

@@ -165,3 +165,38 @@ def test_a_delete_waits_for_nobody(airflow_db: AirflowDatabase) -> None:
     ((kind, task),) = airflow_db.rows("select kind, task_id from dagstop.stop_order")
     assert (kind, task) == ("task", "a")
     assert [place for place, _ in airflow_db.faults()] == ["order_deleted_task"]
+
+
+def test_a_deleted_run_of_which_all_is_finished_orders_nothing(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_run()
+    for state in ("success", "failed", "skipped", "upstream_failed", "removed"):
+        airflow_db.add_task(state, state)
+    airflow_db.rows("delete from dag_run")
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.faults() == []
+
+
+def test_deleted_runs_of_two_dags_are_two_orders(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    for dag in ("d", "e"):
+        airflow_db.add_run(dag_id=dag)
+        airflow_db.add_task("a", dag_id=dag)
+    airflow_db.rows("delete from dag_run")
+    assert airflow_db.rows("select dag_id, kind from dagstop.stop_order order by 1") == [
+        ("d", "run"),
+        ("e", "run"),
+    ]
+
+
+def test_what_ran_in_a_run_that_was_finished_and_deleted_is_one_order(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.set_run("success")
+    with airflow_db.transaction() as session:
+        session.execute("delete from dag_run")
+        session.execute("delete from task_instance where task_id = 'a'")
+        session.execute("delete from task_instance where task_id = 'b'")
+    expected = ["run"]
+    if airflow_db.by_date:  # while another is left, the run may not be gone for good
+        expected = ["run", "task"]
+    assert [row[0] for row in sorted(airflow_db.rows(ORDERS))] == expected and airflow_db.faults() == []

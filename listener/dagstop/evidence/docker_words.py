@@ -149,7 +149,7 @@ def _options(words: Sequence[str], table: _Table) -> tuple[list[tuple[str, str]]
             if bare and not equals:
                 value = "true"
             elif not equals:
-                sure, value = sure and bool(rest), rest.pop(0) if rest else ""
+                value = rest.pop(0) if rest else ""
             found.append((name, value))
         else:
             sure = _letters(word[1:], rest, table, found) and sure
@@ -171,7 +171,7 @@ def _letters(cluster: str, rest: list[str], table: _Table, found: list[tuple[str
         elif cluster:
             value, cluster = cluster, ""
         else:
-            sure, value = sure and bool(rest), rest.pop(0) if rest else ""
+            value = rest.pop(0) if rest else ""
         found.append((name or f"-{letter}", value))
     return sure
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagstop.evidence.containers import Client, judge_container, read_client
+from dagstop.evidence.containers import Client, judge_container, read_client, watches
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Label, Process
 from tests.support.fake_proc import HOME, UUID, at, order, process, row, site
@@ -158,3 +158,44 @@ def test_a_verdict_has_the_label_by_which_it_was_judged() -> None:
     judged = judge_container(order(targets=(row(ti_id=UUID),)), seen, None, at(-10), site())
     assert judged.label is not None
     assert (judged.label.task_id, judged.label.ti_id, judged.label.job_id) == ("t", UUID, 7)
+    assert judged.evidence == ("container's AIRFLOW_CTX_* tags",)
+    through = judge_container(order(), container({}), Client("name", None, process()), at(-10), site())
+    assert through.evidence == ("docker client 600", "environment")
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("docker wait a b", ("a", "b")),
+        ("docker logs a", ("a",)),
+        ("docker logs -n 5 a", ("a",)),
+        ("docker logs --tail=5 --since 1m a", ("a",)),
+        ("docker logs -n", ()),
+        *(
+            (f"docker logs {word} a", ("a",))
+            for word in "-f --follow -t --timestamps --details -ft -tf".split()
+        ),
+        *(
+            (f"docker stats {word} a", ("a",))
+            for word in "-a --all --no-stream --no-trunc --no-reset".split()
+        ),
+        ("docker run --name a image", ()),
+        ("sleep 1", ()),
+    ],
+)
+def test_which_containers_a_client_only_watches(line: str, seen: tuple[str, ...]) -> None:
+    assert watches(process(argv=tuple(line.split()))) == seen
+
+
+@pytest.mark.parametrize(
+    ("line", "one"),
+    [
+        ("docker run image", True),
+        ("docker create image", True),
+        ("docker exec c sh", False),
+        ("docker compose up", False),
+    ],
+)
+def test_which_clients_make_one_container(line: str, one: bool) -> None:
+    found = client(line.split())
+    assert found is not None and found.starts_one is one

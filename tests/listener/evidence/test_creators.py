@@ -165,3 +165,13 @@ def test_an_exec_is_of_that_container_and_that_command(line: str, possible: bool
     asked = read_exec(words) if words is not None else None
     assert asked is not None
     assert may_run(asked, ExecCreation("e", "0123456789ab", "web", "sleep 5 ", 5.0)) is possible
+
+
+@pytest.mark.parametrize(
+    ("words", "same"), [("a b c", True), ("a b  c ", False), ("a x c", False), ("a b", False)]
+)
+def test_each_word_of_a_command_counts(words: str, same: bool) -> None:
+    made = container("c", ask("docker run img a b c"), "calm_ride", 5.0)
+    assert made.shape is not None
+    shape = replace(made.shape, command=tuple(words.split(" ")))
+    assert fits(ask("docker run img a b c"), "calm_ride", "img", replace(made, shape=shape)) is same

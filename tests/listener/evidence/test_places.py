@@ -382,3 +382,14 @@ def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:
     assert not places.wanted and places.survey(watch.processes) == {}
     assert {p.contrary for p in watch.labelled()} == {"it lives in another pid namespace"}
     assert LISTENER in watch.processes
+
+
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [("compose=shop", True), ("image=airflow*", True), ("cgroup=/shop/*", False), ("kubernetes=shop", False)],
+)
+def test_an_engine_is_asked_only_for_what_it_alone_can_tell(proc: Machine, word: str, asked: bool) -> None:
+    proc.container(400, OURS)
+    calls: list[bool] = []
+    place = only(proc, places_of(proc, word, engines=tuple, ask_engines=lambda: calls.append(True)))
+    assert (bool(calls), place.unlisted) == (asked, asked)
