@@ -200,3 +200,12 @@ def test_what_ran_in_a_run_that_was_finished_and_deleted_is_one_order(airflow_db
     if airflow_db.by_date:  # while another is left, the run may not be gone for good
         expected = ["run", "task"]
     assert [row[0] for row in sorted(airflow_db.rows(ORDERS))] == expected and airflow_db.faults() == []
+
+
+def test_what_another_dag_still_runs_is_not_a_deleted_runs(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    for dag, state in (("d", "success"), ("e", "running")):
+        airflow_db.add_run(dag_id=dag)
+        airflow_db.add_task("a", state, dag_id=dag)
+    airflow_db.rows("delete from dag_run where dag_id = 'd'")
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.faults() == []

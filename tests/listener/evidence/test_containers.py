@@ -199,3 +199,8 @@ def test_which_containers_a_client_only_watches(line: str, seen: tuple[str, ...]
 def test_which_clients_make_one_container(line: str, one: bool) -> None:
     found = client(line.split())
     assert found is not None and found.starts_one is one
+
+
+def test_a_docker_host_that_is_empty_names_no_engine() -> None:
+    found = client(["docker", "run", "image"], environ={"DOCKER_HOST": ""})
+    assert found is not None and found.engine is None

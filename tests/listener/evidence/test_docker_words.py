@@ -31,6 +31,8 @@ READ: list[tuple[str, dict[str, Any]]] = [
     ("docker run --detach=maybe img", {"sure": False}),
     ("docker create --rm img", {"attached": False, "remove": True, "sure": True}),
     ("docker create -d img", {"sure": False}),
+    ("docker create -d x img", {"sure": False}),
+    ("docker run -- --rm", {"image": "--rm", "remove": False}),
     ("docker container run -e A=1 -eB=2 -e=C=3 --env D=4 -e E -e A=5 img",
      {"environment": {"B": "2", "C": "3", "D": "4", "A": "5"}, "sure": True}),
     ("docker run -l a=b --label c img", {"labels": {"a": "b"}, "sure": True}),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagstop.airflow_names import conflict
 from dagstop.evidence.index import Index
-from dagstop.evidence.match import ELSEWHERE, judge
+from dagstop.evidence.match import ELSEWHERE, _rows, _same_try, judge
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, at, order, process, row, site
 from tests.support.tries import AFTER, BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE, label
@@ -359,3 +359,52 @@ def test_a_later_try_is_not_left_alive() -> None:
     assert judge(cleared, process(label(job_id=9)), AFTER, site()).whose is Whose.LATER_TRY
     unknown = order(targets=(), present=())
     assert judge(unknown, process(label()), AFTER, site()).whose is Whose.RUN
+
+
+def test_only_its_environment_may_be_unread() -> None:
+    environment, words = (
+        process(unread={"environ": "no"}),
+        process(unread={"environ": "no", "cmdline": "why"}),
+    )
+    assert judge(order(), environment, BEFORE, site()).decision is Decision.KILL
+    spared = judge(order(), words, BEFORE, site())
+    assert (spared.decision, spared.reason) == (Decision.SPARE, "why")
+
+
+def test_who_it_runs_as_is_said_as_far_as_it_is_known() -> None:
+    known, unknown = process(trusted=False, uid=1), process(trusted=False, uid=-1)
+    assert judge(order(), known, BEFORE, site()).reason.startswith("it runs as uid 1,")
+    assert "a user that /proc/600/status does not show" in judge(order(), unknown, BEFORE, site()).reason
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"job_id": 7}, {"job_id": 7}, True),
+        ({"ti_id": UUID}, {"ti_id": UUID}, True),
+        ({"job_id": 7}, {"job_id": 8}, False),
+        ({"ti_id": UUID}, {"ti_id": OTHER_UUID}, False),
+        ({}, {}, False),
+        ({"job_id": 7}, {}, False),
+        ({"ti_id": UUID}, {}, False),
+    ],
+)
+def test_two_are_of_one_try_by_what_is_new_for_each(
+    one: dict[str, Any], other: dict[str, Any], same: bool
+) -> None:
+    assert _same_try(Label(task_id="t", **one), Label(task_id="t", **other)) is same
+    assert not _same_try(Label(task_id="t", **one), Label(task_id="u", **other))
+    assert not _same_try(Label(task_id="t", **one), None)
+
+
+def test_the_rows_of_a_label_are_those_of_its_uuid_or_else_of_its_names() -> None:
+    first, second = row(map_index=0, ti_id=UUID, job_id=8), row(map_index=1, ti_id=OTHER_UUID)
+    other = row("u", job_id=8)
+    asked = order(targets=(first, second, other), present=(replace(first, state="failed"),))
+    both, alone = (first, replace(first, state="failed")), (second, None)
+    assert _rows(asked, Label(task_id="t", ti_id=UUID)) == [both]
+    assert _rows(asked, Label(task_id="t", ti_id="another")) == [both, alone]
+    assert _rows(asked, Label(task_id="t", map_index=1)) == [alone]
+    assert _rows(asked, Label(task_id="t", job_id=8)) == [both]
+    assert _rows(asked, Label(task_id="t", job_id=9)) == [both, alone]
+    assert _rows(asked, Label(task_id="v")) == [(None, None)]
