@@ -52,17 +52,21 @@ class Worker:
         self.container.exec_run(command_line, environment=environment, detach=True)
 
     def pids(self) -> dict[int, str]:
-        """Of all that lives in it but its init: pid on this host -> command line."""
+        """Of all that lives in it but its init: pid on this host -> command line.
+
+        Nor what the init has just forked: until that execs, it has the init's command line, then none.
+        """
         found: dict[int, str] = {}
+        own = _words(Path(f"/proc/{self.init}"))
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit() and int(folder.name) != self.init:
                 try:
                     inside = self.id in (folder / "cgroup").read_text()
-                    words = (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+                    words = _words(folder)
                     dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
                 except OSError:
                     continue
-                if inside and not dead and words != "sleep 1":
+                if inside and not dead and words not in ("", "sleep 1", own):
                     found[int(folder.name)] = words
         return found
 
@@ -74,6 +78,14 @@ class Worker:
 
         wait_until(one, 20, lambda: f"one process {start!r} in {self.hostname}: {self.pids()}")
         return next(pid for pid, words in self.pids().items() if words.startswith(start))
+
+
+def _words(folder: Path) -> str:
+    """The command line of a /proc/PID; empty if it is gone."""
+    try:
+        return (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def inner_pid(pid: int) -> int:
