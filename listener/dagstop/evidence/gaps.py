@@ -113,7 +113,8 @@ class Gaps:
 
     def _gap_of(self, process: Process) -> Gap | None:
         at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
-        began_in = (gap for gap in self.all if (gap.since is None or gap.since <= at) and at <= gap.until)
+        # before a first listener anything may have begun: that names nothing
+        began_in = (gap for gap in self.all if gap.since is not None and gap.since <= at <= gap.until)
         return next(began_in, None)
 
     def _let_go(self, process: Process, processes: Mapping[int, Process], found: Collection[int]) -> bool:

@@ -38,11 +38,11 @@ def lives_in(proc: FakeProc, cgroups: str, *pids: int) -> None:
         (proc.path / str(pid) / "cgroup").write_text(cgroups)
 
 
-def doubtful(proc: FakeProc) -> dict[int, str]:
-    """What is named with the task's process, by pid, and why."""
+def doubtful(proc: FakeProc, *, known: bool = True) -> dict[int, str]:
+    """What is named with the task's process, by pid, and why; `known`: when the gap began."""
     watch = watch_of(proc)
     watch.look()
-    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.restore([Gap(moment(GAP) if known else None, moment(UNTIL), WHY)])
     watch.gaps.note_tasks(watch.labelled())
     named = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
     assert all(verdict.decision is Decision.SPARE for _, verdict in named)
@@ -70,6 +70,13 @@ def test_what_the_users_own_systemd_has_adopted_is_named(proc: FakeProc) -> None
     lives_in(proc, SERVICE, BASH, DAEMON)
     lives_in(proc, "0::/user.slice/user@1000.service/init.scope\n", DAEMON - 1)
     assert doubtful(proc).keys() == {DAEMON}
+
+
+def test_before_a_first_listener_nothing_is_named(proc: FakeProc) -> None:
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    assert doubtful(proc).keys() == {DAEMON}
+    assert doubtful(proc, known=False) == {}
 
 
 @pytest.mark.parametrize(
