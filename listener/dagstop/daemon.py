@@ -83,6 +83,7 @@ class Daemon:
         self._users: frozenset[int] = frozenset()  # as whom tasks ran since the start
         self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
         self._looked_at = time.monotonic()
+        self._known_at = time.time()  # what there was then is known
         self._next_told = 0.0  # when a change of the containers may hurry the heartbeat again
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Endings(self._proc, dry_run=config.dry_run)
@@ -287,7 +288,7 @@ class Daemon:
 
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
-        self._looked_at = time.monotonic()
+        self._looked_at, self._known_at = time.monotonic(), time.time()
         self._watch.tick()
         self._look_for_containers()
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
@@ -306,7 +307,7 @@ class Daemon:
         if changed and not self._stopping.under_way:
             self._save()
         elif self._state_dir is not None and not changed:
-            memory.still_here(self._state_dir)
+            memory.still_here(self._state_dir, self._known_at)
         self._notify("WATCHDOG=1")
 
     def _look_for_containers(self) -> None:
@@ -360,6 +361,7 @@ class Daemon:
             boot_id, labelled = self._proc.boot_id(), self._watch.labelled()
             folders, gaps = self._watch.folders(), self._watch.gaps.all
             memory.save(self._state_dir, boot_id, labelled, ties.all(), folders, gaps)
+            memory.still_here(self._state_dir, self._known_at)
             self._unsaved = False
         except OSError as exc:
             if not self._unsaved:  # it is tried again with each look

@@ -95,10 +95,13 @@ def save(
     os.replace(draft, directory / _NAME)
 
 
-def still_here(directory: Path) -> None:
-    """Leave a sign of life, for a listener that comes after a SIGKILL: all that is known by now is saved."""
+def still_here(directory: Path, known_at: float) -> None:
+    """Leave a sign of life, for a listener that comes after a SIGKILL: all that there was then is saved.
+
+    known_at: seconds since 1970.
+    """
     with suppress(OSError):
-        os.utime(directory / _NAME)
+        os.utime(directory / _NAME, (known_at, known_at))
 
 
 def last_sign(directory: Path) -> datetime | None:
