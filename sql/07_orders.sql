@@ -36,17 +36,20 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    items text;
+    parts text;
     filled integer := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0');
 begin
-    items := concat_ws(E'\n',
-        (select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n),
-        nullif(current_setting('dagstop.runs_aside', true), ''),
-        nullif(current_setting('dagstop.runs', true), '')
+    if filled > 0 then
+        parts := (
+            select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n
+        );
+        perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
+    end if;
+    parts := concat_ws(
+        E'\n', parts, nullif(current_setting('dagstop.runs_aside', true), ''), nullif(current_setting('dagstop.runs', true), '')
     );
-    perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
     perform dagstop.forget_notes();
-    return string_to_array(items, E'\n')::jsonb[];
+    return string_to_array(parts, E'\n')::jsonb[];
 end
 $$;
 comment on function dagstop.noted_runs() is 'The runs that the rows of the statement have noted; the list is empty afterwards.';
