@@ -37,7 +37,7 @@ class Stage:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.crowd = Crowd()
         self.server = Server(binaries().get("pg15") or binaries()[max(binaries())])
-        rows(self.server.url("postgres"), "alter system set max_connections = 300")
+        rows(self.server.url("postgres"), "alter system set max_connections = 400")
         self.server.halt()
         self.server.start()
         self.server.psql(self.server.create_database(name="bare"), schema_sql(SHAPE))

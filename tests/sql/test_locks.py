@@ -363,3 +363,17 @@ def test_what_was_written_before_and_refers_to_what_nobody_has_fails_at_once(
         person.execute("update dag_run set state = 'failed'")
     assert parent_db.faults() == []
     assert set(parent_db.states().values()) == {"failed"}
+
+
+def test_what_an_earlier_transaction_wrote_needs_nothing_of_what_it_refers_to(
+    parent_db: AirflowDatabase, airflow: Any
+) -> None:
+    """A session of Airflow's writes one thing after another; a migration has what they refer to."""
+    with session(parent_db) as person:
+        for pid in (1, 2):  # Postgres' own count may still name the second
+            person.execute("update task_instance set pid = %s", (pid,))
+            person.connection.commit()
+        airflow.execute("lock table trigger in exclusive mode")
+        person.execute("update dag_run set state = 'failed'")
+    assert parent_db.faults() == []
+    assert set(parent_db.states().values()) == {"failed"}
