@@ -636,6 +636,7 @@ declare
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)
         ) as o (id, dag_id, run_id, execution_date)';
     matching text;
+    written boolean;
     reference record;
     statement text;
     ended timestamptz;
@@ -665,14 +666,20 @@ begin
             on t.dag_id operator(pg_catalog.=) o.dag_id and t.%3$I operator(pg_catalog.=) o.%3$I',
         of_orders, schema_name, key
     );
+    -- age() is 0 for what this transaction wrote before, and less for what others wrote since it began
     if lock_first then
         execute format(
-            'select from %s where t.state is null or t.state <> all ($5) for no key update of t nowait', matching
-        ) using ids, dags, runs, dates, final;
+            'select bool_or(l.written) from (
+                select age(t.xmin) <= 0 as written
+                from %s where t.state is null or t.state <> all ($5)
+                for no key update of t nowait
+             ) as l', matching
+        ) into written using ids, dags, runs, dates, final;
+    else
+        written := dagstop.may_have_written(schema_name, 'task_instance');
     end if;
-    if dagstop.may_have_written(schema_name, 'task_instance') then
-        -- what this transaction wrote before is checked again, as in reach_references; age() is 0 for its own rows,
-        -- and less for what others wrote since it began
+    if written then
+        -- its foreign keys are checked again, as in reach_references
         for reference in
             select
                 f.referenced,
@@ -2303,17 +2310,20 @@ CREATE FUNCTION dagstop.noted_runs() RETURNS jsonb[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    items text;
+    parts text;
     filled integer := coalesce(nullif(current_setting('dagstop.runs_parts', true), ''), '0');
 begin
-    items := concat_ws(E'\n',
-        (select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n),
-        nullif(current_setting('dagstop.runs_aside', true), ''),
-        nullif(current_setting('dagstop.runs', true), '')
+    if filled > 0 then
+        parts := (
+            select string_agg(current_setting('dagstop.runs_' || n), E'\n' order by n) from generate_series(1, filled) as n
+        );
+        perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
+    end if;
+    parts := concat_ws(
+        E'\n', parts, nullif(current_setting('dagstop.runs_aside', true), ''), nullif(current_setting('dagstop.runs', true), '')
     );
-    perform set_config('dagstop.runs_' || n, '', true) from generate_series(1, filled) as n;
     perform dagstop.forget_notes();
-    return string_to_array(items, E'\n')::jsonb[];
+    return string_to_array(parts, E'\n')::jsonb[];
 end
 $$;
 
@@ -4426,17 +4436,16 @@ begin
                 -- another trigger has written it again since. Not by a join: while statistics are old, an index on
                 -- dag_id alone looks as good
                 select true, d.state, d.%2$I from %1$I.dag_run d where d.dag_id = n.dag_id and d.run_id = n.run_id
+                union all
+                -- a run of Airflow 1.10 may have no run_id; a date belongs to one run
+                select false, case when d.run_id is null then d.state end, d.%2$I
+                from %1$I.dag_run d where d.dag_id = n.dag_id and d.%2$I = n.logical_date
                 limit 1
             ) r on true
             where case
                 when r.is_there then r.state = 'failed' and coalesce(n.state_after, 'failed') = r.state
-                -- a run of Airflow 1.10 may have no run_id
-                when n.run_id is null and n.state_after is distinct from 'deleted' then exists (
-                    select from %1$I.dag_run d
-                    where d.dag_id = n.dag_id and d.run_id is null and d.%2$I = n.logical_date and d.state = 'failed'
-                )
-                else (n.state_after = 'deleted' or $6)
-                    and not exists (select from %1$I.dag_run d where d.dag_id = n.dag_id and d.%2$I = n.logical_date)
+                when n.run_id is null and n.state_after is distinct from 'deleted' then r.state = 'failed'
+                else (n.state_after = 'deleted' or $6) and r.is_there is null
             end
             $sql$,
             schema_name, date_column
@@ -4463,7 +4472,7 @@ begin
         select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
         case when carried_out then 'coalesce(r.run_date, n.logical_date)'
-            when checks = '' then 'n.logical_date' else 'case when r.is_there is null then n.logical_date end' end,
+            when checks = '' then 'n.logical_date' else 'case when not coalesce(r.is_there, false) then n.logical_date end' end,
         checks
     ) into written using
         runs, schema_name, carried_out, observing, patterns,
