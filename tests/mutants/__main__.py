@@ -44,8 +44,8 @@ def main() -> int:
     if chosen.words:
         mutants = [mutant for mutant in mutants if any(word in mutant.name for word in chosen.words)]
     elif chosen.sample is not None and chosen.sample < len(mutants):
-        picked = set(random.Random(chosen.seed).sample(range(len(mutants)), chosen.sample))
-        mutants = [mutant for number, mutant in enumerate(mutants) if number in picked]
+        # in the order in which they were drawn: the first of them are a sample, too
+        mutants = random.Random(chosen.seed).sample(mutants, chosen.sample)
     began = time.monotonic()
     results = _tried(chosen.half, mutants, chosen.keep)
     if len(results) != len(mutants):

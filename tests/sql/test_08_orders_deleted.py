@@ -41,6 +41,7 @@ def test_a_deleted_run_and_all_that_ran_in_it_is_one_order(airflow_db: AirflowDa
             "a": "failed", "b": "failed", "done": "success", "waits": "failed", "x": "running",
         }  # fmt: skip
     else:
+        assert before is None  # that of which of them?
         assert airflow_db.states() == {"x": "running"}
     gone = not airflow_db.by_date
     assert airflow_db.rows(TARGETS) == [(task, state, gone) for task, state in targets]
@@ -209,3 +210,11 @@ def test_what_another_dag_still_runs_is_not_a_deleted_runs(airflow_db: AirflowDa
         airflow_db.add_task("a", state, dag_id=dag)
     airflow_db.rows("delete from dag_run where dag_id = 'd'")
     assert airflow_db.rows(ORDERS) == [] and airflow_db.faults() == []
+
+
+def test_the_order_of_a_deleted_task_instance_names_it(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    airflow_db.rows("delete from task_instance")
+    named = airflow_db.rows("select kind, run_id, task_id, map_index, state_before from dagstop.stop_order")
+    assert named == [("task", "run", "a", -1, "running")]
