@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.counted import CountedSocket
 from tests.support.fence import Fence, FencedTasks
-from tests.support.listener import Listener, show
+from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import find, wait_for
 from tests.support.watch import wait_until
@@ -197,3 +198,37 @@ def test_what_a_detached_exec_runs_dies_and_its_container_lives(
         (report,) = listener.wait_for_reports(1)
         assert find("sleep 7720") and find("sleep 7724")
         assert bool(find("sleep 7723")) != initial, show(report)
+
+
+def test_of_two_runs_that_asked_for_one_exec_neither_dies_and_both_are_named(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
+) -> None:
+    client = docker_engine.client()
+    words, user = ["sleep", "7720"], str(fence.uid)
+    container = client.containers.run(IMAGE, words, detach=True, network_mode="none", user=user)
+    client.close()
+    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
+        line = f"docker exec -d {container.name} sleep 7725"
+        type_lines(tasks, front, listener if initial else None, ask=EXEC, run=line, other=line)
+        listener.wait_until_reached(2)
+        front.release(EXEC)
+        wait_until(lambda: front.asked(START) == 2, 30, lambda: f"{front.asked(START)} starts")
+        front.release(START)
+        wait_for("sleep 7725", 2, timeout=30)
+        wait_for(line, 0)
+        options = ["--database-url", airflow_db.url, "--airflow-home", str(fence.home)]
+        options += ["--docker-url", front.url, "--state-dir", str(listener.state_dir), "--json"]
+
+        def explained() -> list[str]:
+            said = json.loads(dagstop("explain", "dag", "run", *options, before=fence.within()).stdout)
+            what = f"docker exec in {container.name}"
+            return [found["verdict"] for found in said["found"] if found["what"] == what]
+
+        if initial:  # else nothing is known of it before an order
+            wait_until(lambda: explained() == ["spare"] * 2, 30, lambda: f"{explained()}")
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert len(find("sleep 7725")) == 2 and find("sleep 7720")
+        assert report["outcome"] == "spared", show(report)
+        assert report["detail"]["execs_untied"] == [f"{container.name}: sleep 7725"] * 2, show(report)
+        assert "containers_untied" not in report["detail"], show(report)

@@ -91,7 +91,7 @@ def explain(
     problems += unread
     own = listener_pid(listeners, proc) or os.getpid()
     site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes))
-    running = Containers(found, ties.clients(), untied=ties.untied())
+    running = Containers(found, ties.clients(), untied=ties.untied(), execs=ties.untied_execs())
     facts = explained(order, watch.index(), running, clock, site, proc)
     judged = of_processes(order, watch.index(), clock.started_at, site)
     dying = [process.identity for process, verdict in judged if verdict.decision is not Decision.SPARE]
@@ -133,6 +133,8 @@ def explained(
     ]
     facts += [
         _fact(f"container {container.id[:12]}", container.name, verdict)
+        if container.runs is None
+        else _fact(f"docker exec in {container.name}", container.runs, verdict)
         for container, verdict in by_container
     ]
     return sorted(facts, key=lambda fact: str(fact["verdict"]))

@@ -58,12 +58,12 @@ EXECS_FOR = 1.0
 
 _UNIX = "unix://"
 _MAY = {
-    "unsure": "docker client {0} may have created it: its command line is not understood for certain",
-    "elsewhere": "docker client {0} may have created it: it was not seen connected to this engine",
-    "unproven": "docker client {0} may have created it: it was not seen to have",
-    "gap": "docker client {0} may have created it: the engine's events do not reach back that far",
-    "compose": "docker compose, pid {0}, may have created it: what compose creates is not followed",
-    "others": "docker client {0} may have created it, and so may others",
+    "unsure": "docker {0}: its command line is not understood for certain",
+    "elsewhere": "docker {0}: it was not seen connected to this engine",
+    "unproven": "docker {0}: it was not seen to have",
+    "gap": "docker {0}: the engine's events do not reach back that far",
+    "compose": "docker compose, pid {1}, may have created it: what compose creates is not followed",
+    "others": "docker {0}, and so may others",
 }
 """Why a container is not tied to a client that it fits."""
 
@@ -73,6 +73,16 @@ class Fit(NamedTuple):
 
     engine: str  # URL of the engine that has it
     why: str  # it is not certain: a key of _MAY
+
+
+class MayRun(NamedTuple):
+    """What runs in a container, and a `docker exec` may have asked for."""
+
+    engine: str
+    why: str  # as of a Fit
+    container: str  # its name
+    command: str
+    at: float  # when it was asked for, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,7 @@ class Noted:
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
     failed: bool = False  # it ended and had started none
     fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
+    may_run: dict[str, MayRun] = field(default_factory=dict)  # by id, what a `docker exec` may have asked for
     noted_at: float = field(default_factory=time.monotonic)  # its process may be older, and have been bash
 
     @property
@@ -146,6 +157,7 @@ class Noted:
             "container": self.container,
             "engine": self.engine,
             "fitting": self.fitting,
+            "may_run": self.may_run,
             "failed": self.failed,
             "reached": self.reached,
             "created_by": self.created_by,
@@ -190,6 +202,9 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
     one.created_by = None if facts.get("created_by") is None else float(facts["created_by"])
     for ident, (engine, why) in dict(facts.get("fitting", {})).items():
         one.fitting[str(ident)] = Fit(str(engine), why if why in _MAY else "unproven")
+    for ident, (engine, why, name, command, at) in dict(facts.get("may_run", {})).items():
+        why = why if why in _MAY else "unproven"
+        one.may_run[str(ident)] = MayRun(str(engine), why, str(name), str(command), float(at))
     return one
 
 
@@ -202,6 +217,7 @@ class Ties:
         self._lock = threading.Lock()
         self._reading = threading.Thread()
         self._next_look = 0.0
+        self._ended_execs: dict[str, None] = {}
         self.changed = False  # differs from what was last saved
 
     def note(self, clients: Iterable[Client]) -> None:
@@ -224,7 +240,9 @@ class Ties:
             if one.until is None:
                 if not self._lives(identity):
                     one.until, self.changed = now, True
-            elif not one.container and not one.fitting and one.until < now - timedelta(seconds=AWAY):
+            elif not (one.container or one.fitting or one.may_run) and one.until < now - timedelta(
+                seconds=AWAY
+            ):
                 del self._noted[identity]
         for identity in list(self._noted)[:-MOST]:
             del self._noted[identity]
@@ -489,7 +507,7 @@ class Ties:
 
     def _why_not(self, one: Noted, engine: str, creations: Creations | None) -> str | None:
         """The word for why it is not certain what the client has created on the engine; None: nothing."""
-        says, ask = one.client.engine, one.client.ask
+        says, ask = one.client.engine, one.client.ask or one.client.runs
         if one.failed or (one.reached and not _one_engine(one.reached, engine)):
             return None
         if says and says != ANOTHER_CONTEXT and not _one_engine(says, engine):
@@ -520,8 +538,61 @@ class Ties:
         with self._lock:
             for one in self._noted.values():
                 for ident, fit in one.fitting.items():
-                    why = _MAY[fit.why].format(one.client.process.pid)
-                    found.setdefault(ident, []).append(Untied(one.client, why))
+                    found.setdefault(ident, []).append(Untied(one.client, _why(one, fit.why)))
+        return found
+
+    def doubtful_execs(self) -> bool:
+        """True if a task's `docker exec` is not tied, or what it may run was noted before it was."""
+        with self._lock:
+            return any(
+                one.client.runs is not None and (one.may_run or not (one.container or one.failed))
+                for one in self._noted.values()
+                if one.label is not None
+            )
+
+    def note_execs(self, engine: str, creations: Creations) -> None:
+        """What the tasks' `docker exec`s may have asked for, and nobody is known to have."""
+        with self._lock:
+            taken = {one.container for one in self._noted.values()} | self._ended_execs.keys()
+            for one in self._noted.values():
+                if one.label is None or one.client.runs is None:
+                    continue
+                why = None if one.container else self._why_not(one, engine, creations)
+                found = {ident: may for ident, may in one.may_run.items() if may.engine != engine}
+                if why is not None:
+                    found |= {ident: may for ident, may in one.may_run.items() if ident not in taken}
+                    until = one.until.timestamp() if one.until is not None else time.time()
+                    found |= {
+                        made.id: MayRun(engine, why, made.name, made.command, made.at)
+                        for made in creations.heard_execs(self._born_at(one) - SLACK_OF_ONE, until)
+                        if made.id not in taken and _may_ask(one.client, made)
+                    }
+                if found != one.may_run:
+                    one.may_run, self.changed = found, True
+
+    def exec_ended(self, ident: str) -> None:
+        """What a `docker exec` ran is gone, whoever had asked for it."""
+        with self._lock:
+            self._ended_execs[ident] = None
+            while len(self._ended_execs) > MOST:
+                del self._ended_execs[next(iter(self._ended_execs))]
+            for one in self._noted.values():
+                if one.may_run.pop(ident, None) is not None:
+                    self.changed = True
+
+    def untied_execs(self, engine: str | None = None) -> dict[str, tuple[Container, list[Untied]]]:
+        """By id, what runs in containers and the clients that may have asked for it; None: on any engine."""
+        found: dict[str, tuple[Container, list[Untied]]] = {}
+        with self._lock:
+            for one in self._noted.values():
+                for ident, may in one.may_run.items():
+                    if engine is not None and not _one_engine(may.engine, engine):
+                        continue
+                    at = datetime.fromtimestamp(may.at, timezone.utc)
+                    what = Container(ident, may.container, "", 0, at, False, "no", {}, runs=may.command)
+                    found.setdefault(ident, (what, []))[1].append(
+                        Untied(one.client, _why(one, may.why, runs=True))
+                    )
         return found
 
     def _started_by(self, one: Noted, engine: str, free: Sequence[Container]) -> Container | None:
@@ -557,7 +628,7 @@ class Ties:
             if one.container and (one.engine != engine or one.container in running):
                 one.unseen = None if one.engine == engine else one.unseen
                 continue
-            if one.until is None or one.until > late or one.fitting:
+            if one.until is None or one.until > late or one.fitting or one.may_run:
                 continue
             one.unseen = one.unseen or moment
             if moment - one.unseen >= KEPT or one.label is None:
@@ -580,6 +651,20 @@ class Ties:
                 if self._lives(one.client.process.identity):
                     one.until = None
                 self._noted.setdefault(one.client.process.identity, one)
+
+
+def _why(one: Noted, why: str, *, runs: bool = False) -> str:
+    pid = one.client.process.pid
+    does = f"exec {pid} may have asked for it" if runs else f"client {pid} may have created it"
+    return _MAY[why].format(does, pid)
+
+
+def _may_ask(client: Client, made: ExecCreation) -> bool:
+    runs = client.runs
+    if runs is None or not runs.sure:  # its words may be others than they seem: the container is among them
+        words = client.process.argv
+        return made.name in words or any(len(word) >= 4 and made.container.startswith(word) for word in words)
+    return may_run(runs, made)
 
 
 def _might(client: Client, made: Creation | ExecCreation, shown: Mapping[str, Container]) -> bool:

@@ -34,11 +34,13 @@ class Containers:
         clients: Mapping[str, Client],
         beside: Iterable[Container] = (),
         untied: Mapping[str, Sequence[Untied]] | None = None,
+        execs: Mapping[str, tuple[Container, Sequence[Untied]]] | None = None,
     ) -> None:
         """beside: what other engines of the host run, which may be another Airflow's. untied: by id, the
 
-        clients that may have created a container.
+        clients that may have created a container. execs: what runs in containers, likewise.
         """
+        self.execs = dict(execs or {})
         # two URLs may be one engine's: a container counts once
         self.all = {container.id: container for container in found}
         self.clients = {ident: client for ident, client in clients.items() if ident in self.all}
@@ -92,20 +94,30 @@ def of_containers(
         client, created = containers.clients.get(container.id), to_db(container.created_at)
         verdict = judge_container(order, container, client, created, site, containers.beside)
         if verdict.decision is Decision.FOREIGN and client is None:
-            verdict = _of_untied(order, container, containers, created, site) or verdict
+            may = containers.untied.get(container.id, ())
+            verdict = _of_untied(order, container, may, containers, created, site) or verdict
         if verdict.decision is Decision.FOREIGN and container.id in known:
             verdict = Verdict(Decision.KILL, "it was signalled under this order before")
             if order.hands_off is not None:
                 verdict = Verdict(Decision.SPARE, order.hands_off)
         if verdict.decision is not Decision.FOREIGN:
             yield container, verdict
+    for runs, may in containers.execs.values():
+        doubt = _of_untied(order, runs, may, containers, to_db(runs.created_at), site)
+        if doubt is not None:
+            yield runs, doubt
 
 
 def _of_untied(
-    order: StopOrder, container: Container, containers: Containers, created: datetime, site: Site
+    order: StopOrder,
+    container: Container,
+    may: Sequence[Untied],
+    containers: Containers,
+    created: datetime,
+    site: Site,
 ) -> Verdict | None:
-    """A container that the run's client may have created is never killed, and never kept quiet about."""
-    for one in containers.untied.get(container.id, ()):
+    """What the run's client may have created is never killed, and never kept quiet about."""
+    for one in may:
         verdict = judge_container(order, container, one.client, created, site, containers.beside)
         if verdict.decision in (Decision.KILL, Decision.SETTLE):
             return replace(verdict, decision=Decision.SPARE, reason=one.why, at_once=False, untied=True)

@@ -27,6 +27,7 @@ class Container:
     project: str | None = None  # of compose, or the stack of a swarm
     kubernetes: str | None = None  # the namespace of its pod
     shape: Shape | None = None  # how it was asked for
+    runs: str | None = None  # this is not the container, but what a `docker exec` runs in it
 
     @property
     def label(self) -> Label | None:

@@ -98,6 +98,11 @@ class Creations:
             one = self._execs.get(ident)
             return one.at if one is not None else None
 
+    def heard_execs(self, since: float, until: float) -> list[ExecCreation]:
+        """Those that are known of; there may have been others."""
+        with self._lock:
+            return [one for one in self._execs.values() if since <= one.at <= until]
+
     def known_execs(self, since: float, until: float) -> list[ExecCreation] | None:
         """The same of what was to be run in containers."""
         with self._lock:

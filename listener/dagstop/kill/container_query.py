@@ -140,11 +140,19 @@ class ContainerQueries:
         """Which clients created them; the engine says what it created if one waits for that."""
         if not self.ties.waits_for(engine.url) and not self.ties.execs(engine.url):
             self.ties.tie(engine.url, containers, asked_at)
-            return
-        engine.ask_creations()
-        self.ties.tie(engine.url, containers, asked_at, engine.creations, engine.seen())
-        for one in self.ties.execs(engine.url):
-            self._find_exec(engine, one)
+            if self.ties.doubtful_execs():
+                engine.ask_creations()
+        else:
+            engine.ask_creations()
+            self.ties.tie(engine.url, containers, asked_at, engine.creations, engine.seen())
+            for one in self.ties.execs(engine.url):
+                self._find_exec(engine, one)
+        if self.ties.doubtful_execs():
+            self.ties.note_execs(engine.url, engine.creations)
+        for ident in self.ties.untied_execs(engine.url):
+            found = engine.exec_process(ident)
+            if found is None or found[2]:
+                self.ties.exec_ended(ident)
 
     def _find_exec(self, engine: Engine, one: Noted) -> None:
         """Which process it is that a task's `docker exec` runs."""
@@ -230,6 +238,8 @@ class ContainerQueries:
         everybody: looked through for strangers who ask for the same while it is not known whose it is.
         """
         self.ties.note(client for process in tasks if (client := read_client(process)))
+        for engine in self.engines if self.ties.doubtful_execs() else ():
+            self.ties.note_execs(engine.url, engine.creations)
         untied = self._waiting()
         moment = time.monotonic()
         if moment < self._next_tying:
@@ -357,7 +367,9 @@ class ContainerQueries:
         others = (c for other in self.engines if other is not engine for c in other.listed())
         here = [container for container in running if container.id not in taken]
         taken |= {container.id for container in here}
-        containers = Containers(here, self.ties.clients(), others, self.ties.untied())
+        execs = {ident: it for ident, it in self.ties.untied_execs(engine.url).items() if ident not in taken}
+        taken |= execs.keys()
+        containers = Containers(here, self.ties.clients(), others, self.ties.untied(), execs)
         for query in queries:
             result = found[id(query)]
             known = {c.id: ident for c in here for ident in query.known if c.id.startswith(ident)}

@@ -67,9 +67,10 @@ function ended(order, items, over) {
 }
 
 function what(item) {
-  const id = item.pid !== undefined ? `pid ${item.pid}` : item.id !== undefined ? `container ${item.id}` : "container";
+  const id = item.pid !== undefined ? `pid ${item.pid}` : item.id !== undefined ? `container ${item.id}`
+    : item.exec !== undefined ? `docker exec in ${item.container}` : "container";
   return [el("span", { className: "id" }, shown(id)), " ",
-    el("code", null, name(item.command ?? `${item.name ?? item.container ?? ""} ${item.image ? `(${item.image})` : ""}`))];
+    el("code", null, name(item.command ?? item.exec ?? `${item.name ?? item.container ?? ""} ${item.image ? `(${item.image})` : ""}`))];
 }
 
 function killed(order, item, over = true) {

@@ -46,6 +46,7 @@ class Findings:
     not_told: list[dict[str, Any]] = field(
         default_factory=list
     )  # when nobody was told what the run's tasks forked, and why
+    execs_untied: list[str] = field(default_factory=list)  # the same of what a `docker exec` runs
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -76,6 +77,7 @@ class Findings:
             "ended_by_itself": self.ended_by_itself,
             "could_not_look": self.could_not_look,
             "containers_untied": self.containers_untied,
+            "execs_untied": self.execs_untied,
             "not_told": self.not_told,
             "problem": None if self.problem is None else shown(self.problem),
         }
@@ -108,6 +110,7 @@ class Findings:
             ended_by_itself=[task for task in self.ended_by_itself if task in earlier.not_found],
             could_not_look=self.could_not_look,
             containers_untied=self.containers_untied,
+            execs_untied=self.execs_untied,
             not_told=self.not_told,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
@@ -198,8 +201,12 @@ def findings(
             result.spared.append(spared_process(process, verdict))
             told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in facts.spared_containers:
-        result.spared.append({"container": shown(container.name), **_why(verdict)})
-        result.containers_untied += [shown(container.name)] if verdict.untied else []
+        runs = {} if container.runs is None else {"exec": shown(container.runs)}
+        result.spared.append({"container": shown(container.name), **runs, **_why(verdict)})
+        if verdict.untied and container.runs is not None:
+            result.execs_untied.append(shown(f"{container.name}: {container.runs}"))
+        elif verdict.untied:
+            result.containers_untied.append(shown(container.name))
         told += [verdict.label] if verdict.whose is Whose.RUN else []
     known = [label for label in told if label is not None]
     result.not_found, result.ended_by_itself = missing(

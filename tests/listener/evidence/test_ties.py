@@ -18,7 +18,7 @@ from dagstop.evidence.docker_words import Ask, ExecAsk
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
-from dagstop.evidence.ties import AWAY, Ties
+from dagstop.evidence.ties import AWAY, Ties, noted
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
@@ -341,3 +341,48 @@ def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twi
     ties.tie(HERE, inside, time.monotonic() + 60, made_by_engine(*inside, exec_of=("e", "sleep 5")))
     assert [one.container for one in ties.execs(HERE)] == ([] if twin else ["e1"])
     assert ties.untied() == {}
+
+
+def exec_event(ident: str, ago: float, command: str = "sleep 5") -> dict[str, Any]:
+    return {
+        "Type": "container",
+        "Action": f"exec_create: {command}",
+        "Actor": {"ID": "c" * 64, "Attributes": {"name": "busy", "image": "i", "execID": ident}},
+        "timeNano": int((time.time() - ago) * 1e9),
+    }
+
+
+def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    runs = ExecAsk("busy", ("sleep", "5"), attached=False, sure=True)
+    ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
+    for ident, ago, command in (("e", 2, "sleep 5"), ("f", 2, "sleep 6"), ("g", 60, "sleep 5")):
+        creations.heard(exec_event(ident, ago, command))
+    ties.note_execs(HERE, creations)
+    ((ident, (what, may)),) = ties.untied_execs(HERE).items()
+    assert (ident, what.name, what.runs, len(may)) == ("e", "busy", "sleep 5", 2)
+    assert "docker exec 700 may have asked for it" in may[0].why
+    assert ties.untied_execs("unix:///elsewhere") == {}
+
+    (known, _) = (json.loads(json.dumps(one.facts())) for one in ties.all())
+    later = Ties(proc)
+    later.restore([noted(known, OURS, None)])
+    proc.end(700)
+    later.note([])
+    later.note_execs(HERE, Creations())  # after a restart nothing was heard
+    assert later.untied_execs().keys() == {"e"}
+    later.exec_ended("e")
+    later.note_execs(HERE, creations)
+    assert later.untied_execs() == {}
+
+
+def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    runs = ExecAsk("busy", ("sleep", "5"), attached=False, sure=True)
+    ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
+    creations.heard(exec_event("e", 2))
+    assert ties.doubtful_execs()
+    one, other = ties.all()
+    one.container, other.failed = "e", True
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs() == {} and not ties.doubtful_execs()

@@ -114,6 +114,31 @@ def test_what_is_drawn_is_what_was_measured(airflow_db: AirflowDatabase, browser
 
 @one_server
 @shape_2
+def test_what_may_be_a_docker_clients_is_named_with_the_reason(
+    airflow_db: AirflowDatabase, browser: Browser
+) -> None:
+    busy.listener(airflow_db, "worker-1")
+    number = busy.order(airflow_db, "dag", "run", ago=60)
+    client = "docker client 4711 may have created it, and so may others"
+    asked = "docker exec 4712 may have asked for it, and so may others"
+    spared = [
+        {"container": "brave_curie", "why": client, "evidence": ["environment"]},
+        {"container": "busy", "exec": "python job.py", "why": asked, "evidence": ["environment"]},
+    ]
+    untied = {"containers_untied": ["brave_curie"], "execs_untied": ["busy: python job.py"]}
+    busy.report(airflow_db, number, "worker-1", "spared", more={"spared": spared, **untied})
+    with Page(airflow_db) as page:
+        browser.open(page.url)
+        browser.run(OPEN_ALL)
+        browser.wait(ALL_READ)
+        text = browser.text()
+    for said in ("container brave_curie", client, "docker exec in busy python job.py", asked, "2 spared"):
+        assert said in text, f"{said!r} is not in: {text}"
+    assert browser.complaints() == []
+
+
+@one_server
+@shape_2
 def test_it_is_live_and_keeps_what_somebody_reads(airflow_db: AirflowDatabase, browser: Browser) -> None:
     with Page(airflow_db) as page:
         browser.open(page.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -332,7 +333,11 @@ def test_the_spared_are_named_but_for_supervisors() -> None:
     untied = Verdict(Decision.SPARE, "two clients", (), untied=True)
     found = Facts(
         spared=[(process(), later), (process(argv=()), doubt), (process(role=Role.SUPERVISOR), doubt)],
-        spared_containers=[(container("a"), untied), (container("b"), later)],
+        spared_containers=[
+            (container("a"), untied),
+            (container("b"), later),
+            (replace(container("c"), id="e", runs="sleep 5"), untied),
+        ],
         problem="away",
     ).come_to(targets=())
     assert found.spared == [
@@ -346,8 +351,10 @@ def test_the_spared_are_named_but_for_supervisors() -> None:
         {"pid": 600, "command": "?", "why": "in doubt", "evidence": []},
         {"container": "a", "why": "two clients", "evidence": []},
         {"container": "b", "why": "a later try", "evidence": [], "whose": Whose.LATER_TRY.value},
+        {"container": "c", "exec": "sleep 5", "why": "two clients", "evidence": []},
     ]
-    assert (found.containers_untied, found.problem) == (["a"], "away")
+    assert (found.containers_untied, found.execs_untied) == (["a"], ["c: sleep 5"])
+    assert found.problem == "away"
 
 
 def test_whatever_a_report_names_of_the_run_is_not_missing() -> None:
