@@ -46,9 +46,6 @@ model: setup $(VENV)/.installed ## The model of the protocol, checked by spin (a
 
 e2e: setup $(VENV)/.installed ## The tests on real Airflows (AIRFLOW=2.11.2 MODE=web_only for a part)
 	$(ALONE) $(BIN)/python -m pytest -m e2e $(ARGS)
-ifeq ($(ARGS),)
-	$(TOLD)
-endif
 
 bench: setup $(VENV)/.installed ## How fast, beside the least that anything could do (ARGS=groups for a part)
 	$(ALONE) $(BIN)/python -m tests.bench $(ARGS)
