@@ -1,4 +1,4 @@
-"""`make pythons`: the tests that start no server, on each Python that dagstop is said to run on."""
+"""`make pythons`: the tests that start no server, on each other Python that dagstop is said to run on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
 
 def main() -> None:
     found = [_CLASSIFIER.fullmatch(line) for line in metadata("dagstop").get_all("Classifier") or ()]
-    bad = [version for version in (match[1] for match in found if match) if not _passes(version)]
+    own = "{}.{}".format(*sys.version_info)
+    others = [match[1] for match in found if match and match[1] != own]
+    bad = [version for version in others if not _passes(version)]
     if bad:
         sys.exit(f"not green on Python {', '.join(bad)}")
 
