@@ -27,7 +27,7 @@ demo: setup-demo $(VENV)/.installed ## A real Airflow, killed; its run failed by
 	$(ALONE) $(BIN)/python -m tests.testbed.demo
 
 unit: $(VENV)/.installed ## The tests that start no server: no Postgres, no Docker, no Airflow; with coverage
-	$(ALONE) $(BIN)/python -m pytest --unit --cov=dagstop --cov-report=term:skip-covered $(ARGS)
+	$(ALONE) $(BIN)/python -m pytest --unit --numprocesses 2 --cov=dagstop --cov-report=term:skip-covered $(ARGS)
 
 pythons: $(VENV)/.installed ## The same on each Python that dagstop runs on, in environments made for it
 	$(BIN)/python -m tests.pythons
