@@ -10,6 +10,7 @@ from docker.models.containers import Container
 from tests.e2e.actions import Act
 from tests.e2e.kinds import KINDS, SIBLING, Kind, number_of, tasks_of
 from tests.e2e.site import Site, is_runner, marked
+from tests.support.watch import wait_until
 from tests.testbed import proc
 
 CONTAINED = {kind.name for kind in KINDS if kind.container}
@@ -238,9 +239,15 @@ def _wrong_words(site: Site, run: str) -> Wrong:
     """Airflow itself says who stopped it: in its audit log, and at the end of the task's own log."""
     dated = "execution_date = (SELECT execution_date FROM dag_run WHERE dag_id = log.dag_id AND run_id = %s)"
     which = dated if site.airflow.generation == 1 else "run_id = %s"
-    rows = site.airflow.query(f"SELECT extra FROM log WHERE event = 'dagstop' AND {which}", (run,))
-    if not any(row["extra"].startswith("stopped by dagstop: ") for row in rows):
-        yield "run", f"Airflow's audit log says {rows}"
+
+    def said() -> list[str]:
+        rows = site.airflow.query(f"SELECT extra FROM log WHERE event = 'dagstop' AND {which}", (run,))
+        return [row["extra"] for row in rows if row["extra"].startswith("stopped by dagstop: ")]
+
+    try:  # the audit log follows after a report
+        wait_until(said, 20, lambda: "Airflow's audit log does not say who stopped it")
+    except AssertionError as exc:
+        yield "run", str(exc)
     named = site.airflow.date(site.dag_id, run).isoformat() if site.airflow.generation == 1 else run
     files = [
         path
