@@ -43,6 +43,17 @@ def type_lines(
         listener.wait_until_reached(len(lines))
 
 
+def start_two(tasks: FencedTasks, front: CountedSocket, listener: Listener | None, **commands: str) -> None:
+    """A detached container of each run; the listener has written down whose they are."""
+    type_lines(tasks, front, listener, **{run: f"{DETACHED} {command}" for run, command in commands.items()})
+    front.release(CREATE)
+    front.release(START)
+    for command in commands.values():
+        wait_for(command, timeout=30)
+    if listener is not None:
+        listener.wait_until_tied(len(commands))
+
+
 def created(engine: Engine) -> int:
     """How many containers wait for their start."""
     client = engine.client()
@@ -63,14 +74,7 @@ def test_it_dies_with_its_run_and_the_others_lives(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, killed: bool
 ) -> None:
     with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
-        lines = {"run": f"{DETACHED} sleep 7711", "other": f"{DETACHED} sleep 7712"}
-        type_lines(tasks, front, listener if initial else None, **lines)
-        front.release(CREATE)
-        front.release(START)
-        for number in (7711, 7712):
-            wait_for(f"sleep {number}", timeout=30)
-        if initial:
-            listener.wait_until_tied(2)
+        start_two(tasks, front, listener if initial else None, run="sleep 7711", other="sleep 7712")
         if killed:
             listener.kill()
             listener.start()
@@ -161,14 +165,7 @@ def test_of_an_engine_that_was_restarted_in_between_it_dies_with_its_run(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
 ) -> None:
     with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
-        lines = {"run": f"{DETACHED} sleep 7718", "other": f"{DETACHED} sleep 7719"}
-        type_lines(tasks, front, listener if initial else None, **lines)
-        front.release(CREATE)
-        front.release(START)
-        for number in (7718, 7719):
-            wait_for(f"sleep {number}", timeout=30)
-        if initial:
-            listener.wait_until_tied(2)
+        start_two(tasks, front, listener if initial else None, run="sleep 7718", other="sleep 7719")
         docker_engine.halt()
         docker_engine.start()
         airflow_db.set_run("failed")

@@ -156,7 +156,6 @@ def test_observing_ends_the_grace_of_a_container(
     airflow_db.add_running("run")
     stubborn = run(["sh", "-c", "trap 'echo no' TERM; while :; do sleep 0.1; done"])
     set_setting(airflow_db, "grace_seconds", "6")
-    unwritten = "select 1 from dagstop.report where audit_due"  # the audit log follows after a report
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         airflow_db.set_run("failed")
         wait_until(lambda: b"no" in stubborn.logs(), 20, listener.log)
@@ -167,14 +166,14 @@ def test_observing_ends_the_grace_of_a_container(
         ((why, name),) = [(item["why"], item["container"]) for item in report["detail"]["spared"]]
         assert name == stubborn.name
         assert why == "observe only: it would die, of the stopped run; it had got SIGTERM"
-        wait_until(lambda: not airflow_db.rows(unwritten), 20, listener.log)
+        listener.wait_for_audit_log()
         assert airflow_db.rows("select * from log") == []
         set_setting(airflow_db, "observe_only", "off")
         airflow_db.set_run("running")
         airflow_db.set_run("failed")
         assert listener.wait_for_reports(2)[1]["outcome"] == "stopped"
         assert not running(stubborn)
-        wait_until(lambda: not airflow_db.rows(unwritten), 20, listener.log)
+        listener.wait_for_audit_log()
         assert airflow_db.one("select extra from log").startswith("stopped by dagstop: DAG run marked failed")
 
 

@@ -10,7 +10,6 @@ from tests.support.containers import Run, running
 from tests.support.listener import Listener, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
-from tests.support.watch import wait_until
 from tests.testbed.docker_engine import Engine
 
 pytestmark = [one_server, shape_2]
@@ -20,7 +19,6 @@ def test_a_listener_under_a_new_name_claims_nothing(
     airflow_db: AirflowDatabase, tmp_path: Path, tasks: Tasks, docker_engine: Engine, run: Run
 ) -> None:
     airflow_db.add_log_table()
-    unwritten = "select 1 from dagstop.report where audit_due"  # the audit log follows after a report
     for number, name in enumerate(("run", "run1", "run2")):
         airflow_db.add_running(name, ("a", "b"), number=number)
     # the container's tags say `worker`
@@ -31,7 +29,7 @@ def test_a_listener_under_a_new_name_claims_nothing(
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         airflow_db.rows("update dag_run set state = 'failed'")
         before = [report["outcome"] for report in listener.wait_for_reports(3)]
-        wait_until(lambda: not airflow_db.rows(unwritten), 20, listener.log)
+        listener.wait_for_audit_log()
         assert listener.stop() == 0
     assert not running(container) and not find("sleep 7361"), show(listener.reports())
     told = airflow_db.one("select count(*) from log")
@@ -39,7 +37,7 @@ def test_a_listener_under_a_new_name_claims_nothing(
     wait_for("sleep 7362")
     with Listener(airflow_db.url, tmp_path, "--host", "host-2", docker_url=docker_engine.url) as listener:
         reports = [report for report in listener.wait_for_reports(6) if report["host"] == "host-2"]
-        wait_until(lambda: not airflow_db.rows(unwritten), 20, listener.log)
+        listener.wait_for_audit_log()
     assert [report["outcome"] for report in reports] == ["nothing_found", "nothing_found", "stopped"], show(
         reports
     )

@@ -170,6 +170,11 @@ class Listener:
             time.sleep(0.01)
         return found
 
+    def wait_for_audit_log(self, timeout: float = 20.0) -> None:
+        """Until the final reports are in Airflow's audit log, which follows after them."""
+        due = "select 1 from dagstop.report where audit_due"
+        wait_until(lambda: not query(self.url, due), timeout, self.log)
+
 
 def _that_have(fact: str, count: int) -> Callable[[Any], bool]:
     return lambda clients: sum(bool(client[fact]) for client in clients) >= count
