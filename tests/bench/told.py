@@ -110,12 +110,18 @@ def _traced(
     stage: Stage, dagstop: Dagstop, path: Path, what: str, age: float
 ) -> list[tuple[str, float, float]]:
     trace = Trace(path)
-    for number in range(stage.times(KILLS)):
-        run_id = f"{what}{number}"
-        dagstop.add_runs([run_id])
-        group = dagstop.group(run_id)
-        group.members()
-        time.sleep(age)
+    started: dict[str, Group] = {}
+    runs = [f"{what}{number}" for number in range(stage.times(KILLS))]
+    dagstop.add_runs(runs)
+    for run_id in runs if age == groups.OLD else ():
+        started[run_id] = dagstop.group(run_id)
+        started[run_id].members()
+    time.sleep(age if started else 0.0)
+    for run_id in runs:
+        if (group := started.get(run_id)) is None:
+            group = dagstop.group(run_id)
+            group.members()
+            time.sleep(age)
         begun = time.monotonic()
         took = dagstop.kill([group], "run_id", run_id)
         groups.calm(dagstop)
