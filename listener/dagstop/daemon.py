@@ -186,7 +186,7 @@ class Daemon:
                     next_hearing = time.monotonic() + REST
             if self._rung:
                 self._rung = False
-                self._guarded(self._containers.warm_up)
+                self._guarded(self._containers.ring)
                 self._guarded(self._stopping.prepare)
             while self.feed.news:
                 news = self.feed.news.popleft()

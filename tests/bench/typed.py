@@ -18,7 +18,7 @@ from tests.testbed.docker_engine import IMAGE, Engine
 
 BAR = 1.5
 TIE_SECONDS = 20.0
-_RUN = f"docker run --network none {{}} {IMAGE} sleep"
+_RUN = f"docker run --network none --user $(id -u) {{}} {IMAGE} sleep"
 FORMS = {
     "docker run": _RUN.format(""),
     "docker run --rm": _RUN.format("--rm"),
@@ -27,7 +27,7 @@ FORMS = {
 }
 TOLD_FORMS = {  # tied where the kernel tells of forks
     "docker run -d": _RUN.format("-d"),
-    "docker create, start": f"docker start $(docker create --network none {IMAGE} sleep",
+    "docker create, start": f"docker start $(docker create --network none --user $(id -u) {IMAGE} sleep",
 }
 
 

@@ -28,6 +28,9 @@ REMEMBERED = 1000
 """Containers that are known still when they are removed: what an order's signals ended need not be there
 when the engine is asked for the order."""
 
+CHANGING = frozenset(("create", "start", "die", "rename", "update", "destroy", "pause", "unpause"))
+"""Events of containers after which a listing shows something else."""
+
 NEVER: Any = {"Name": "no", "MaximumRetryCount": 0}
 """A restart policy."""
 
@@ -51,6 +54,7 @@ class Engine:
         self._known: dict[str, Container] = {}
         self._lately: dict[str, Container] = {}  # what was in a listing, the oldest first
         self._listed_at = 0.0  # when the listing that gave `_known` began, monotonic seconds
+        self._changed_at = float("inf")  # when the events told of a change; inf while they are not followed
         self._listing = threading.Lock()
         self.creations = Creations()
 
@@ -74,8 +78,18 @@ class Engine:
         """What the last listing showed."""
         return list(self._known.values())
 
+    @property
+    def current(self) -> bool:
+        """True if the last listing holds still, by the engine's own events."""
+        return self._changed_at < self._listed_at
+
     def running(self, since: float = float("inf")) -> list[Container]:
-        """Every running or paused container, with its tags; a listing begun after `since` will do."""
+        """Every running or paused container, with its tags.
+
+        A listing begun after `since` (monotonic seconds) will do; if that is finite, a `current` one too.
+        """
+        if since < float("inf") and self.current:
+            return list(self._known.values())
         with self._listing:
             if self._listed_at < since:
                 self._list()
@@ -120,13 +134,18 @@ class Engine:
             try:
                 stream = client.events(since=int(asked_at), decode=True)
                 self.creations.begun(asked_at)
-                begun = True
+                self._changed_at, begun = time.monotonic(), True
                 told("begun")
                 for event in stream:
                     self.creations.heard(event)
-                    if event.get("Type") == "container":
-                        told(str(event.get("Action", "")).partition(":")[0])
+                    if event.get("Type") != "container":
+                        continue
+                    action = str(event.get("Action", "")).partition(":")[0]
+                    if action in CHANGING:
+                        self._changed_at = time.monotonic()
+                    told(action)
             finally:
+                self._changed_at = float("inf")
                 self.creations.ended()
                 client.close()
                 if begun:

@@ -21,7 +21,7 @@ from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Noted, Ties
 from dagstop.evidence.verdicts import Containers, of_containers, start_of_exec
 from dagstop.host.containers import Container
-from dagstop.host.engine import Engine, EngineUnreachable
+from dagstop.host.engine import CHANGING, Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.containers import ContainerEnd, end_container
 from dagstop.kill.endings import NOT_SIGNALLED, now
@@ -36,7 +36,7 @@ REACH_PAUSE = 0.01
 
 FOLLOW_AGAIN = 1.0
 """Seconds until an engine whose events cannot be read is asked for them again."""
-_TELLING = frozenset("begun lost create start die rename update destroy pause unpause".split())
+_TELLING = CHANGING | {"begun", "lost"}
 """What is told of containers that makes a listing worth while."""
 
 
@@ -111,10 +111,15 @@ class ContainerQueries:
         refused = self.refused.copy()  # by the thread that learns
         return [refused[engine.url] for engine in self.engines if engine.exists and engine.url in refused]
 
+    def ring(self) -> None:
+        """Called at each doorbell, which anybody may ring: learn what runs, unless that is known."""
+        if not all(engine.current for engine in self.engines if engine.exists):
+            self.warm_up()
+
     def warm_up(self) -> None:
         """Load the Docker client and learn what runs, so that an order need not wait for it.
 
-        Called at each doorbell, which anybody may ring: one at a time, some a second, is enough.
+        One at a time, some a second, is enough.
         """
         if not self._may_learn():
             return
@@ -278,7 +283,7 @@ class ContainerQueries:
     ) -> None:
         """Begin a pass; one answer to each query comes into `answers`.
 
-        A listing of the engines that began after `since` (monotonic seconds) will do.
+        since: as Engine.running has it.
         """
         for query in queries:
             self._wishes.setdefault(query.order.id or 0, Wish()).hands_off = query.order.hands_off
