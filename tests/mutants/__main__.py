@@ -1,4 +1,5 @@
-"""Try mutants: `python -m tests.mutants python|sql [--seed 1] [--sample 1000] [WORD...]`; WORDs choose by name.
+"""Try mutants: `python -m tests.mutants python|sql [WORD...] [--seed 1] [--sample 1000]`; WORDs choose by name, and
+a sample is drawn of what they chose.
 
 Prints those that no test noticed, and how many of how many. Exits 1 if more than 3 % survive. `--keep FILE` keeps what
 the tests reach, for the next run.
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sample", type=int)
     parser.add_argument("--keep", type=Path)
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
         return _refuse("run `make mutants`: mutants of a killer need a namespace of their own")
     every = _mutants(chosen.half)
@@ -43,15 +44,16 @@ def main() -> int:
     mutants = [mutant for mutant in every if mutant.name not in equivalent]
     if chosen.words:
         mutants = [mutant for mutant in mutants if any(word in mutant.name for word in chosen.words)]
-    elif chosen.sample is not None and chosen.sample < len(mutants):
+    among = len(mutants)
+    if chosen.sample is not None and chosen.sample < among:
         # in the order in which they were drawn: the first of them are a sample, too
         mutants = random.Random(chosen.seed).sample(mutants, chosen.sample)
     began = time.monotonic()
     results = _tried(chosen.half, mutants, chosen.keep)
     if len(results) != len(mutants):
         return _refuse("not all of them were tried")
-    whole = f"{len(mutants)} of {len(every) - len(equivalent)}"
-    drawn = f", drawn with seed {chosen.seed}" if chosen.sample is not None and not chosen.words else ""
+    whole = f"{len(mutants)} of {among}"
+    drawn = f", drawn with seed {chosen.seed}" if len(mutants) < among else ""
     return _summed(results, f"{whole}{drawn}; {len(equivalent)} equivalent; {time.monotonic() - began:.0f} s")
 
 

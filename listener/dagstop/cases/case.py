@@ -80,7 +80,7 @@ class Case:
     grace: float  # seconds between SIGTERM and SIGKILL
     opened_at: float
     dry_run: bool = False
-    settled_at: float = 0.0  # when a runner has had its time to report its own failure
+    settled_at: float = field(init=False)  # when a runner has had its time to report its own failure
     phase: Phase = Phase.STOPPING
     # its processes
     endings: dict[Identity, Ending] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Case:
     trouble: str | None = None  # an unexpected error since the last look: that look cannot be the last
     said: str | None = None  # the one that is in the log already
     # when it is due
-    read_at: float = 0.0  # when its row was read last
+    read_at: float = field(init=False)  # when its row was read last
     next_look: float = 0.0
     next_glance: float = NEVER  # at new processes only: its last process died, did it leave something?
 
@@ -392,7 +392,7 @@ class Case:
         actions: list[Action] = []
         for ending in self.alive() if self.ends else ():
             watched = watches(ending.process)
-            if watched and ending.first_signal is not None and all(map(self._is_gone, watched)):
+            if watched and all(map(self._is_gone, watched)):
                 actions.append(Signal(ending, hard=True))
         return actions
 

@@ -51,14 +51,15 @@ class Labelling:
 
     def may_inherit(self, process: Process) -> bool:
         """True if it has no label but is kin of something that has."""
-        if process.label is not None or process.role is not Role.OTHER:
+        if process.label is not None:
             return False
         parent = self._processes.get(process.ppid)
         if process.identity in self.claimed or (parent is not None and parent.label is not None):
             return True
         if process.sid in self._sessions or process.pgid in self._groups:
             return True
-        return self._lineage.source_of(process)[0] is not None
+        source, _ = self._lineage.source_of(process)
+        return source is not None
 
     def label(self, process: Process) -> None:
         """Label it by its own words and by what it descends from; its ancestors must have had their turn."""

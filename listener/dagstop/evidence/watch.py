@@ -302,8 +302,8 @@ class Watch:
         if process.label is not None or process.environ or _unread_of_airflow(process):
             if self._notable.get(pid) is not process:
                 self._notable[pid], self._derived = process, None
-        elif self._notable.pop(pid, None) is not None:
-            self._derived = None
+        else:  # what made it notable has changed, and the views with that
+            self._notable.pop(pid, None)
 
     def users(self) -> frozenset[int]:
         """As whom tasks run: the owner of AIRFLOW_HOME, or another by run_as_user."""

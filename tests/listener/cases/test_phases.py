@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dagstop.cases.case import CALM, GIVE_UP, LOOK_AGAIN, Case, Phase, View
+from dagstop.cases.case import CALM, GIVE_UP, LOOK_AGAIN, Case, Phase, Seen, View
 from dagstop.host.containers import Container
 from dagstop.kill.containers import ContainerEnd
 from dagstop.model import Decision, Identity, Label, Process, Role, Verdict
@@ -89,6 +89,28 @@ def test_a_zombie_that_nobody_waits_for_holds_up_no_report() -> None:
     case = host.case()
     round_of(host, case, zombie)
     assert case.phase is Phase.DONE
+
+
+def test_what_is_dead_when_it_is_judged_holds_up_no_report() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.die(one, case)
+    host.seconds += CALM
+    read_before = Seen(one, KILLED, host.endings[one.identity])
+    host.do(case.look(View((read_before,), site(), host.clock, host.seconds), host.seconds))
+    assert case.phase is Phase.CLEAR
+
+
+def test_a_case_that_waits_for_its_engines_is_not_looked_after_without_a_pause() -> None:
+    host, one = CaseHost(engine=True), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.answer(case)
+    host.die(one, case)
+    host.seconds += CALM
+    round_of(host, case)
+    assert case.phase is Phase.LAST_QUERY and case.next_look == host.seconds + LOOK_AGAIN
 
 
 def test_what_a_dying_process_left_behind_is_stopped_too() -> None:

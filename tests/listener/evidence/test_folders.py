@@ -97,6 +97,13 @@ def test_its_own_words_say_more(task: FakeProc, watch: Watch) -> None:
     assert watch.processes[DAEMON + 1].label is None
 
 
+def test_words_that_name_no_run_do_not_speak_against_it(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, environ={"AIRFLOW_HOME": HOME})
+    watch.tick()
+    assert watch.processes[DAEMON].label == watch.processes[BASH].label
+
+
 def test_what_runs_under_a_service_is_the_services(task: FakeProc, watch: Watch) -> None:
     watch.look()
     task.add(400, argv=("/usr/sbin/cron",))

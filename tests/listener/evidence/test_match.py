@@ -51,6 +51,8 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
      label(map_index=2), BEFORE, FOREIGN),
     ("an unknown map index", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2]),
      label(), BEFORE, SPARE),
+    ("an unknown map index of what never ran", order(kind="task", task_id="t", map_index=1,
+     targets=(row(map_index=1, job_id=None),)), label(), BEFORE, SPARE),
     ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2],
      present=()),
      label(job_id=71), BEFORE, KILL),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dagstop.evidence import memory
+from dagstop.evidence import ties as ties_module
 from dagstop.evidence.containers import Client
 from dagstop.evidence.docker_words import Ask, ExecAsk
 from dagstop.evidence.index import Index
@@ -198,7 +199,12 @@ def test_what_speaks_against_a_client_comes_back_too(proc: RealClock, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "changed", [{"container": 5}, {"until": "x"}, {"pid": "x"}, {"label": {"job_id": "x"}}]
+    "changed",
+    [
+        *({"until": "x"}, {"until": "2026-11-22T10:00:00"}, {"pid": "x"}, {"label": {"job_id": "x"}}),
+        *({name: 5} for name in ("cid", "container", "engine", "name", "cidfile", "talks_to", "path")),
+    ],
+    ids=str,
 )
 def test_a_client_of_another_shape_is_not_believed(
     proc: RealClock, tmp_path: Path, changed: dict[str, Any]
@@ -307,6 +313,11 @@ def made_by_engine(*found: Container, exec_of: tuple[str, str] | None = None) ->
         ({"label": None}, False),
         ({"label": OURS}, True),
         ({"label": OTHERS, "age": 20}, True),  # it came later
+        ({"label": OTHERS, "failed": True}, True),
+        ({"label": OTHERS, "container": "f" * 64}, True),  # that one is its
+        ({"label": OTHERS, "created_by": 0.0}, True),  # it had created its own by then
+        ({"label": OTHERS, "gone_for": 40}, True),  # it had ended by then
+        ({"label": OTHERS, "gone_for": 20}, False),
         ({"label": OTHERS, "ask": replace(PLAIN, attached=True, command=("other",))}, True),
         ({"label": OTHERS, "ask": replace(PLAIN, attached=True, sure=False, command=("other",))}, False),
     ],
@@ -320,13 +331,21 @@ def test_what_a_client_is_attached_to_is_its_if_no_other_is_known_to_ask_for_it(
     ties.note([mine])
     if rival is not None:
         more = {"ask": asks, "age": 60.0, **rival}
+        facts = {name: more.pop(name) for name in ("failed", "container", "created_by") if name in more}
+        gone_for = more.pop("gone_for", None)
         ties.note([client(proc, 701, more.pop("age"), name=None, **more)])
+        other = next(one for one in ties.all() if one.client is not mine)
+        for name, value in facts.items():
+            setattr(other, name, value)
+        if gone_for is not None:
+            proc.end(701)
+            other.until = datetime.now(timezone.utc) - timedelta(seconds=gone_for)
     noted = next(one for one in ties.all() if one.client is mine)
     noted.reached, noted.created_by = HERE, time.time() - 25
     shape = Shape((), (), {}, {}, False, False, False)
     found = replace(container(30, 1, "calm_euler"), shape=shape)
     ties.tie(HERE, [found], time.monotonic() + 60, made_by_engine(found))
-    assert set(ties.clients()) == ({found.id} if sure else set())
+    assert (ties.clients().get(found.id) is mine) is sure
 
 
 @pytest.mark.parametrize("twin", [False, True])
@@ -386,3 +405,236 @@ def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> 
     one.container, other.failed = "e", True
     ties.note_execs(HERE, creations)
     assert ties.untied_execs() == {} and not ties.doubtful_execs()
+
+
+def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
+    """Another client of the same task that asked for that name comes to be known later."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    assert tied(ties, container(30, 1)) == ["1"]
+    ties.note([client(proc, 701, 70)])
+    assert tied(ties, container(30, 1)) == ["1"]
+    (owner,) = ties.clients().values()
+    assert owner.process.pid == 700
+
+
+@pytest.mark.parametrize(("before", "wanted"), [(0.5, ["1"]), (1.5, [])])
+def test_an_engines_clock_may_be_a_second_behind(proc: RealClock, before: float, wanted: list[str]) -> None:
+    ties = Ties(proc)
+    one = client(proc, 700, 60)
+    ties.note([one])
+    born = time.time() - proc.age(one.process.identity.start)
+    created = datetime.fromtimestamp(born - before, timezone.utc)
+    assert tied(ties, replace(container(0, 1), created_at=created)) == wanted
+
+
+def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, label=None)])
+    assert not ties.changed
+    ties.note([client(proc, 701, 60)])
+    assert ties.changed
+    ties.changed = False
+    ties.note([])
+    assert not ties.changed
+    proc.end(701)
+    ties.note([])
+    assert ties.changed
+
+
+def test_an_end_that_says_nothing_hides_no_other(proc: RealClock) -> None:
+    """Of a stranger that nobody noted, and of one that stays with its container."""
+    ties = Ties(proc)
+    stays = client(proc, 700, 60, name=None, ask=replace(PLAIN, attached=True))
+    one = client(proc, 701, 60, name=None, ask=PLAIN)
+    ties.note([stays, one])
+    at = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    ends = [ClientEnd(who, 0, at) for who in (Identity(999, 1), stays.process.identity, one.process.identity)]
+    ties.told(ends)
+    created_by = {noted.client.process.pid: noted.created_by for noted in ties.all()}
+    assert created_by[700] is None
+    assert created_by[701] is not None and abs(created_by[701] - time.time()) < 30
+
+
+ATTACHED = replace(PLAIN, attached=True)
+RUNS = ExecAsk("busy", ("sleep", "5"), attached=True, sure=True)
+
+
+class Sockets:
+    """What the clients hold open, and what is connected to each engine's socket."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held: dict[int, int] = {}  # pid -> how many connections
+        self.engine = "/here"
+        self.asked: list[int] = []
+        monkeypatch.setattr(ties_module.unix_peers, "sockets_of", self.sockets_of)
+        monkeypatch.setattr(ties_module.unix_peers, "connected_to", self.connected_to)
+
+    def sockets_of(self, root: str, pid: int) -> frozenset[int]:
+        self.asked.append(pid)
+        return frozenset(range(pid * 10, pid * 10 + self.held.get(pid, 0)))
+
+    def connected_to(self, path: str) -> frozenset[int]:
+        numbers = [range(pid * 10, pid * 10 + count) for pid, count in self.held.items()]
+        return frozenset(n for them in numbers for n in them) if path == self.engine else frozenset()
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
+    return Sockets(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("asks", "held", "created"),
+    [
+        ({"ask": ATTACHED}, 3, True),
+        ({"ask": ATTACHED}, 2, False),
+        ({"ask": PLAIN}, 3, False),  # it may have others open
+        ({"runs": RUNS}, 2, True),
+        ({"runs": RUNS}, 1, False),
+        ({"runs": replace(RUNS, attached=False)}, 2, False),
+    ],
+)
+def test_how_many_connections_prove_what_a_client_has_created(
+    proc: RealClock, sockets: Sockets, asks: dict[str, Any], held: int, created: bool
+) -> None:
+    ties = Ties(proc)
+    ties.note([replace(client(proc, 700, 5, name=None), **asks)])
+    (one,) = ties.all()
+    ties.changed = False
+    ties.see_connections(["tcp://far", HERE])
+    assert one.reached == "" and one.created_by is None and not ties.changed
+    sockets.held[700] = held
+    ties.see_connections(["tcp://far", "unix:///another", HERE])
+    assert one.reached == HERE and ties.changed
+    if one.streams_since is not None:  # for a moment an exec may have two as well
+        assert one.created_by is None
+        one.streams_since -= ties_module.EXECS_FOR
+        since = one.streams_since
+        ties.see_connections([HERE])
+        assert one.streams_since == since
+    assert (one.created_by is not None) is created
+    if one.created_by is not None:
+        assert abs(one.created_by - time.time()) < 30
+
+
+def test_who_holds_connections_that_reach_no_engine_is_not_known(proc: RealClock, sockets: Sockets) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5, name=None, ask=ATTACHED)])
+    (one,) = ties.all()
+    sockets.held[700], sockets.engine = 3, "/elsewhere"
+    ties.see_connections([HERE, "tcp:///elsewhere"])
+    assert (one.reached, one.created_by) == ("", None)
+
+
+def test_a_pid_that_was_given_out_again_reaches_nothing(proc: RealClock, sockets: Sockets) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5, name=None, ask=ATTACHED)])
+    (one,) = ties.all()
+    proc.end(700)
+    proc.add(700, argv=("docker", "run"), start=proc.ago(1))
+    sockets.held[700] = 3
+    ties.see_connections([HERE])
+    assert (one.reached, one.created_by) == ("", None)
+
+
+def test_whose_connections_are_looked_at(
+    proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time of those that have just begun, now and then of the others, never of what is known."""
+    monkeypatch.setattr(ties_module, "LOOK_PAUSE", 1000.0)  # however slow the test is
+    ties = Ties(proc)
+    old = client(proc, 700, 60, name=None, ask=ATTACHED)
+    young = client(proc, 701, 1, name=None, ask=ATTACHED)
+    known = [client(proc, pid, 60, name=None, ask=PLAIN) for pid in (702, 703, 704)]
+    named = client(proc, 705, 60)  # an earlier listener's: its words are not known
+    ties.note([old, young, *known, named])
+    by_pid = {one.client.process.pid: one for one in ties.all()}
+    by_pid[700].noted_at -= ties_module.YOUNG
+    by_pid[701].noted_at += 1000
+    by_pid[702].container, by_pid[703].created_by, by_pid[704].reached = "1" * 64, 5.0, HERE
+    ties.see_connections([HERE])
+    assert sockets.asked == [700, 701]
+    sockets.asked.clear()
+    ties.see_connections([HERE])
+    assert sockets.asked == [701]
+    sockets.asked.clear()
+    ties._next_look = 0.0
+    proc.end(701)
+    ties.note([])
+    ties.see_connections([HERE])
+    assert sockets.asked == [700]
+
+
+def test_a_client_that_has_just_begun_is_about_to_connect(proc: RealClock) -> None:
+    ties = Ties(proc)
+    assert not ties.about_to_connect()
+    stranger = client(proc, 700, 0, label=None, name=None, ask=PLAIN)
+    ties.note([stranger])
+    assert not ties.about_to_connect()
+    ties.note([client(proc, 701, 0, name=None, ask=ATTACHED)])
+    one = ties.all()[1]
+    one.noted_at += 1000  # however slow the test is
+    assert ties.about_to_connect()
+    one.reached = HERE
+    assert not ties.about_to_connect()
+    one.reached, one.created_by = "", 5.0
+    assert not ties.about_to_connect()
+    one.created_by, one.noted_at = None, one.noted_at - 1000 - 2 * ties_module.BEGINS
+    assert not ties.about_to_connect()
+    one.noted_at += 1000
+    proc.end(701)
+    assert not ties.about_to_connect()
+
+
+def test_what_an_engine_creates_counts_while_a_tasks_client_may_have_asked_for_it(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5, label=None, name=None, ask=PLAIN), client(proc, 701, 5)])
+    assert not ties.may_count(HERE)
+    ties.note([client(proc, 702, 5, name=None, ask=PLAIN)])
+    one = ties.all()[2]
+    assert ties.may_count(HERE)
+    for facts in ({"container": "1" * 64}, {"failed": True}, {"reached": "unix:///another"}):
+        for name, value in facts.items():
+            usual = getattr(one, name)
+            setattr(one, name, value)
+            assert not ties.may_count(HERE), facts
+            setattr(one, name, usual)
+    one.reached = HERE
+    assert ties.may_count(HERE)
+    one.failed = True
+    ties.note([replace(client(proc, 703, 5, name=None), runs=RUNS)])
+    assert ties.may_count(HERE)
+
+
+def test_an_exec_is_open_until_it_is_tied_or_gone(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5, name=None, ask=PLAIN)])
+    ties.note([replace(client(proc, 701, 5, label=None, name=None), runs=RUNS)])
+    assert not ties.open_execs()
+    ties.note([replace(client(proc, pid, 5, name=None), runs=RUNS) for pid in (702, 703)])
+    assert ties.open_execs()
+    of_task = ties.all()[2:]
+    of_task[0].container = "e"
+    assert ties.open_execs()
+    proc.end(703)
+    ties.note([])
+    assert not ties.open_execs()
+
+
+def test_whether_its_connections_may_say_something(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5, name=None, ask=ATTACHED)])
+    (one,) = ties.all()
+    assert one.unproven
+    one.reached = HERE
+    assert one.unproven  # it may be seen to have created what it is attached to
+    one.client = replace(one.client, ask=PLAIN)
+    assert not one.unproven
+    one.reached = ""
+    assert one.unproven
+    for name, value in (("container", "1" * 64), ("created_by", 5.0), ("client", client(proc, 701, 5))):
+        usual = getattr(one, name)
+        setattr(one, name, value)
+        assert not one.unproven
+        setattr(one, name, usual)

@@ -196,6 +196,30 @@ def test_an_airflow_that_cannot_be_read_may_be_another_one(proc: FakeProc, watch
     assert seen is not None and seen.decision is Decision.KILL
 
 
+def test_what_can_be_read_no_more_says_so(proc: FakeProc, watch: Watch) -> None:
+    """It has executed what its reader may not see: what it showed before was another program's."""
+    proc.add(600, argv=("bash",), environ=tags())
+    watch.tick()
+    assert not watch.processes[600].unread
+    proc.become(600, ("sudo", "x"))
+    proc.refused[600, "environ"] = errno.EACCES
+    watch.tick()
+    assert "/proc/600/environ cannot be read" in watch.processes[600].unread["environ"]
+
+
+def test_what_is_read_by_another_way_is_not_unread(
+    proc: FakeProc, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may be refused to who may read the process's memory."""
+    proc.add(600, argv=("bash",), environ=tags())
+    proc.refused[600, "environ"] = errno.EACCES
+    monkeypatch.setattr(proc, "environ", lambda pid: tags() if pid == 600 else {})
+    watch.look()
+    seen = verdict(proc, watch, 600)
+    assert not watch.processes[600].unread
+    assert seen is not None and seen.decision is Decision.KILL
+
+
 def test_a_database_that_ours_cannot_be_compared_with_is_anothers(proc: FakeProc, watch: Watch) -> None:
     """A URL of ours in a form that is not understood must not open the guard."""
     pid = proc.add(600, argv=("bash",), environ=tags())

@@ -21,7 +21,7 @@ from tests.support.airflow_trees import (
     airflow_1_10_0,
     airflow_2,
 )
-from tests.support.fake_proc import HOME, KEY, UUID, FakeProc, tags, watch_of
+from tests.support.fake_proc import HOME, KEY, UID, UUID, FakeProc, tags, watch_of
 
 
 def job_of(watch: Watch, pid: int) -> int | None:
@@ -226,6 +226,17 @@ def test_what_an_earlier_listener_knew(proc: FakeProc, watch: Watch) -> None:
         None,
     )
     assert watch.processes[301].label is None and watch.processes[302].label is None
+
+
+def test_as_whom_tasks_run_is_seen_by_their_runners(proc: FakeProc) -> None:
+    """But root, as whom much else runs, and who is not believed."""
+    watch = watch_of(proc, trusted=(0, 1, UID))
+    for number, uid in enumerate((0, 1, UID, 1000)):
+        proc.add(600 + number, argv=[f"airflow task runner: d t r {number}"], uid=uid)
+    proc.add(610, argv=("sleep", "1"), environ=tags(), uid=2)
+    proc.add(611, argv=["airflow task runner: d t r 9"], uid=UID + 1, namespace="pid:[2]")
+    watch.look()
+    assert watch.users() == {1, UID}
 
 
 def test_it_says_when_there_is_something_new_to_save(proc: FakeProc, watch: Watch) -> None:

@@ -163,6 +163,24 @@ def test_after_a_gap_an_order_waits_for_no_listing(
     assert "everything" in proc.read_of
 
 
+def test_a_gap_during_a_listing_is_no_silence(
+    proc: CountedProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not told of then is among what was lost: the kernel goes on to be believed."""
+    pids = proc.pids
+
+    def listed() -> list[int]:
+        monkeypatch.setattr(proc, "pids", pids)
+        proc.add(900, argv=("sh",))
+        events.overflows()
+        return pids()
+
+    watch._prove_at = 0.0
+    monkeypatch.setattr(proc, "pids", listed)
+    watch.tick()
+    assert watch.told and 900 in watch.processes
+
+
 def test_what_is_asked_for_is_kept_apart(proc: CountedProc, events: FakeEvents, watch: Watch) -> None:
     """Of a host of many the few that orders ask for: the same as a search through all would find."""
     for number in range(20):

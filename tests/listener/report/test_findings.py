@@ -26,7 +26,7 @@ from dagstop.report.findings import (
     resumed,
     summary,
 )
-from tests.support.fake_proc import HOME, UUID, at, order, process, row
+from tests.support.fake_proc import HOME, KEY, UUID, at, order, process, row
 
 
 def test_what_died_before_its_signal_says_so() -> None:
@@ -288,7 +288,8 @@ def container(name: str = "c") -> Container:
 
 
 def test_all_times_are_on_the_databases_clock_and_first_and_last_are_of_both_kinds() -> None:
-    ending = Ending(process(), None, signals=[("SIGTERM", at(2)), ("SIGKILL", at(12))], died_at=at(13))
+    labelled = process(Label(dag_id="d", run_id="r", task_id="t", airflow_home=HOME, database=KEY))
+    ending = Ending(labelled, None, signals=[("SIGTERM", at(2)), ("SIGKILL", at(12))], died_at=at(13))
     end = ContainerEnd(container(), KILL, signals=[("SIGTERM", at(1))], died_at=at(14))
     found = Facts([(ending, KILL)], [end]).come_to()
     (told,) = found.processes

@@ -1,0 +1,148 @@
+"""Which of two signs counts, and what a sign passes on: by forks, sessions, folders and memory."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from dagstop.evidence.match import ELSEWHERE
+from dagstop.evidence.memory import Known
+from dagstop.evidence.watch import Watch
+from dagstop.model import Identity, Label, Process, Role
+from tests.support.airflow_trees import BASH, BASH_ARGV, SCHEDULER, airflow_2
+from tests.support.fake_proc import HOME, KEY, LISTENER, UID, UUID, FakeEvents, FakeProc, tags, watch_of
+
+OURS = Label(dag_id="d", run_id="r", task_id="t")
+
+
+def test_a_run_that_a_task_started_and_left_is_its_own(proc: FakeProc, events: FakeEvents) -> None:
+    """The kernel says who forked it; what speaks for that task, or against it, says nothing of this one."""
+    airflow_2(proc)
+    proc.become(BASH, BASH_ARGV, {**tags(), "DAGSTOP_SPARE": "1"})
+    watch = watch_of(proc, events=events)
+    watch.look()
+    events.forked(BASH, 700)
+    events.forked(700, 800)
+    events.ended(700)
+    proc.add(800, argv=["airflow task runner: e u s 9"])
+    watch.look()
+    seen = watch.processes[800]
+    assert seen.label is not None and (seen.label.dag_id, seen.label.job_id) == ("e", 9)
+    assert seen.runner is None and not seen.kin_spared and seen.evidence == ("title",)
+
+
+@pytest.mark.parametrize("kin", ["session", "group", "fork", "parent"])
+def test_what_started_before_its_kin_was_known_is_known_with_it(
+    proc: FakeProc, events: FakeEvents, kin: str
+) -> None:
+    """A runner sets its title once it runs. Each sign counts by itself, in the very look that finds it."""
+    facts: dict[str, dict[str, Any]] = {
+        "session": {"sid": 600, "pgid": 601},
+        "group": {"sid": 1, "pgid": 600},
+        "fork": {},
+        "parent": {"ppid": 600},
+    }
+    watch = watch_of(proc, events=events if kin == "fork" else None)
+    proc.add(600, argv=("python", "/srv/run.py"), sid=600 if kin == "session" else 1)
+    watch.look()
+    events.forked(600, 601)
+    proc.add(601, argv=("sleep", "1"), **facts[kin])
+    for _ in range(3):
+        watch.look()
+    assert watch.processes[601].label is None
+    proc.become(600, ["airflow task runner: d t r 4"])
+    events.renamed(600)
+    watch._restless.add(600)
+    watch.look()
+    label = watch.processes[601].label
+    assert label is not None and label.job_id == 4
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_is_remembered_and_lives_nobody_knows_where_is_doubted(
+    proc: FakeProc, watch: Watch, number: int
+) -> None:
+    """It shows nothing itself, and descends from nothing that lives: it is asked for all the same."""
+    proc.add(300, argv=("sleep", "1"), start=400)
+    proc.refused[300, "ns/pid"] = number
+    watch.restore({Identity(300, 400): Known(OURS)})
+    watch.look()
+    assert watch.processes[300].label == OURS
+    assert "/proc/300/ns/pid cannot be read" in watch.processes[300].unread["ns/pid"]
+
+
+def test_what_is_remembered_is_in_its_session_again(proc: FakeProc, watch: Watch) -> None:
+    proc.add(300, argv=("sleep", "1"), start=400)
+    watch.restore({Identity(300, 400): Known(OURS)})
+    watch.look()
+    proc.add(301, pgid=300, sid=300, argv=("sleep", "2"), start=401)
+    watch.look()
+    assert watch.processes[301].label == OURS
+
+
+CONTAINER = Identity(200, 20)
+
+
+def in_container(proc: FakeProc, **remembered: Any) -> Process:
+    """A process of a container of ours, as a later listener first sees it."""
+    watch = Watch(
+        proc,
+        trusted_uids=lambda: frozenset({UID}),
+        own_pid=LISTENER,
+        init_of=lambda pid: CONTAINER,
+        hostname_of=lambda init: "worker",
+    )
+    proc.add(300, argv=("sleep", "1"), start=400, namespace="pid:[2]")
+    doubts = {"trusted": True, "contrary": None, "spare": False, "uid": UID, "vouchers": [], "inner": []}
+    watch.restore({Identity(300, 400): Known(OURS, None, {**doubts, **remembered})})
+    watch.look()
+    return watch.processes[300]
+
+
+def test_what_lived_in_a_container_is_found_in_it_again(proc: FakeProc) -> None:
+    seen = in_container(proc, contrary=ELSEWHERE)
+    assert (seen.place, seen.contrary) == (CONTAINER, None)
+
+
+def test_a_namespace_that_a_task_made_is_no_container_after_a_restart(proc: FakeProc) -> None:
+    """It was forked by what lives here, or it would have been remembered as in a container."""
+    seen = in_container(proc)
+    assert (seen.place, seen.contrary) == (None, None)
+
+
+def test_home_and_database_come_from_the_nearest_that_shows_them(proc: FakeProc, watch: Watch) -> None:
+    proc.add(80, argv=("sh",), environ={"AIRFLOW_HOME": "/srv/b", "AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgresql://h/b"})  # fmt: skip
+    proc.add(81, ppid=80, argv=("sh",), environ={"AIRFLOW_HOME": HOME})
+    proc.add(82, ppid=81, argv=("sh",))
+    proc.add(83, ppid=82, argv=["airflow task runner: d t r 4"])
+    watch.look()
+    label = watch.processes[83].label
+    assert label is not None and (label.airflow_home, label.database) == (HOME, "h:5432/b")
+
+
+def test_a_title_counts_for_more_than_what_its_process_was_started_with(proc: FakeProc, watch: Watch) -> None:
+    """A runner that a bash task started inherits that one's environment; only the Airflow of it counts."""
+    proc.add(600, argv=["airflow task runner: e u s 9"], environ=tags())
+    watch.look()
+    label = watch.processes[600].label
+    assert label == Label(dag_id="e", run_id="s", task_id="u", job_id=9, airflow_home=HOME, database=KEY)
+
+
+def test_the_child_of_a_3_x_runner_that_another_one_started_is_of_the_inner_one(
+    proc: FakeProc, watch: Watch
+) -> None:
+    inner = UUID.replace("0", "f")
+    proc.add(SCHEDULER, argv=("python", "airflow", "scheduler"), environ={"AIRFLOW_HOME": HOME})
+    proc.add(600, ppid=SCHEDULER, argv=[f"airflow worker -- {UUID}"])
+    proc.add(601, ppid=600, argv=[f"airflow worker -- {UUID}"])  # a fork: multiprocessing, say
+    proc.add(602, ppid=600, argv=[f"airflow worker -- {inner}"])
+    proc.add(603, ppid=602, argv=("sleep", "1"))
+    watch.look()
+    seen = watch.processes
+    found = {pid: label.ti_id for pid in (600, 601, 602, 603) if (label := seen[pid].label) is not None}
+    assert found == {600: UUID, 601: UUID, 602: inner, 603: inner}
+    assert seen[601].line == {600, 601, SCHEDULER}, "Airflow recorded the one that it was forked from"
+    assert seen[603].runner is seen[602]
+    assert all(seen[pid].role is Role.RUNNER and seen[pid].with_runner for pid in (600, 601, 602))
