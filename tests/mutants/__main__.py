@@ -2,7 +2,7 @@
 a sample is drawn of what they chose.
 
 Prints those that no test noticed, and how many of how many. Exits 1 if more than 3 % survive. `--keep FILE` keeps what
-the tests reach, for the next run.
+the tests reach, for the next run. `--again FILE` tries those that survived in the run that printed the file.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sample", type=int)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--again", type=Path)
     chosen = parser.parse_intermixed_args()
     if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
         return _refuse("run `make mutants`: mutants of a killer need a namespace of their own")
@@ -44,6 +45,9 @@ def main() -> int:
     mutants = [mutant for mutant in every if mutant.name not in equivalent]
     if chosen.words:
         mutants = [mutant for mutant in mutants if any(word in mutant.name for word in chosen.words)]
+    if chosen.again is not None:
+        lived = set(chosen.again.read_text(encoding="utf-8").splitlines())
+        mutants = [mutant for mutant in mutants if f"{LIVES}: {mutant.name}" in lived]
     among = len(mutants)
     if chosen.sample is not None and chosen.sample < among:
         # in the order in which they were drawn: the first of them are a sample, too

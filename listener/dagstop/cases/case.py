@@ -450,7 +450,7 @@ class Case:
     def next_at(self, now: float) -> float:
         if self.phase is not Phase.STOPPING and not self.alive() and now < self._calm_at():
             return self._calm_at()
-        due = [at for ending in self.alive() if (at := self._kill_at(ending)) is not None and at > now]
+        due = [at for ending in self.alive() if (at := self._kill_at(ending)) is not None]
         return min([now + LOOK_AGAIN, *due])
 
     def _finished(self, now: float) -> bool:

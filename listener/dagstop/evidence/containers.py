@@ -81,7 +81,7 @@ def judge_container(
         pgid=0,
         sid=0,
         state="S",
-        uid=-1,
+        uid=client.process.uid if client is not None else -1,
         argv=(),
         environ={SPARE: asked} if (asked := _asks(container, client)) else {},
         role=Role.OTHER,
@@ -99,7 +99,7 @@ def judge_container(
     )
     verdict = judge(replace(order, hands_off=None), stand_in, created_at, site)
     if verdict.decision is not Decision.FOREIGN and (client is None or tags.known):
-        other = another_airflows(order, container.label or label, tags, site, beside)
+        other = another_airflows(order, label, tags, site, beside)
         if other is not None and verdict.decision is not Decision.SPARE:
             verdict = Verdict(Decision.SPARE, other[0], verdict.evidence, whose=other[1])
         elif other is not None and verdict.whose is Whose.RUN:

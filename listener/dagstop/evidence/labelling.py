@@ -45,7 +45,7 @@ class Labelling:
         self.new_folder = False  # one became known since this was last set to False
 
     def died(self, process: Process) -> None:
-        """A labelled process died now."""
+        """A process died now."""
         for groups, number in self._groups_of(process):
             groups.died(process, number, self._proc.now_ticks())
 
@@ -302,4 +302,4 @@ def _one_try(title: Label, label: Label) -> bool:
     if title.ti_id is not None:
         return title.ti_id == label.ti_id
     same = title.job_id is not None and (title.job_id, title.task_id) == (label.job_id, label.task_id)
-    return same and title.dag_id == label.dag_id and conflict(title, label) is None
+    return same and conflict(title, label) is None

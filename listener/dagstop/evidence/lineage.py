@@ -16,7 +16,7 @@ from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity, Process, Role
 
 _TICK = 10**9 // TICKS_PER_SECOND
-_LATE = 2 * 10**9
+_LATE = 2_000_000_000
 """Nanoseconds after its end in which something may still turn out to have been a task's: by the title of
 what forked it, which a runner sets once it runs."""
 _DEEP = 500
@@ -26,10 +26,9 @@ _DEEP = 500
 class _Node:
     """One process from its fork on; `process` once it was read."""
 
-    __slots__ = ("at", "depth", "ended", "parent", "pid", "process")
+    __slots__ = ("at", "depth", "ended", "parent", "process")
 
-    def __init__(self, pid: int, parent: _Node | None, at: int) -> None:
-        self.pid = pid
+    def __init__(self, parent: _Node | None, at: int) -> None:
         self.parent = parent
         self.at = at  # when its fork was told: CLOCK_BOOTTIME in ns
         self.ended = 0  # the same of its exit; 0 while it lives
@@ -131,7 +130,7 @@ class Lineage:
         if above is not None and above.depth > _DEEP:
             above.parent = self._shortened(above.parent, at)
             above.depth = above.parent.depth + 1 if above.parent is not None else 0
-        self._nodes[pid] = _Node(pid, above, at)
+        self._nodes[pid] = _Node(above, at)
         self.born.add(pid)
         self.heard.add(pid)
         self.ended.discard(pid)
@@ -159,7 +158,7 @@ class Lineage:
         process = self._processes.get(pid)
         if process is None or pid in self.ended or not _began_by(process, at):
             return None
-        node = self._nodes[pid] = _Node(pid, None, at)
+        node = self._nodes[pid] = _Node(None, at)
         node.process = process
         return node
 

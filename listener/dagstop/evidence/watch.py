@@ -322,7 +322,7 @@ class Watch:
     def died(self, identity: Identity) -> None:
         """Told at the moment of a death: whoever it forked was forked by now."""
         process = self.processes.get(identity.pid)
-        if process is not None and process.identity == identity and process.label is not None:
+        if process is not None and process.identity == identity:
             self._labelling.died(process)
 
     def _forget(self, pid: int) -> None:

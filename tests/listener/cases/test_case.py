@@ -102,3 +102,14 @@ def test_an_order_that_shares_a_process_has_a_grace_of_its_own() -> None:
     host.seconds += 8.0
     host.look(second, shared, other)
     assert host.sent[3:] == [(602, "SIGKILL", 18.0)]
+
+
+def test_a_fork_of_a_runner_is_asked_with_it() -> None:
+    """A Python pool: each handles SIGTERM as the runner does, and none of them has a runner to wait for."""
+    host = CaseHost()
+    case = host.case()
+    above = runner(600, "airflow task runner: d t r 7")
+    fork = replace(runner(601, "airflow task runner: d t r 7", ppid=600), line=frozenset({600, 601}))
+    host.look(case, above)
+    host.look(case, above, fork)
+    assert host.sent == [(600, "SIGTERM", 0.0), (601, "SIGTERM", 0.0)]

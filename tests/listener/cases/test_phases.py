@@ -185,6 +185,7 @@ def test_a_container_that_cannot_be_stopped_is_not_asked_for_for_ever() -> None:
     case = host.case()
     round_of(host, case)
     host.answer(case, ends=[ended(died_at=None, refused="read-only engine")])
+    assert case.known() == () and case.named() == (container().id,)
     host.report(case)
     assert host.reports == [True]
 
@@ -287,8 +288,29 @@ def test_the_engines_are_asked_again_after_a_round_that_failed() -> None:
 def test_it_is_not_due_again_without_a_pause_whatever_fails() -> None:
     host = CaseHost()
     case = host.case()
+    case.next_glance = 0.0
     case.begin_round(host.seconds)
     assert case.due_at > host.seconds
+
+
+def test_a_death_of_another_orders_process_is_no_concern_of_it() -> None:
+    host = CaseHost()
+    case = host.case()
+    host.look(case)
+    case.died({Identity(601, 601)})
+    assert case.phase is Phase.CLEAR and case.due_at > host.seconds
+
+
+def test_what_a_container_got_before_its_engine_died_is_not_forgotten() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    for signal, died in (("SIGTERM", None), ("SIGKILL", at(5))):
+        round_of(host, case)
+        host.answer(
+            case, ends=[ended(signals=[(signal, at(1))], died_at=died, problem=None if died else "x")]
+        )
+    (end,) = case.ends.values()
+    assert [name for name, _ in end.signals] == ["SIGTERM", "SIGKILL"]
 
 
 def test_sigkill_comes_after_one_grace_and_the_next_look_with_it() -> None:
@@ -303,6 +325,31 @@ def test_sigkill_comes_after_one_grace_and_the_next_look_with_it() -> None:
     host.seconds = START + 3.0
     host.look(case, one)
     assert host.sent[1:] == [(601, "SIGKILL", 3.0)]
+
+
+def test_a_sigkill_that_falls_due_during_a_look_waits_for_no_other_look() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case(grace=3.0)
+    host.look(case, one)
+    host.seconds = START + 2.9
+    host.look(case, one)
+    case.plan(START + 3.1, closely=True)  # it took so long
+    assert case.next_look == START + 3.0
+
+
+def test_what_was_seen_of_the_run_is_not_missed_in_its_report() -> None:
+    """What is to die, dead by then or not, and the supervisors of our Airflow; not what is in doubt."""
+    host = CaseHost(brief=frozenset({602}))
+    case = host.case()
+    named = {name: Label(dag_id="d", run_id="r", task_id=name, airflow_home=HOME) for name in "abcd"}
+    other = Label(dag_id="d", run_id="r", task_id="e", airflow_home="/srv/b")
+    supervisors = [
+        process(label, identity=Identity(pid, pid), role=Role.SUPERVISOR)
+        for pid, label in ((603, named["c"]), (604, other))
+    ]
+    doubtful = bash(605, label=named["d"], trusted=False)
+    host.look(case, bash(601, label=named["a"]), bash(602, label=named["b"]), *supervisors, doubtful)
+    assert case.seen == {named["a"], named["b"], named["c"]}
 
 
 def test_each_first_signal_is_in_the_journal_once() -> None:
@@ -398,12 +445,30 @@ def test_what_runs_under_one_that_is_ending_is_asked_for_again() -> None:
     assert (host.sent, host.reports) == ([], [True])
 
 
+def test_an_answer_of_the_engines_hurries_nobody_who_waits() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case, bash(above_ends=True, contrary="what it runs under is ending"))
+    host.answer(case)
+    assert (case.phase, case.next_look) == (Phase.STOPPING, host.seconds + LOOK_AGAIN)
+
+
 def test_a_dry_run_shows_what_would_die_at_the_first_look() -> None:
     host, above = CaseHost(), runner()
     below = process(identity=Identity(601, 601), ppid=600, sid=600, with_runner=True, line=above.line)
     case = host.case(dry_run=True)
     host.look(case, above, below)
     assert [pid for pid, _, _ in host.sent] == [600, 601]
+
+
+def test_a_dry_run_is_over_with_its_next_look() -> None:
+    """What would have died counts as dead, and nobody saw it die."""
+    host, one = CaseHost(), bash()
+    case = host.case(dry_run=True)
+    host.look(case, one)
+    host.endings[one.identity].died_at = host.clock
+    round_of(host, case)
+    assert host.reports[-1] is True
 
 
 def test_who_only_watches_a_container_ends_with_it() -> None:
@@ -416,6 +481,31 @@ def test_who_only_watches_a_container_ends_with_it() -> None:
     host.ask(case)
     host.answer(case, ends=[ended(1)])
     assert host.sent[1:] == [(601, "SIGKILL", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("named", "gone"), [("c1", True), (f"{1:064x}"[:12], True), (f"{1:064x}"[:11], False), ("c", False)]
+)
+def test_what_is_watched_is_named_as_docker_names_it(named: str, gone: bool) -> None:
+    """By its name, or by the beginning of its id that the docker CLI shows."""
+    host, watcher = CaseHost(engine=True), bash(argv=("docker", "logs", "-f", named))
+    case = host.case()
+    round_of(host, case, watcher)
+    host.answer(case, ends=[ended(1)])
+    assert (host.sent[1:] == [(601, "SIGKILL", 0.0)]) is gone
+
+
+def test_a_container_that_is_spared_now_is_no_failed_kill() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, ends=[ended(1, died_at=None, problem="x"), ended(2)])
+    host.look(case)
+    host.ask(case)
+    spared = Verdict(Decision.SPARE, "a row read since speaks for it")
+    host.answer(case, spared=[(container(1), spared), (container(2), spared)])
+    assert list(case.ends) == [container(2).id], "what was seen dead is said"
+    assert list(case.spared_containers) == [container(1).id, container(2).id]
 
 
 def test_what_an_earlier_listener_signalled_is_asked_for_by_name() -> None:

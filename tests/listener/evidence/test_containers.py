@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagstop.evidence.containers import Client, judge_container, read_client, watches
 from dagstop.host.containers import Container
-from dagstop.model import Decision, Label, Process
+from dagstop.model import Decision, Label, Process, Whose
 from tests.support.fake_proc import HOME, UUID, at, order, process, row, site
 
 TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
@@ -49,6 +49,8 @@ CASES: list[tuple[str, Callable[[], Decision], Decision]] = [
     ("the run's", case(TAGS), Decision.KILL),
     ("its labels lack the home", case({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}), Decision.KILL),
     ("no home, two Airflows", case({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True), Decision.SPARE),
+    ("no home, two Airflows, its runner was pid 1 of a pod",
+     case({**TAGS, "DAGSTOP_AIRFLOW_HOME": ""}, foreign=True, targets=(row(pid=1),)), Decision.SPARE),
     ("docker run -e AIRFLOW_HOME, two Airflows", case({**UNTAGGED, "AIRFLOW_HOME": HOME}, foreign=True),
      Decision.KILL),
     ("its image's own home", case({**UNTAGGED, "AIRFLOW_HOME": "/opt/other"}), Decision.KILL),
@@ -204,3 +206,47 @@ def test_which_clients_make_one_container(line: str, one: bool) -> None:
 def test_a_docker_host_that_is_empty_names_no_engine() -> None:
     found = client(["docker", "run", "image"], environ={"DOCKER_HOST": ""})
     assert found is not None and found.engine is None
+
+
+def test_hands_off_says_nothing_of_what_is_not_the_runs() -> None:
+    assert verdict(TAGS, hands_off="observe only") is Decision.SPARE
+    assert verdict({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, hands_off="observe only") is Decision.FOREIGN
+    assert verdict({}, hands_off="observe only") is Decision.FOREIGN
+
+
+def test_a_strangers_client_is_named_by_its_user() -> None:
+    through = Client("name", None, process(trusted=False, uid=4711))
+    judged = judge_container(order(), container({}), through, at(-10), site())
+    assert judged.reason == "it runs as uid 4711, which runs no Airflow of ours"
+
+
+def test_what_is_spared_as_finished_stays_so_though_it_may_be_another_airflows() -> None:
+    """Of a job that the database does not have: its own words say whose it is."""
+    done = order(finished_spared=True, targets=(), present=(row(state="success"),))
+    seen = container({**TAGS, "DAGSTOP_JOB_ID": "20", "DAGSTOP_HOSTNAME": "worker"})
+    judged = judge_container(done, seen, None, at(-10), site())
+    assert (judged.decision, judged.whose) == (Decision.SPARE, Whose.FINISHED)
+    silent = container(
+        {**TAGS, "DAGSTOP_JOB_ID": "20", "DAGSTOP_HOSTNAME": "elsewhere", "DAGSTOP_SPARE": "1"}
+    )
+    judged = judge_container(order(), silent, None, at(-10), site())
+    assert (judged.decision, judged.whose) == (Decision.SPARE, Whose.ANOTHER)
+    assert judged.reason == "it asks to be spared: DAGSTOP_SPARE=1"
+
+
+@pytest.mark.parametrize(
+    ("more", "sure"),
+    [
+        ({}, True),
+        ({"environ": {"DOCKER_CONTENT_TRUST": "0"}}, True),
+        ({"environ": {"DOCKER_CONTENT_TRUST": "False"}}, True),
+        ({"environ": {"DOCKER_CONTENT_TRUST": "F"}}, True),
+        ({"environ": {"DOCKER_CONTENT_TRUST": ""}}, True),
+        ({"environ": {"DOCKER_CONTENT_TRUST": "1"}}, False),  # the engine is asked for another image
+        ({"unread": {"environ": "why"}}, False),
+        ({"unread": {"cmdline": "why"}}, True),
+    ],
+)
+def test_when_it_is_certain_what_a_client_asks_for(more: dict[str, Any], sure: bool) -> None:
+    found = client("docker run -d image".split(), **more)
+    assert found is not None and found.ask is not None and found.ask.sure is sure

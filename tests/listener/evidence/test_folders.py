@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_task_folder
 from dagstop.model import Identity, Label
-from tests.support.airflow_trees import BASH, BASH_ARGV, airflow_2
+from tests.support.airflow_trees import BASH, BASH_ARGV, RUNNER, SLEEP, airflow_2
 from tests.support.fake_proc import HOME, UID, FakeProc, process, tags, watch_of
 
 FOLDER = "/tmp/airflowtmpk3_x9abc"
@@ -102,6 +103,49 @@ def test_words_that_name_no_run_do_not_speak_against_it(task: FakeProc, watch: W
     daemon(task, environ={"AIRFLOW_HOME": HOME})
     watch.tick()
     assert watch.processes[DAEMON].label == watch.processes[BASH].label
+
+
+def test_a_leader_whose_environment_cannot_be_read_leads_there(task: FakeProc, watch: Watch) -> None:
+    """It is known by what forked it; of what else is unread it is in doubt."""
+    task.refused[BASH, "environ"] = errno.EACCES
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label is not None
+
+
+@pytest.mark.parametrize(("uid", "trusted"), [(4711, True), (4712, False)])
+def test_what_works_there_as_the_tasks_own_user_is_believed(
+    task: FakeProc, watch: Watch, uid: int, trusted: bool
+) -> None:
+    """With run_as_user; anybody may go there."""
+    task.becomes_user(BASH, 4711)
+    watch.look()
+    daemon(task, uid=uid)
+    watch.tick()
+    seen = watch.processes[DAEMON]
+    assert seen.label is not None and seen.trusted is trusted
+    assert (seen.vouchers == {UID, 4711}) is trusted, seen.vouchers
+
+
+def test_only_who_leads_a_session_leads_in_a_folder(task: FakeProc, watch: Watch) -> None:
+    """Another task's process may go there: bash was started in its own."""
+    task.works_in(BASH, "/srv")
+    task.works_in(SLEEP, FOLDER)
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
+@pytest.mark.parametrize("file", ["ns/pid", "cmdline"])
+def test_a_leader_in_doubt_leads_nobody(task: FakeProc, watch: Watch, file: str) -> None:
+    task.end(RUNNER)
+    task.refused[BASH, file] = errno.EACCES
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
 
 
 def test_what_runs_under_a_service_is_the_services(task: FakeProc, watch: Watch) -> None:
@@ -227,3 +271,23 @@ def test_a_folder_of_two_tasks_is_not_remembered(proc: FakeProc) -> None:
         label = Label(dag_id="d", run_id="r", task_id=task, airflow_home=HOME)
         folders.note(process(label, identity=Identity(pid, 100)), 1000)
     assert folders.facts() == []
+
+
+def test_a_folder_is_forgotten_by_the_watch_too(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    assert [row[0] for row in watch.folders()] == [FOLDER]
+    task.end(SLEEP)
+    task.end(BASH)
+    watch.look()
+    assert len(watch.folders()) == 1
+    task.now += 2 * KEPT
+    watch.look()
+    assert watch.folders() == []
+
+
+def test_an_orphan_that_names_its_task_leads_in_its_folder(task: FakeProc, watch: Watch) -> None:
+    task.end(RUNNER)
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label == watch.processes[BASH].label

@@ -11,8 +11,22 @@ from dagstop.evidence.match import ELSEWHERE
 from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.model import Identity, Label, Process, Role
-from tests.support.airflow_trees import BASH, BASH_ARGV, SCHEDULER, airflow_2
-from tests.support.fake_proc import HOME, KEY, LISTENER, UID, UUID, FakeEvents, FakeProc, tags, watch_of
+from tests.support.airflow_trees import BASH, BASH_ARGV, SCHEDULER, SLEEP, airflow_2
+from tests.support.fake_proc import (
+    HOME,
+    KEY,
+    LISTENER,
+    UID,
+    UUID,
+    FakeEvents,
+    FakeProc,
+    order,
+    process,
+    row,
+    site,
+    tags,
+    watch_of,
+)
 
 OURS = Label(dag_id="d", run_id="r", task_id="t")
 
@@ -85,8 +99,8 @@ def test_what_is_remembered_is_in_its_session_again(proc: FakeProc, watch: Watch
 CONTAINER = Identity(200, 20)
 
 
-def in_container(proc: FakeProc, **remembered: Any) -> Process:
-    """A process of a container of ours, as a later listener first sees it."""
+def in_container(proc: FakeProc, runner: Process | None = None, **remembered: Any) -> Watch:
+    """A process of a container of ours, pid 300, as a later listener first sees it."""
     watch = Watch(
         proc,
         trusted_uids=lambda: frozenset({UID}),
@@ -96,20 +110,100 @@ def in_container(proc: FakeProc, **remembered: Any) -> Process:
     )
     proc.add(300, argv=("sleep", "1"), start=400, namespace="pid:[2]")
     doubts = {"trusted": True, "contrary": None, "spare": False, "uid": UID, "vouchers": [], "inner": []}
-    watch.restore({Identity(300, 400): Known(OURS, None, {**doubts, **remembered})})
+    watch.restore({Identity(300, 400): Known(OURS, runner, {**doubts, **remembered})})
     watch.look()
-    return watch.processes[300]
+    return watch
 
 
 def test_what_lived_in_a_container_is_found_in_it_again(proc: FakeProc) -> None:
-    seen = in_container(proc, contrary=ELSEWHERE)
+    runner = process(OURS, role=Role.RUNNER, contrary=ELSEWHERE)
+    seen = in_container(proc, runner, contrary=ELSEWHERE).processes[300]
     assert (seen.place, seen.contrary) == (CONTAINER, None)
+    assert (runner.place, runner.contrary) == (CONTAINER, None)
+
+
+def test_what_speaks_against_its_runner_still_does(proc: FakeProc) -> None:
+    above = process(OURS, role=Role.RUNNER, contrary=ELSEWHERE)
+    runner = process(OURS, role=Role.RUNNER, contrary="it is part of the test run by hand", runner=above)
+    in_container(proc, runner, contrary=ELSEWHERE)
+    assert (runner.place, runner.contrary) == (None, "it is part of the test run by hand")
+    assert (above.place, above.contrary) == (None, ELSEWHERE)
+
+
+def test_what_ended_in_a_container_is_told_by_its_host_name(proc: FakeProc) -> None:
+    watch = in_container(proc, contrary=ELSEWHERE)
+    proc.end(300)
+    watch.look()
+    here, elsewhere = (order(targets=(row(hostname=name),), present=()) for name in ("worker", "other"))
+    assert [label.task_id for label in watch.departed.of(here, site())] == ["t"]
+    assert list(watch.departed.of(elsewhere, site())) == []
 
 
 def test_a_namespace_that_a_task_made_is_no_container_after_a_restart(proc: FakeProc) -> None:
     """It was forked by what lives here, or it would have been remembered as in a container."""
-    seen = in_container(proc)
+    seen = in_container(proc).processes[300]
     assert (seen.place, seen.contrary) == (None, None)
+
+
+def test_what_lives_in_a_container_is_in_the_one_of_what_it_descends_from(proc: FakeProc) -> None:
+    """Also in a pid namespace that the task made inside; and its pids count as in there."""
+    watch = Watch(
+        proc,
+        trusted_uids=lambda: frozenset({UID}),
+        own_pid=LISTENER,
+        init_of=lambda pid: CONTAINER if pid < 302 else Identity(pid, 1),
+    )
+    inside: dict[str, Any] = {"namespace": "pid:[2]"}
+    title = ["airflow task runner: d t r 4"]
+    proc.add(290, argv=("sh",), inner=30, **inside)
+    proc.add(300, ppid=290, argv=title, inner=31, **inside)
+    proc.add(301, ppid=300, argv=title, inner=35, **inside)
+    proc.add(302, ppid=301, argv=("unshare",), inner=36, namespace="pid:[3]")
+    watch.look()
+    seen = watch.processes
+    assert [seen[pid].place for pid in (300, 301, 302)] == [CONTAINER] * 3
+    assert [set(seen[pid].inner) for pid in (300, 301, 302)] == [{30, 31}, {30, 31, 35}, {30, 31, 35, 36}]
+
+
+def test_what_started_a_container_says_nothing_of_what_is_inside(proc: FakeProc) -> None:
+    watch = Watch(
+        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(200, 20)
+    )
+    inside: dict[str, Any] = {"namespace": "pid:[2]"}
+    proc.add(190, argv=("sh",), environ={"AIRFLOW_HOME": "/srv/b"})
+    proc.add(200, ppid=190, start=20, argv=("dumb-init",), **inside)
+    proc.add(300, ppid=200, argv=["airflow task runner: d t r 4"], **inside)
+    watch.look()
+    label = watch.processes[300].label
+    assert label is not None and label.airflow_home is None
+    proc.become(200, ("dumb-init",), {"AIRFLOW_HOME": HOME})
+    watch.look()
+    proc.add(301, ppid=200, argv=["airflow task runner: d t r 5"], **inside)
+    watch.look()
+    label = watch.processes[301].label
+    assert label is not None and label.airflow_home == HOME
+
+
+def test_a_session_of_zombies_takes_nobody_in(proc: FakeProc, watch: Watch) -> None:
+    airflow_2(proc)
+    watch.look()
+    proc.end(SLEEP)
+    proc.becomes_zombie(BASH)
+    watch.look()
+    proc.add(700, pgid=BASH, sid=BASH, argv=("sleep", "1"))
+    watch.look()
+    watch.look()
+    assert watch.processes[700].label is None
+
+
+def test_what_pid_1_adopted_does_not_run_under_it(proc: FakeProc, watch: Watch) -> None:
+    """In a container of Airflow a scheduler may be pid 1; so may what shows another AIRFLOW_HOME."""
+    proc.become(1, ("airflow", "scheduler"), {"AIRFLOW_HOME": "/srv/b"})
+    silent = {name: value for name, value in tags().items() if name != "AIRFLOW_HOME"}
+    proc.add(600, ppid=1, argv=("bash",), environ=silent)
+    watch.look()
+    seen = watch.processes[600]
+    assert seen.label is not None and (seen.contrary, seen.label.airflow_home) == (None, None)
 
 
 def test_home_and_database_come_from_the_nearest_that_shows_them(proc: FakeProc, watch: Watch) -> None:
@@ -144,5 +238,52 @@ def test_the_child_of_a_3_x_runner_that_another_one_started_is_of_the_inner_one(
     found = {pid: label.ti_id for pid in (600, 601, 602, 603) if (label := seen[pid].label) is not None}
     assert found == {600: UUID, 601: UUID, 602: inner, 603: inner}
     assert seen[601].line == {600, 601, SCHEDULER}, "Airflow recorded the one that it was forked from"
+    assert seen[602].line == {602, 600}, "it is no fork of it"
     assert seen[603].runner is seen[602]
     assert all(seen[pid].role is Role.RUNNER and seen[pid].with_runner for pid in (600, 601, 602))
+
+
+@pytest.mark.parametrize(
+    ("above", "title", "same"),
+    [
+        (f"airflow worker -- {UUID}", f"airflow worker -- {UUID}", True),
+        (f"airflow worker -- {UUID}", f"airflow worker -- {UUID.replace('0', 'f')}", False),
+        ("airflow task runner: d t r 4", "airflow task runner: d t r 4", True),
+        ("airflow task runner: d t r 4", "airflow task runner: d t r 5", False),
+        ("airflow task runner: d t r 4", "airflow task runner: e t r 4", False),
+        ("airflow task runner: d t r 4", "airflow task runner: d u r 4", False),
+        ("airflow task runner: d t r 4", "airflow task runner: d t s 4", False),
+        ("airflow task runner: d t r 4", f"airflow worker -- {UUID}", False),
+    ],
+)
+def test_what_becomes_a_runner_behind_a_sudo_is_of_the_very_try_that_started_it(
+    proc: FakeProc, watch: Watch, above: str, title: str, same: bool
+) -> None:
+    """With run_as_user it is another user's, and believed for what started it; another try's is not."""
+    proc.add(600, argv=[above], environ={"AIRFLOW_HOME": HOME})
+    proc.add(601, ppid=600, argv=("sudo", "-u", "etl", "python"), uid=0)
+    proc.add(602, ppid=601, argv=[title], uid=4711)
+    watch.look()
+    real = watch.processes[602]
+    assert (real.trusted, real.runner is watch.processes[600]) == (same, same)
+
+
+def test_what_could_not_be_read_of_itself_stays_said_and_of_its_kin_only_what_decides(
+    proc: FakeProc, watch: Watch
+) -> None:
+    airflow_2(proc)
+    proc.refused = {(BASH, "environ"): errno.EACCES, (BASH, "cmdline"): errno.EACCES}
+    watch.look()
+    assert watch.processes[BASH].unread.keys() == {"environ", "cmdline"}
+    assert watch.processes[SLEEP].unread.keys() == {"cmdline", "parent"}, "its environment is its own"
+
+
+def test_the_runner_that_is_remembered_stays_where_kin_knows_of_none(proc: FakeProc, watch: Watch) -> None:
+    """What speaks for or against that runner goes on to speak for what it started."""
+    proc.add(300, argv=("bash",), environ=tags())
+    proc.add(301, ppid=300, pgid=300, sid=300, argv=("sleep", "1"), start=2000)
+    runner = process(OURS, role=Role.RUNNER)
+    watch.restore({Identity(301, 2000): Known(OURS, runner)})
+    watch.look()
+    assert watch.processes[301].evidence == ("remembered", "child of 300")
+    assert watch.processes[301].runner is runner

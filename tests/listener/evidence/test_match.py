@@ -37,6 +37,9 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ("1.10: the date", order(), label(run_id=None, logical_date=DATE), BEFORE, KILL),
     ("1.10: another date", order(), label(run_id=None, logical_date=DATE + timedelta(1)), BEFORE, FOREIGN),
     ("3.x: an order without a date", order(logical_date=None), label(), BEFORE, KILL),
+    ("an order without a run_id", order(run_id=None), label(), BEFORE, FOREIGN),
+    ("an order without a run_id, of the same date", order(run_id=None), label(logical_date=DATE), BEFORE, KILL),
+    ("neither has a date", order(logical_date=None), label(run_id=None), BEFORE, FOREIGN),
     ("no run at all", order(), label(run_id=None), BEFORE, FOREIGN),
     ("no dag", order(), label(dag_id=None), BEFORE, FOREIGN),
     ("a date as run_id", order(run_id=DATE.isoformat(), logical_date=None),
@@ -53,6 +56,8 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
      label(), BEFORE, SPARE),
     ("an unknown map index of what never ran", order(kind="task", task_id="t", map_index=1,
      targets=(row(map_index=1, job_id=None),)), label(), BEFORE, SPARE),
+    ("a job of no map index that is known", order(kind="task", task_id="t", map_index=1,
+     targets=MAPPED[1:2], present=()), label(job_id=99), BEFORE, SPARE),
     ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2],
      present=()),
      label(job_id=71), BEFORE, KILL),
@@ -72,6 +77,8 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
 TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ("the same job", order(), label(job_id=7), BEFORE, KILL),
     ("what the old try starts after the order", order(), label(job_id=7), AFTER, KILL),
+    ("no job ids: what its very try starts", order(targets=(row(job_id=None),), present=(row(job_id=None),)),
+     label(try_number=1), AFTER, KILL),
     ("an older job", order(), label(job_id=5), BEFORE, KILL),
     ("a queued message's start, held at failed",
      order(db_now=at(60), targets=(row(state="queued", job_id=None, try_number=0, pid=None),),
@@ -410,3 +417,23 @@ def test_the_rows_of_a_label_are_those_of_its_uuid_or_else_of_its_names() -> Non
     assert _rows(asked, Label(task_id="t", job_id=8)) == [both]
     assert _rows(asked, Label(task_id="t", job_id=9)) == [both, alone]
     assert _rows(asked, Label(task_id="v")) == [(None, None)]
+
+
+def test_hands_off_says_what_would_have_died_and_nothing_else() -> None:
+    asked = order(hands_off="observe only")
+    verdict = judge(asked, process(), BEFORE, site())
+    assert (verdict.decision, verdict.reason) == (
+        SPARE,
+        "observe only: it would die, of the stopped run",
+    )
+    assert judge(asked, process(role=Role.SERVICE), BEFORE, site()).reason == (
+        "it is a service, which is never killed"
+    )
+    assert judge(asked, process(label(run_id="s")), BEFORE, site()).decision is FOREIGN
+
+
+def test_of_several_map_indexes_it_may_be_the_one_that_failed_by_itself() -> None:
+    ran, failed = row(map_index=0), row(map_index=1, state="failed")
+    for rows, decision in (((ran, failed), SETTLE), ((failed, ran), SETTLE), ((ran, ran), KILL)):
+        asked = order(targets=rows, present=())
+        assert judge(asked, process(label(), **RUNNER), BEFORE, site()).decision is decision

@@ -248,6 +248,16 @@ def test_what_a_task_in_a_container_started_beside_it(
     assert judge_container(asked(), sibling(**tags), None, at(-10), here).decision is decision
 
 
+def test_of_several_containers_the_one_of_that_host_name_counts() -> None:
+    others = {
+        Identity(401, 50): replace(PLACE, init=Identity(401, 50), hostname="other", home="/srv/b"),
+        INIT: PLACE,
+        Identity(402, 50): replace(PLACE, init=Identity(402, 50), hostname="third"),
+    }
+    here = site(homes=frozenset(), places=others)
+    assert judge_container(asked(), sibling(), None, at(-10), here).decision is Decision.KILL
+
+
 def test_a_docker_client_in_a_container_ties_nothing() -> None:
     """The names and files that it gives are not this host's."""
     here = site(homes=frozenset(), places={INIT: PLACE})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -14,7 +15,7 @@ import pytest
 
 from dagstop.evidence import memory
 from dagstop.evidence import ties as ties_module
-from dagstop.evidence.containers import Client
+from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
 from dagstop.evidence.docker_words import Ask, ExecAsk
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
@@ -359,6 +360,7 @@ def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twi
     inside = container(30, 1, "calm"), container(20, 2, "other" if not twin else "calm")
     ties.tie(HERE, inside, time.monotonic() + 60, made_by_engine(*inside, exec_of=("e", "sleep 5")))
     assert [one.container for one in ties.execs(HERE)] == ([] if twin else ["e1"])
+    assert ties.execs("unix:///another") == []
     assert ties.untied() == {}
 
 
@@ -379,7 +381,7 @@ def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealC
         creations.heard(exec_event(ident, ago, command))
     ties.note_execs(HERE, creations)
     ((ident, (what, may)),) = ties.untied_execs(HERE).items()
-    assert (ident, what.name, what.runs, len(may)) == ("e", "busy", "sleep 5", 2)
+    assert (ident, what.name, what.runs, what.pid, len(may)) == ("e", "busy", "sleep 5", 0, 2)
     assert "docker exec 700 may have asked for it" in may[0].why
     assert ties.untied_execs("unix:///elsewhere") == {}
 
@@ -416,6 +418,18 @@ def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
     assert tied(ties, container(30, 1)) == ["1"]
     (owner,) = ties.clients().values()
     assert owner.process.pid == 700
+    assert ties.execs(HERE) == []
+
+
+def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
+    """The client refuses to write over it, and ends; what it names is older."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, cidfile="cid")])
+    (one,) = ties.all()
+    one.cid = "1" * 64
+    assert tied(ties, container(90, 1)) == []
+    assert tied(ties, container(30, 2)) == []
+    assert tied(ties, container(30, 1)) == ["1"]
 
 
 @pytest.mark.parametrize(("before", "wanted"), [(0.5, ["1"]), (1.5, [])])
@@ -447,12 +461,13 @@ def test_an_end_that_says_nothing_hides_no_other(proc: RealClock) -> None:
     ties = Ties(proc)
     stays = client(proc, 700, 60, name=None, ask=replace(PLAIN, attached=True))
     one = client(proc, 701, 60, name=None, ask=PLAIN)
-    ties.note([stays, one])
+    named = client(proc, 702, 60)
+    ties.note([stays, named, one])
     at = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    ends = [ClientEnd(who, 0, at) for who in (Identity(999, 1), stays.process.identity, one.process.identity)]
-    ties.told(ends)
+    who = (Identity(999, 1), *(known.process.identity for known in (stays, named, one)))
+    ties.told(ClientEnd(identity, 0, at) for identity in who)
     created_by = {noted.client.process.pid: noted.created_by for noted in ties.all()}
-    assert created_by[700] is None
+    assert created_by[700] is None and created_by[702] is None
     assert created_by[701] is not None and abs(created_by[701] - time.time()) < 30
 
 
@@ -638,3 +653,277 @@ def test_whether_its_connections_may_say_something(proc: RealClock) -> None:
         setattr(one, name, value)
         assert not one.unproven
         setattr(one, name, usual)
+
+
+@pytest.mark.parametrize(
+    ("rival", "sure"),
+    [
+        (None, True),
+        ({"runs": RUNS}, False),
+        ({"runs": RUNS, "label": OURS}, True),
+        ({"runs": replace(RUNS, command=("sleep", "6"))}, True),
+        ({"runs": replace(RUNS, command=("sleep", "6"), sure=False)}, False),
+        ({"ask": ATTACHED}, True),  # it runs nothing in a container that is there
+        ({}, True),
+    ],
+)
+def test_what_an_attached_exec_runs_is_its_if_no_other_is_known_to_ask_for_it(
+    proc: RealClock, rival: dict[str, Any] | None, sure: bool
+) -> None:
+    ties = Ties(proc)
+    ties.note([replace(client(proc, 700, 60, name=None), runs=RUNS)])
+    (mine,) = ties.all()
+    mine.reached, mine.created_by = HERE, time.time() - 25
+    if rival is not None:
+        facts = {"label": OTHERS, **rival}
+        ties.note([replace(client(proc, 701, 60, label=facts.pop("label"), name=None), **facts)])
+    inside = container(30, 1, "busy")
+    ties.tie(HERE, [inside], time.monotonic() + 60, made_by_engine(inside, exec_of=("e", "sleep 5")))
+    assert [one.container for one in ties.execs(HERE)] == (["e1"] if sure else [])
+
+
+def test_what_one_engine_says_of_an_exec_is_no_word_of_another(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    ties.note([replace(client(proc, 700, 5, name=None), runs=replace(RUNS, attached=False))])
+    (one,) = ties.all()
+    one.reached = HERE
+    creations.heard(exec_event("e", 2))
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs().keys() == {"e"}
+    ties.note_execs("unix:///another", Creations())
+    assert ties.untied_execs().keys() == {"e"}
+    one.failed = True
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs() == {}
+
+
+@pytest.mark.parametrize(
+    ("engine", "named"), [(None, True), (HERE, True), (ANOTHER_CONTEXT, True), ("tcp://far", False)]
+)
+def test_a_client_may_have_created_what_is_on_the_engine_that_it_talks_to(
+    proc: RealClock, engine: str | None, named: bool
+) -> None:
+    """Which engine a context means is not known here."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, engine=engine, ask=PLAIN)])
+    tied(ties, container(30, 1, "calm_euler"))
+    assert bool(ties.untied()) is named
+
+
+def test_what_a_later_listener_kept_stays_though_it_knows_what_the_engine_created(proc: RealClock) -> None:
+    """It does not know the client's words any more."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    mine, other = container(30, 1, "calm_euler"), container(30, 2, "web")
+    tied(ties, mine, other)
+    (one,) = ties.all()
+    one.created_by = time.time()
+    (known,) = (json.loads(json.dumps(one.facts())) for one in ties.all())
+    later = Ties(proc)
+    later.restore([noted(known, OURS, None)])
+    for _ in range(2):
+        later.tie(HERE, [mine, other], time.monotonic() + 60, made_by_engine(mine, other))
+        assert later.untied().keys() == {mine.id}
+    later.tie(HERE, [other], time.monotonic() + 60, made_by_engine(mine, other))
+    assert later.untied() == {}
+
+
+def test_a_client_that_knows_its_words_asks_for_them_again(proc: RealClock) -> None:
+    """What it was thought to have created, and has not, is not kept."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    mine = container(30, 1, "calm_euler")
+    tied(ties, mine)
+    assert ties.untied().keys() == {mine.id}
+    renamed = replace(mine, name="web")
+    ties.tie(HERE, [renamed], time.monotonic() + 60, made_by_engine(mine))
+    assert ties.untied() == {}
+
+
+def test_a_client_that_an_earlier_release_kept_is_believed(proc: RealClock) -> None:
+    """It kept no doubted one, and said nothing of doubts."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    (known,) = (one.facts() for one in ties.all())
+    for name in ("doubts", "unread", "failed", "reached", "created_by", "fitting", "may_run"):
+        del known[name]
+    again = noted(known, OURS, None)
+    assert again.client.process.trusted and again.client.process.evidence == ("environment",)
+    assert (again.failed, again.reached, again.created_by, again.fitting) == (False, "", None, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "may"),
+    [
+        ("docker exec --new busy sleep", True),
+        ("docker exec --new cccc sleep", True),
+        ("docker exec --new ccc sleep", False),
+        ("docker exec --new other sleep", False),
+    ],
+)
+def test_an_exec_that_is_not_understood_may_be_of_any_container_that_it_names(
+    proc: RealClock, words: str, may: bool
+) -> None:
+    ties, creations = Ties(proc), Creations()
+    one = client(proc, 700, 5, name=None, of={"argv": tuple(words.split())})
+    ties.note([replace(one, runs=replace(RUNS, sure=False))])
+    creations.heard(exec_event("e", 2, "sleep 7"))
+    ties.note_execs(HERE, creations)
+    assert bool(ties.untied_execs()) is may
+
+
+@pytest.mark.parametrize(("before", "may"), [(0.05, True), (0.2, False)])
+def test_an_exec_is_asked_for_once_its_client_lives(proc: RealClock, before: float, may: bool) -> None:
+    """But for a tick, and what a clock is adjusted by."""
+    ties, creations = Ties(proc), Creations()
+    one = replace(client(proc, 700, 5, name=None), runs=RUNS)
+    ties.note([one])
+    born = time.time() - proc.age(one.process.identity.start)
+    creations.heard({**exec_event("e", 0), "timeNano": int((born - before) * 1e9)})
+    ties.note_execs(HERE, creations)
+    assert bool(ties.untied_execs()) is may
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "may"),
+    [
+        ({"com.docker.compose.project": "p", "com.docker.compose.project.working_dir": "/srv/p"}, "up", True),
+        (
+            {"com.docker.compose.project": "p", "com.docker.compose.project.working_dir": "/srv/q"},
+            "up",
+            False,
+        ),
+        ({"com.docker.compose.project": "p"}, "up", False),
+        ({"com.docker.compose.project": "p"}, "-p p up", True),
+        (
+            {"com.docker.compose.project": "p", "com.docker.compose.project.working_dir": "/srv/q"},
+            "--project-directory /srv/q up",
+            True,
+        ),
+        ({"com.docker.compose.project.working_dir": "/srv/p"}, "up", False),
+        ({}, "up", False),
+    ],
+)
+def test_a_compose_may_have_created_what_is_of_its_project(
+    proc: RealClock, more: dict[str, str], words: str, may: bool
+) -> None:
+    """By its folder, or as its words name it; never what was there before."""
+    ties = Ties(proc)
+    argv = ("docker", "compose", *words.split())
+    one = replace(client(proc, 700, 60, name=None, of={"argv": argv}), composes=True)
+    proc.works_in(700, "/srv/p")
+    ties.note([client(proc, 699, 60, label=None, name=None, ask=PLAIN), one])
+    shape = Shape((), (), {}, more, False, False, False)
+    young, old = replace(container(30, 1), shape=shape), replace(container(90, 2), shape=shape)
+    tied(ties, young, old, container(30, 3))
+    assert ties.untied().keys() == ({young.id} if may else set())
+    if may:
+        ((one_of,),) = ties.untied().values()
+        assert "docker compose, pid 700, may have created it" in one_of.why
+
+
+def test_a_container_that_came_while_an_exec_was_asked_for_is_not_the_execs(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([replace(client(proc, 700, 60, name=None), runs=RUNS)])
+    (one,) = ties.all()
+    one.reached, one.created_by = HERE, time.time() - 25
+    came = container(30, 1, "calm_euler")
+    ties.tie(HERE, [came], time.monotonic() + 60, made_by_engine(came))
+    assert ties.clients() == {} and ties.untied() == {}
+
+
+def test_who_ended_a_moment_ago_is_kept_until_a_listing_that_began_later(
+    proc: RealClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asked for may not have started when that listing was made."""
+    monkeypatch.setattr(ties_module, "LATE", 1000.0)  # however slow the test is
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, label=None)])
+    proc.end(700)
+    ties.note([])
+    ties.tie(HERE, [], time.monotonic() + 500)
+    assert len(ties.all()) == 1
+    ties.tie(HERE, [], time.monotonic() + 1500)
+    assert ties.all() == []
+
+
+def test_a_cidfile_is_read_by_one_thread_that_nobody_waits_for(
+    proc: RealClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless asked to: its file system may hang."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, cidfile="cid"), client(proc, 701, 60)])
+    (one, _) = ties.all()
+    may_go_on, asked = threading.Event(), []
+
+    def read(of: Client, path: str | None) -> str:
+        asked.append(of.process.pid)
+        may_go_on.wait(60)
+        return "1" * 64
+
+    monkeypatch.setattr(ties_module.cidfiles, "read", read)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", lambda *_: pytest.fail("it waits"))
+        ties.read_cidfiles()
+        ties.read_cidfiles()
+    assert one.cid == ""
+    may_go_on.set()
+    ties.read_cidfiles(60.0)
+    assert (one.cid, asked) == ("1" * 64, [700])
+    assert tied(ties, container(30, 1)) == ["1"]
+
+
+def test_what_runs_no_more_still_rules_itself_out(proc: RealClock) -> None:
+    """Two came in the client's time; one is gone, and was seen to be something else."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=replace(PLAIN, command=("sleep", "5")))])
+    (one,) = ties.all()
+    one.reached, one.created_by = HERE, time.time() - 25
+    shape = Shape(("sleep", "5"), (), {}, {}, False, False, False)
+    mine = replace(container(30, 1, "calm_euler"), shape=shape)
+    gone = replace(container(30, 2, "odd_euler"), shape=replace(shape, command=("true",)))
+    later = time.monotonic() + 60
+    ties.tie(HERE, [mine], later, made_by_engine(mine, gone))
+    assert ties.clients() == {}
+    ties.tie(HERE, [mine], later, made_by_engine(mine, gone), {gone.id: gone})
+    assert ties.clients().keys() == {mine.id}
+
+
+def test_of_more_ends_of_execs_than_it_keeps_the_oldest_are_forgotten(
+    proc: RealClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ties_module, "MOST", 2)
+    ties = Ties(proc)
+    for ident in "abc":
+        ties.exec_ended(ident)
+    assert list(ties._ended_execs) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("known", "whole", "why"),
+    [
+        ({}, True, "it was not seen connected to this engine"),
+        ({"reached": HERE}, True, "it was not seen to have"),
+        ({"reached": HERE, "created_by": 25}, True, "and so may others"),
+        ({"reached": HERE, "created_by": 25}, False, "the engine's events do not reach back that far"),
+        ({"reached": "unix:///another"}, True, None),
+        ({"failed": True}, True, None),
+    ],
+)
+def test_why_it_is_not_certain_what_a_client_created(
+    proc: RealClock, known: dict[str, Any], whole: bool, why: str | None
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    (one,) = ties.all()
+    for name, value in known.items():
+        setattr(one, name, time.time() - value if name == "created_by" else value)
+    found = [container(30, number, "calm_euler") for number in (1, 2)]
+    ties.tie(HERE, found, time.monotonic() + 60, made_by_engine(*found) if whole else Creations())
+    assert {may.why.partition(": ")[0] for untied in ties.untied().values() for may in untied} <= {
+        "docker client 700 may have created it",
+        "docker client 700 may have created it, and so may others",
+    }
+    assert [why in may.why for untied in ties.untied().values() for may in untied if why] == [True] * (
+        2 if why else 0
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -182,6 +183,8 @@ def test_the_init_of_a_container_is_proven_by_its_control_group_and_its_start(
     assert start_of_init(proc, replace(init, pid=701)) is None
     assert start_of_init(proc, replace(init, id="2" * 64)) is None
     assert start_of_init(proc, replace(init, started_at=None)) is None
+    proc.refused[INIT, "stat"] = errno.ESRCH
+    assert start_of_init(proc, init) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
 from dagstop.evidence.watch import Watch
@@ -156,9 +158,11 @@ def test_how_the_concerned_stand_is_seen_without_a_listing(
 def test_after_a_gap_an_order_waits_for_no_listing(
     proc: CountedProc, events: FakeEvents, watch: Watch
 ) -> None:
+    events.forked(1, 900)
+    proc.add(900, argv=("sleep", "1"))
     events.overflows()
     watch.catch_up()
-    assert "everything" not in proc.read_of
+    assert proc.read_of == []
     watch.tick()
     assert "everything" in proc.read_of
 
@@ -214,3 +218,63 @@ def test_what_is_asked_for_is_kept_apart(proc: CountedProc, events: FakeEvents, 
         events.ended(pid)
     watch.tick()
     agree()
+
+
+def test_what_is_forked_when_events_are_lost_waits_for_the_next_look(
+    proc: CountedProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a look: whose it is cannot be said by forks of which some were not told."""
+    pids = proc.pids
+
+    def listed() -> list[int]:
+        monkeypatch.setattr(proc, "pids", pids)
+        found = pids()
+        events.forked(BASH, 900)
+        proc.add(900, ppid=BASH, argv=("sleep", "1"))
+        events.overflows()
+        return found
+
+    monkeypatch.setattr(proc, "pids", listed)
+    watch.look()
+    assert 900 not in watch.processes
+    watch.tick()
+    assert watch.processes[900].label is not None
+
+
+def test_what_a_task_may_have_let_go_while_nobody_listened_is_in_doubt(proc: CountedProc) -> None:
+    """By where the task's processes were at the first look, though they may be gone by now."""
+    airflow_2(proc)
+    proc.add(900, ppid=1, argv=("sleep", "1"))
+    for pid in (BASH, 900):
+        (proc.path / str(pid) / "cgroup").write_text("0::/system.slice/airflow.service\n")
+    watch = watch_of(proc)
+    watch.begin(datetime(1970, 1, 1, tzinfo=timezone.utc))
+    bash = watch.processes[BASH].identity
+    (proc.path / str(BASH) / "cgroup").unlink()
+    ((one, verdict),) = watch.gaps.doubtful([bash], watch.processes)
+    assert one.pid == 900 and "while no listener ran" in verdict.reason
+
+
+def test_what_is_told_of_during_a_listing_was_not_kept_from_us(
+    proc: CountedProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = proc.pids
+
+    def listed() -> list[int]:
+        monkeypatch.setattr(proc, "pids", pids)
+        events.forked(90, 900)
+        proc.add(900, argv=("sh",))
+        return pids()
+
+    watch._prove_at = 0.0
+    monkeypatch.setattr(proc, "pids", listed)
+    watch.tick()
+    assert watch.told and 900 in watch.processes
+
+
+def test_where_nobody_tells_an_order_waits_for_no_reading(proc: CountedProc) -> None:
+    airflow_2(proc)
+    watch = watch_of(proc)
+    watch.look()
+    proc.read_of.clear()
+    assert watch.restless and watch.catch_up() == [] and proc.read_of == []

@@ -20,6 +20,7 @@ from dagstop.model import Decision, Identity, Label, Outcome, Process, Role, Tar
 from dagstop.report.findings import (
     CaseFacts,
     Findings,
+    begun_here,
     findings,
     is_superseded,
     missing,
@@ -174,6 +175,19 @@ def test_the_signals_of_a_report_are_those_of_its_processes() -> None:
     }  # fmt: skip
 
 
+def test_when_the_order_began_here_is_when_its_first_process_or_task_did() -> None:
+    began = Findings(
+        [item(600, started_at=at(-20).isoformat()), item(601, started_at=at(-30).isoformat()), DEAD]
+    )
+    asked = order(
+        targets=(row(started_at=at(-50)), row(started_at=at(-99), hostname="other"), row(started_at=None))
+    )
+    assert began.begun() == [at(-20), at(-30)]
+    assert begun_here(asked, began, {"worker"}) == at(-50)
+    assert begun_here(order(targets=()), began, {"worker"}) == at(-30)
+    assert begun_here(order(targets=()), Findings([DEAD]), {"worker"}) is None
+
+
 def test_nothing_is_resumed_where_nothing_was_done() -> None:
     assert resumed(order(), [], {"worker"}) is None
     assert resumed(order(begun={"processes": [], "not_found": ["t"]}), [], {"worker"}) is None
@@ -306,6 +320,23 @@ def test_all_times_are_on_the_databases_clock_and_first_and_last_are_of_both_kin
     }]  # fmt: skip
     assert (found.first_signal_at, found.last_death_at) == (at(HOUR + 1), at(HOUR + 14))
     assert Facts().come_to().first_signal_at is None
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("D", "in uninterruptible sleep (state D)"),
+        ("t", "held by a debugger (state t)"),
+        ("T", "still there in state T"),
+    ],
+)
+def test_what_outlives_sigkill_says_in_what_state(
+    state: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Endings, "state", lambda self, ending: state)
+    found = Facts([(Ending(process(), None, signals=[("SIGKILL", at(2))]), KILL)]).come_to()
+    assert found.processes[0]["alive"] == said
+    assert found.of_processes() == [Identity(600, 100)]
 
 
 def test_what_is_left_alive_says_why() -> None:

@@ -1,0 +1,241 @@
+"""What follows from forks and ends as they are told, one by one: nobody reads a /proc here."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagstop.evidence.lineage import _DEEP, _LATE, ClientEnd, Lineage
+from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
+from dagstop.host.procfs import TICKS_PER_SECOND
+from dagstop.model import Identity, Label, Process, Role
+from tests.support.fake_proc import process
+
+TASK = Label(dag_id="d", run_id="r", task_id="t")
+SECOND = 10**9
+AHEAD = 1000 * SECOND
+"""By how much the clock of start times is ahead of that of events: the host was asleep for so long."""
+START = 2000
+"""When everything here begins, seconds since boot."""
+
+
+def seen(pid: int, at: float = START, label: Label | None = None, **more: object) -> Process:
+    """A process that was read, and began then."""
+    one = process(identity=Identity(pid, int(at * TICKS_PER_SECOND)), **more)
+    one.label = label
+    return one
+
+
+class Told:
+    """A kernel that tells of one thing at a time, a hundredth of a second apart."""
+
+    def __init__(self, *there: Process) -> None:
+        self.processes = {one.pid: one for one in there}
+        self.lineage = Lineage(self.processes)
+        self.now = START * SECOND
+
+    def event(self, kind: int, pid: int, parent: int = 0, status: int = 0) -> None:
+        self.now += SECOND // TICKS_PER_SECOND
+        self.lineage.take([Event(kind, pid, parent, self.now - AHEAD, status)], AHEAD)
+
+    def fork(self, parent: int, child: int) -> None:
+        self.event(FORK, child, parent)
+
+    def end(self, pid: int) -> None:
+        self.event(EXIT, pid)
+
+    def read(self, pid: int, label: Label | None = None, **more: object) -> Process:
+        """It is read in the moment in which it was forked."""
+        one = self.processes[pid] = seen(pid, self.now / SECOND, label, **more)
+        self.lineage.read(one)
+        return one
+
+    def chain(self, above: int, first: int, length: int) -> int:
+        """Each forks the next one and ends; gives the last, which lives."""
+        for pid in range(first, first + length):
+            self.fork(above, pid)
+            if pid > first:
+                self.end(above)
+            above = pid
+        return above
+
+
+def test_who_forked_it_counts_where_nothing_is_between_them() -> None:
+    task = seen(600, label=TASK)
+    told = Told(task)
+    told.fork(600, 700)
+    told.fork(700, 701)
+    child, grandchild = told.read(700), told.read(701)
+    assert told.lineage.source_of(child) == (task, True)
+    assert told.lineage.source_of(grandchild) == (task, False)
+    assert told.lineage.source_of(task) == (None, False)
+
+
+def test_nothing_is_known_of_what_was_not_read_as_that() -> None:
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    told.read(700)
+    other = seen(700, told.now / SECOND)
+    assert told.lineage.source_of(other) == (None, False)
+    told.lineage.read(seen(701))
+    assert told.lineage.source_of(seen(701)) == (None, False)
+
+
+@pytest.mark.parametrize(("late", "known"), [(0.0, True), (0.01, True), (0.03, False)])
+def test_a_start_is_known_to_a_tick(late: float, known: bool) -> None:
+    """What began after a fork was told is not what was forked: its pid has passed on."""
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    one = seen(700, told.now / SECOND + late)
+    told.lineage.read(one)
+    assert (told.lineage.source_of(one)[0] is not None) is known
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.SUPERVISOR, Role.TEST])
+def test_what_airflow_itself_starts_under_a_task_is_not_the_tasks(role: Role) -> None:
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    told.read(700, role=role)
+    told.fork(700, 701)
+    told.fork(701, 702)
+    assert told.lineage.source_of(told.read(702)) == (None, False)
+
+
+@pytest.mark.parametrize("role", [Role.OTHER, Role.RUNNER])
+def test_the_nearest_that_is_known_counts(role: Role) -> None:
+    told = Told(seen(600, label=Label(dag_id="e", run_id="s")))
+    told.fork(600, 700)
+    near = told.read(700, TASK, role=role)
+    told.fork(700, 701)
+    assert told.lineage.source_of(told.read(701)) == (near, True)
+
+
+def test_what_is_to_be_read_next() -> None:
+    told = Told(seen(600, label=TASK), seen(601), seen(602))
+    for child, parent in ((700, 600), (701, 600), (702, 601), (703, 600)):
+        told.fork(parent, child)
+    told.read(703)
+    told.event(EXEC, 600)
+    told.event(RENAMED, 601)
+    told.event(EXEC, 700)
+    told.event(EXEC, 999)  # which nobody has read
+    told.end(701)
+    assert sorted(told.lineage.kin()) == [600, 700]
+    assert told.lineage.born == {700, 702, 703} and told.lineage.ended == {701}
+    assert told.lineage.changed == {600, 601, 700, 999}
+    assert told.lineage.heard == {700, 701, 702, 703}
+    told.end(700)
+    assert 700 not in told.lineage.born | told.lineage.changed
+    told.lineage.attended()
+    assert told.lineage.kin() == []
+    assert not (told.lineage.born or told.lineage.changed or told.lineage.ended)
+    assert told.lineage.source_of(told.processes[703])[0] is told.processes[600]
+
+
+def test_a_pid_that_is_given_out_again_is_new() -> None:
+    told = Told(seen(600, label=TASK), seen(601), seen(700))
+    told.event(EXEC, 700)
+    told.end(700)
+    told.fork(601, 700)
+    assert (told.lineage.born, told.lineage.changed, told.lineage.ended) == ({700}, set(), set())
+    told.fork(700, 701)
+    assert told.lineage.source_of(told.read(701)) == (None, False)
+
+
+def test_what_forked_before_its_pid_was_given_out_again_is_not_what_has_it_now() -> None:
+    """The end was told, the fork of the next of that number was not yet: what was read is what has ended."""
+    told = Told(seen(600, label=TASK))
+    told.end(600)
+    told.fork(600, 700)
+    assert told.lineage.source_of(told.read(700)) == (None, False)
+    young = Told(seen(600, at=START + 5, label=TASK))
+    young.fork(600, 700)
+    assert young.lineage.source_of(young.read(700)) == (None, False)
+
+
+def test_after_a_gap_nothing_of_before_counts() -> None:
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    one = told.read(700)
+    told.lineage.reset()
+    assert told.lineage.source_of(one) == (None, False) and not told.lineage.born
+
+
+def test_an_end_of_a_client_has_its_status_and_its_time() -> None:
+    told = Told(seen(600, label=TASK), seen(601, argv=("docker", "run", "image")), seen(602))
+    told.fork(600, 700)
+    client = told.read(700, argv=("/usr/bin/docker", "run", "-d", "image"))
+    told.event(EXIT, 700, status=256)
+    assert told.lineage.ends == [ClientEnd(client.identity, 256, told.now)]
+    told.event(EXIT, 602, status=1)
+    told.event(EXIT, 601)
+    assert told.lineage.ends[1:] == [ClientEnd(told.processes[601].identity, 0, told.now)]
+
+
+def test_a_client_whose_pid_passed_on_unread_has_not_ended_again() -> None:
+    """The one that was read is told of as long as nothing else was forked under its number."""
+    told = Told(seen(601, argv=("docker", "run", "image")))
+    told.fork(1, 601)
+    told.end(601)
+    assert told.lineage.ends == []
+
+
+def test_however_long_a_chain_of_short_lives_it_leads_to_the_task() -> None:
+    task = seen(600, label=TASK)
+    told = Told(task)
+    last = told.chain(600, 1000, 3 * _DEEP)
+    assert told.lineage.source_of(told.read(last)) == (task, False)
+
+
+def test_what_lives_in_a_chain_stays_in_it() -> None:
+    """Its title may come at any time; what it forked meanwhile is its task's then."""
+    told = Told(seen(600))
+    told.fork(600, 700)
+    later = told.read(700)
+    last = told.chain(700, 1000, 3 * _DEEP)
+    one = told.read(last)
+    assert told.lineage.source_of(one) == (None, False)
+    later.label = TASK
+    assert told.lineage.source_of(one) == (later, False)
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.SUPERVISOR, Role.TEST])
+def test_what_ends_a_search_stays_in_a_chain_though_it_has_ended(role: Role) -> None:
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    told.read(700, role=role)
+    told.fork(700, 701)
+    told.end(700)
+    told.now += 2 * _LATE
+    last = told.chain(701, 1000, 3 * _DEEP)
+    assert told.lineage.source_of(told.read(last)) == (None, False)
+
+
+@pytest.mark.parametrize(("waited", "known"), [(0, True), (2 * _LATE, False)])
+def test_what_ended_a_moment_ago_stays_in_a_chain(waited: int, known: bool) -> None:
+    """It may still turn out to have been a task's, while the watch has it; then it is forgotten."""
+    told = Told(seen(600))
+    told.fork(600, 700)
+    brief = told.read(700)
+    told.fork(700, 701)
+    told.end(700)
+    told.now += waited
+    above = told.lineage._nodes[701]
+    above.depth = _DEEP + 1
+    told.fork(701, 702)
+    brief.label = TASK
+    assert (told.lineage.source_of(told.read(702))[0] is brief) is known
+
+
+def test_a_long_chain_is_shortened_by_what_ended_long_ago() -> None:
+    told = Told(seen(600))
+    longest = 0
+    last = told.chain(600, 1000, _DEEP)
+    for number in range(6):
+        told.now += 2 * _LATE
+        last = told.chain(last, 10_000 * (number + 1), _DEEP)
+        node, length = told.lineage._nodes[last], 0
+        while node.parent is not None:
+            node, length = node.parent, length + 1
+        longest = max(longest, length)
+    assert longest <= 2 * _DEEP
+    assert len(told.lineage._nodes) <= 10
