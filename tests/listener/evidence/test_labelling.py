@@ -238,7 +238,7 @@ def test_the_child_of_a_3_x_runner_that_another_one_started_is_of_the_inner_one(
     found = {pid: label.ti_id for pid in (600, 601, 602, 603) if (label := seen[pid].label) is not None}
     assert found == {600: UUID, 601: UUID, 602: inner, 603: inner}
     assert seen[601].line == {600, 601, SCHEDULER}, "Airflow recorded the one that it was forked from"
-    assert seen[602].line == {602, 600}, "it is no fork of it"
+    assert seen[602].line == {602, 600}, "its parent is another runner"
     assert seen[603].runner is seen[602]
     assert all(seen[pid].role is Role.RUNNER and seen[pid].with_runner for pid in (600, 601, 602))
 
