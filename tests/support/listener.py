@@ -131,6 +131,12 @@ class Listener:
         """Until it knows of no task process any more, and has written that down."""
         self._wait_for_memory(timeout, "labels", lambda labels: not labels, "no task process")
 
+    def wait_until_noted(self, clients: int, timeout: float = 60.0) -> None:
+        """Until it has written down that many docker clients."""
+        self._wait_for_memory(
+            timeout, "clients", lambda noted: len(noted) >= clients, f"{clients} docker clients"
+        )
+
     def wait_until_reached(self, clients: int, timeout: float = 60.0) -> None:
         """Until it has written down which engine that many docker clients reached."""
         self._wait_for_memory(

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dagstop.airflow_names import conflict, read_try_tags
-from dagstop.evidence.docker_words import Ask, ExecAsk, composes, read_ask, read_exec, read_words
+from dagstop.evidence.docker_words import (
+    Ask,
+    ComposeAsk,
+    ExecAsk,
+    read_ask,
+    read_compose,
+    read_exec,
+    read_words,
+)
 from dagstop.evidence.match import ELSEWHERE, SPARE, asks_to_be_spared, judge, names_order, with_hands_off
 from dagstop.evidence.place import Place, why_not_ours
 from dagstop.evidence.site import Site
@@ -40,12 +48,12 @@ class Client:
     engine: str | None = None  # URL of the engine it talks to, where it says so
     ask: Ask | None = None  # all that it asks for; None: an earlier listener knew
     runs: ExecAsk | None = None  # of a `docker exec`
-    composes: bool = False  # it creates what its files say
+    compose: ComposeAsk | None = None  # it creates what its files say
 
     @property
     def starts_one(self) -> bool:
         """True of what makes one container."""
-        return self.runs is None and not self.composes
+        return self.runs is None and self.compose is None
 
 
 def judge_container(
@@ -150,8 +158,8 @@ def _asks(container: Container, client: Client | None) -> str | None:
 
 def read_client(process: Process) -> Client | None:
     """What a `docker run`, `docker create` or `docker exec` (or podman's, nerdctl's) says it starts."""
-    if composes(process.argv):
-        return Client(None, None, process, process.environ.get("DOCKER_HOST") or None, composes=True)
+    if (compose := read_compose(process.argv)) is not None:
+        return Client(None, None, process, process.environ.get("DOCKER_HOST") or None, compose=compose)
     words = read_words(process.argv)
     if words is None:
         return None

@@ -42,6 +42,15 @@ class ExecAsk:
 
 
 @dataclass(frozen=True, slots=True)
+class ComposeAsk:
+    """What the words of a compose say of its project."""
+
+    project: str | None
+    files: tuple[str, ...]
+    directory: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """The words of docker, podman or nerdctl: its own options, its command, and what follows that."""
 
@@ -98,14 +107,24 @@ def read_ask(words: Words) -> Ask | None:
     )
 
 
-def composes(argv: Sequence[str]) -> bool:
-    """True for what may be a compose that creates containers: docker's plugin, docker-compose 1 or 2."""
+def read_compose(argv: Sequence[str]) -> ComposeAsk | None:
+    """None if it is not a compose that creates containers: docker's plugin, docker-compose 1 or later."""
     programs = [word.rsplit("/", 1)[-1] for word in argv[:2]]
     if programs[:1] == ["docker"]:
         words = read_words(argv)
-        return words is not None and words.command == "compose" and not _CREATING.isdisjoint(words.rest)
-    of_python = programs[1:] == ["docker-compose"] and programs[0].startswith("python")
-    return (programs[:1] == ["docker-compose"] or of_python) and not _CREATING.isdisjoint(argv[1:])
+        rest = list(words.rest) if words is not None and words.command == "compose" else []
+    elif programs[:1] == ["docker-compose"]:
+        rest = list(argv[2:] if programs[1:] == ["compose"] else argv[1:])  # docker tells its plugin so
+    elif programs[1:] == ["docker-compose"] and programs[0].startswith("python"):
+        rest = list(argv[2:])
+    else:
+        return None
+    if _CREATING.isdisjoint(rest):
+        return None
+    found, _, _ = _options(rest, _OF_COMPOSE)
+    last = dict(found)
+    files = tuple(value for name, value in found if name == "--file")
+    return ComposeAsk(last.get("--project-name") or None, files, last.get("--project-directory") or None)
 
 
 def read_exec(words: Words) -> ExecAsk | None:
@@ -242,7 +261,18 @@ _LETTERS = {
 }
 _OF_CREATE = _Table(_CREATE_SWITCHES, _CREATE_VALUED, {k: v for k, v in _LETTERS.items() if k != "d"})
 _OF_RUN = _Table(_CREATE_SWITCHES | {"--detach", "--sig-proxy"}, _CREATE_VALUED | {"--detach-keys"}, _LETTERS)
-_CREATING = frozenset({"up", "run", "create", "scale"})
+_CREATING = frozenset({"up", "run", "create", "scale", "watch"})
+_OF_COMPOSE = _Table(
+    switches=frozenset(
+        "--all-resources --compatibility --dry-run --help --insecure-registry --no-ansi --skip-hostname-check"
+        " --tls --tlsverify --verbose --version".split()
+    ),
+    valued=frozenset(
+        "--ansi --context --env-file --file --host --log-level --parallel --profile --progress"
+        " --project-directory --project-name --tlscacert --tlscert --tlskey --workdir".split()
+    ),
+    letters={"c": "--context", "f": "--file", "H": "--host", "p": "--project-name", "v": "--version"},
+)
 _OF_EXEC = _Table(
     switches=frozenset("--detach --help --interactive --privileged --tty".split()),
     valued=frozenset("--detach-keys --env --env-file --user --workdir".split()),

@@ -12,11 +12,13 @@ holds meanwhile. What may be a client's and is not tied is `untied`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from dagstop.evidence import cidfiles
@@ -57,6 +59,7 @@ EXECS_FOR = 1.0
 """Seconds for which it holds these: before, it may have two for a moment as well."""
 
 _UNIX = "unix://"
+_NOT_IN_A_NAME = re.compile(r"[^-_a-z0-9]")  # compose leaves it out
 _MAY = {
     "unsure": "docker {0}: its command line is not understood for certain",
     "elsewhere": "docker {0}: it was not seen connected to this engine",
@@ -93,6 +96,20 @@ class Untied:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What a compose may be at work on: any of these."""
+
+    names: frozenset[str]
+    folders: frozenset[str]
+
+    def has(self, container: Container) -> bool:
+        """True if a container may be of it."""
+        labels = container.shape.labels if container.shape is not None else {}
+        folder = labels.get("com.docker.compose.project.working_dir")
+        return labels.get("com.docker.compose.project") in self.names or folder in self.folders
+
+
 @dataclass(slots=True, eq=False)
 class Noted:
     """A docker client, and the container that it started once that is known."""
@@ -105,7 +122,7 @@ class Noted:
     engine: str = ""  # URL of the engine that has it
     unseen: float | None = None  # since when its container does not run, monotonic seconds
     reached: str = ""  # URL of the engine that it was seen connected to
-    folder: str = ""  # that it works in, of a compose
+    project: Project | None = None  # of a compose
     streams_since: float | None = None  # when a `docker exec` was first seen to hold EXECS connections
     claimed: bool = False  # what it runs is known to the watch, or has ended
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
@@ -230,7 +247,7 @@ class Ties:
                     known.client = client  # an earlier listener's knowledge of it was a copy
                 elif process.state not in "ZXx":
                     self._noted[process.identity] = one = Noted(client, cidfiles.locate(client))
-                    one.folder = self._proc.folder(process.pid) if client.composes else ""
+                    one.project = _project_of(client, self._proc)
                     self.changed = self.changed or process.label is not None
             self._see_who_is_gone()
 
@@ -513,7 +530,7 @@ class Ties:
         if says and says != ANOTHER_CONTEXT and not _one_engine(says, engine):
             return None
         if ask is None:
-            return "compose" if one.client.composes else None
+            return "compose" if one.client.compose is not None else None
         if not ask.sure:
             return "unsure"
         if not one.reached:
@@ -527,7 +544,7 @@ class Ties:
         if not self._lived_at(one, container):
             return False
         if ask is None:
-            return one.client.composes and _of_project(one, container)
+            return one.project is not None and one.project.has(container)
         if not ask.sure:
             return container.image in one.client.process.argv
         return fits(ask, container.name, container.image, container)
@@ -675,20 +692,20 @@ def _might(client: Client, made: Creation | ExecCreation, shown: Mapping[str, Co
     return ask is not None and (not ask.sure or fits(ask, made.name, made.image, shown.get(made.id)))
 
 
-def _of_project(one: Noted, container: Container) -> bool:
-    """True if a compose may be at work on the container's project."""
-    labels = container.shape.labels if container.shape is not None else {}
-    project, folder = (
-        labels.get("com.docker.compose.project"),
-        labels.get("com.docker.compose.project.working_dir"),
-    )
-    if not project:
-        return False
-    return (
-        (bool(folder) and folder == one.folder)
-        or project in one.client.process.argv
-        or folder in one.client.process.argv
-    )
+def _project_of(client: Client, proc: ProcFS) -> Project | None:
+    """What a compose may be at work on, by its words and its environment."""
+    ask, pid = client.compose, client.process.pid
+    if ask is None:
+        return None
+    name = ask.project or proc.variable(pid, "COMPOSE_PROJECT_NAME") or ""
+    files = ask.files or (proc.variable(pid, "COMPOSE_FILE") or "").split(os.pathsep)
+    said = [os.path.dirname(file) for file in files if file] + ([ask.directory] if ask.directory else [])
+    # a shell names its folder as it was asked for, the kernel without links
+    here = {folder for folder in (proc.folder(pid), proc.variable(pid, "PWD") or "") if folder}
+    folders = {os.path.normpath(os.path.join(base, folder)) for base in here for folder in said or ("",)}
+    if not said:  # it looks for its file upwards
+        folders |= {str(parent) for folder in here for parent in PurePath(folder).parents}
+    return Project(frozenset({name, _NOT_IN_A_NAME.sub("", name.lower())} - {""}), frozenset(folders))
 
 
 def _one_engine(url: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence import docker_words
-from dagstop.evidence.docker_words import Ask, composes, read_ask, read_exec, read_words
+from dagstop.evidence.docker_words import Ask, ComposeAsk, read_ask, read_compose, read_exec, read_words
 from tests.conftest import missing
 
 
@@ -100,8 +100,29 @@ def _of_cli(*command: str) -> dict[str, bool]:
     ],
 )
 def test_what_may_be_a_compose_that_creates(line: str, may: bool) -> None:
-    assert composes(line.split()) == may
-    assert not composes([])
+    assert (read_compose(line.split()) is not None) == may
+    assert read_compose([]) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "ask"),
+    [
+        ("docker compose up -d", ComposeAsk(None, (), None)),
+        (
+            "docker compose -p shop -f a.yml -f /srv/b.yml up web",
+            ComposeAsk("shop", ("a.yml", "/srv/b.yml"), None),
+        ),
+        ("docker-compose --project-name=shop --file=a.yml up", ComposeAsk("shop", ("a.yml",), None)),
+        (
+            "/usr/bin/python3 /usr/bin/docker-compose -pshop --project-directory /srv up",
+            ComposeAsk("shop", (), "/srv"),
+        ),
+        ("/x/docker-compose compose --ansi never --verbose -p up up", ComposeAsk("up", (), None)),
+        ("docker -H unix:///x compose --profile a -p b up -p", ComposeAsk("b", (), None)),
+    ],
+)
+def test_what_a_compose_says_of_its_project(line: str, ask: ComposeAsk) -> None:
+    assert read_compose(line.split()) == ask
 
 
 @pytest.mark.parametrize(
