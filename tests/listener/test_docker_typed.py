@@ -155,7 +155,7 @@ def test_what_a_compose_may_have_created_is_named(
     tasks.bash(words, tasks.environment("dag", "run", "a"), folder=project)
     wait_for("sleep 7731")
     client = docker_engine.client()
-    for name, folder in (("project-web-1", project), ("another-web-1", tmp_path)):
+    for name, folder in (("project-web-1", project), ("another-web-1", tmp_path / "another")):
         labels = {
             "com.docker.compose.project": name.partition("-")[0],
             "com.docker.compose.project.working_dir": str(folder),

@@ -106,8 +106,9 @@ class Project:
     def has(self, container: Container) -> bool:
         """True if a container may be of it."""
         labels = container.shape.labels if container.shape is not None else {}
+        name = labels.get("com.docker.compose.project", "")
         folder = labels.get("com.docker.compose.project.working_dir")
-        return labels.get("com.docker.compose.project") in self.names or folder in self.folders
+        return bool(name) and (name in self.names or folder in self.folders)
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,7 @@ import pytest
 from dagstop.evidence import memory
 from dagstop.evidence import ties as ties_module
 from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
-from dagstop.evidence.docker_words import Ask, ExecAsk
+from dagstop.evidence.docker_words import Ask, ExecAsk, read_compose
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
@@ -800,6 +800,22 @@ def test_an_exec_is_asked_for_once_its_client_lives(proc: RealClock, before: flo
             "--project-directory /srv/q up",
             True,
         ),
+        ({"com.docker.compose.project": "p"}, "-p P. up", True),
+        (
+            {"com.docker.compose.project": "q", "com.docker.compose.project.working_dir": "/srv/q"},
+            "-f ../q/compose.yaml up",
+            True,
+        ),
+        (
+            {"com.docker.compose.project": "srv", "com.docker.compose.project.working_dir": "/srv"},
+            "up",  # it looks for its file upwards
+            True,
+        ),
+        (
+            {"com.docker.compose.project": "srv", "com.docker.compose.project.working_dir": "/srv"},
+            "-f compose.yaml up",
+            False,
+        ),
         ({"com.docker.compose.project.working_dir": "/srv/p"}, "up", False),
         ({}, "up", False),
     ],
@@ -810,7 +826,7 @@ def test_a_compose_may_have_created_what_is_of_its_project(
     """By its folder, or as its words name it; never what was there before."""
     ties = Ties(proc)
     argv = ("docker", "compose", *words.split())
-    one = replace(client(proc, 700, 60, name=None, of={"argv": argv}), composes=True)
+    one = replace(client(proc, 700, 60, name=None, of={"argv": argv}), compose=read_compose(argv))
     proc.works_in(700, "/srv/p")
     ties.note([client(proc, 699, 60, label=None, name=None, ask=PLAIN), one])
     shape = Shape((), (), {}, more, False, False, False)
