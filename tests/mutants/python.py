@@ -34,6 +34,15 @@ FILES = (
     LISTENER / "report/findings.py",
 )
 TESTS = ("tests/listener/evidence", "tests/listener/cases", "tests/listener/report")  # of the same rooms
+ABOUT = {  # more files of tests that are about a module
+    "match": ("place", "spared_runner", "index", "unreadable"),
+    "labelling": ("folders", "forks", "groups", "spared_runner", "unreadable", "places", "watch"),
+    "lineage": ("watch_told",),
+    "watch": ("unreadable", "lineage", "labelling"),
+    "ties": ("creators",),
+    "containers": ("place", "twins", "verdicts"),
+    "case": ("phases", "stopping"),
+}
 OPTIONS = ("--unit", "-q", "-s")
 ENOUGH = 15.0  # seconds of tests for one mutant
 _MUTANT = "DAGSTOP_MUTANT"  # path and number: for a pytest of its own
@@ -58,12 +67,17 @@ class Baseline:
         lines = self._lines.get(str(mutant.path.resolve()), {})
         chosen = lines.values() if mutant.function is None else (lines.get(line, []) for line in mutant.lines)
         names = {context.rpartition("|")[0] for contexts in chosen for context in contexts if context}
-        about = f"/test_{mutant.path.stem}"
-        reached = sorted(
-            names & self.seconds.keys(), key=lambda name: (about not in name, self.seconds[name])
-        )
+        stem = mutant.path.stem
+        about = tuple(f"/test_{word}" for word in (stem, *ABOUT.get(stem, ())))
+
+        def rank(name: str) -> tuple[int, float]:
+            """Of its own file first, then of the others about it, then the quick ones."""
+            own, others = about[0] in name, any(part in name for part in about)
+            return 0 if own else 1 if others else 2, self.seconds[name]
+
+        reached = sorted(names & self.seconds.keys(), key=rank)
         if mutant.function is None:  # each file of tests is to be imported again
-            reached = [name for name in reached if about in name] or reached[:20]
+            reached = [name for name in reached if rank(name)[0] < 2] or reached[:20]
         spent = accumulate(map(self.seconds.__getitem__, reached))
         return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
 

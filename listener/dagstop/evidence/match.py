@@ -89,7 +89,7 @@ def names_order(order: StopOrder, label: Label) -> bool:
     if label.run_id is not None and order.run_id is not None:
         return True
     dates = {order.logical_date, parse_date(order.run_id)} - {None}
-    return label.logical_date is not None and label.logical_date in dates
+    return label.logical_date in dates
 
 
 def _unkillable_by_nature(process: Process, site: Site) -> str | None:

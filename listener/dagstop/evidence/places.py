@@ -212,10 +212,10 @@ class Places:
             urls = [url for variable in DATABASE_VARIABLES if (url := environ.get(variable))]
             urls = urls or self._configured(place.init, home)
         except OSError as exc:
-            return replace(place, home=home, unread=self._why_unread(place.init, exc))
+            return replace(place, unread=self._why_unread(place.init, exc))
         if name and place.hostname and name != place.hostname:
             why = f"its host name is {name} in /etc/hostname and {place.hostname} in its environment"
-            return replace(place, home=home, unread=why)
+            return replace(place, unread=why)
         keys = {key for url in urls if (key := database_key(url)) is not None}
         return replace(
             place,
@@ -288,7 +288,7 @@ class Places:
                 ours[place.init] = place.hostname
             if refused is None:
                 uids |= place.uids
-            elif place.named_by is not None and place.unread is not None:
+            elif place.unread is not None:
                 unread.append(refused)
             said = {
                 "hostname": place.hostname,

@@ -159,7 +159,9 @@ def test_what_lives_in_a_container_is_in_the_one_of_what_it_descends_from(proc: 
     proc.add(300, ppid=290, argv=title, inner=31, **inside)
     proc.add(301, ppid=300, argv=title, inner=35, **inside)
     proc.add(302, ppid=301, argv=("unshare",), inner=36, namespace="pid:[3]")
+    proc.add(289, ppid=290, argv=("bash",), environ=tags(), inner=40, **inside)
     watch.look()
+    assert watch.processes[289].inner == {30, 40}, "it descends from nothing that is known"
     seen = watch.processes
     assert [seen[pid].place for pid in (300, 301, 302)] == [CONTAINER] * 3
     assert [set(seen[pid].inner) for pid in (300, 301, 302)] == [{30, 31}, {30, 31, 35}, {30, 31, 35, 36}]

@@ -60,6 +60,13 @@ def test_nothing_is_believed_that_others_could_have_written(tmp_path: Path, mode
     assert memory.load(tmp_path, "boot").processes == {}
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
+def test_what_others_may_only_read_is_believed(tmp_path: Path, mode: int) -> None:
+    memory.save(tmp_path, "boot", [process(FULL)])
+    saved(tmp_path).chmod(mode)
+    assert memory.load(tmp_path, "boot").processes.keys() == {Identity(600, 100)}
+
+
 def test_nothing_is_believed_that_another_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     other = os.geteuid() + 1

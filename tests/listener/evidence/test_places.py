@@ -16,7 +16,7 @@ import pytest
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.match import judge
 from dagstop.evidence.place import Place
-from dagstop.evidence.places import LISTED, Places
+from dagstop.evidence.places import KEPT, LISTED, Places
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Process
@@ -393,3 +393,54 @@ def test_an_engine_is_asked_only_for_what_it_alone_can_tell(proc: Machine, word:
     calls: list[bool] = []
     place = only(proc, places_of(proc, word, engines=tuple, ask_engines=lambda: calls.append(True)))
     assert (bool(calls), place.unlisted) == (asked, asked)
+
+
+def test_what_a_heartbeat_says_of_each_container_of_an_airflow(proc: Machine) -> None:
+    """What is refused first, then ours; not a container without an Airflow that nobody named."""
+    proc.container(400, OURS)
+    proc.container(500, TWIN)
+    proc.container(600, "a" * 64, AIRFLOW_HOME="", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="")
+    places = places_of(proc)
+    seen(proc, places)
+    twin, ours = places.facts()
+    assert ours == {
+        "hostname": OURS[:12], "container": OURS[:12], "named_by": "compose=shop", "refused": None,
+        "unread": False, "airflow": True, "kept_by": None,
+    }  # fmt: skip
+    assert (twin["hostname"], twin["named_by"], twin["unread"]) == (TWIN[:12], None, False)
+    assert "no --container names" in twin["refused"]
+    assert places.names() == {OURS[:12]} and places.uids() == {UID} and places.unread() == []
+
+
+def test_what_is_named_and_refused_goes_unseen_only_if_it_cannot_be_read(proc: Machine) -> None:
+    proc.container(400, OURS, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql://bank/b")
+    proc.container(500, TWIN)
+    proc.refused[(500, "environ")] = errno.EACCES
+    places = places_of(proc)
+    seen(proc, places)
+    assert places.unread() == [] and places.uids() == frozenset()
+    (refused,) = places.facts()
+    assert "the metadata database" in refused["refused"]
+    both = places_of(proc, "compose=shop", "compose=bank")
+    seen(proc, both)
+    assert len(both.unread()) == 1 and "cannot be read" in both.unread()[0]
+    assert [one["unread"] for one in both.facts()] == [False, True]
+
+
+def test_a_container_is_read_again_after_a_while(proc: Machine) -> None:
+    """Its first process may still execute something; not each time, since orders wait for it."""
+    init = proc.container(400, OURS)
+    places = places_of(proc)
+    seen(proc, places)
+    other = {
+        "AIRFLOW_HOME": HOME,
+        "HOSTNAME": OURS[:12],
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://bank/b",
+    }
+    proc.become(400, ("dumb-init",), other)
+    places._seen[init].read_at = time.monotonic() + 1000  # however slow the test is
+    _, found = seen(proc, places)
+    assert found[init].databases == {KEY}
+    places._seen[init].read_at = time.monotonic() - KEPT - 1
+    _, found = seen(proc, places)
+    assert found[init].databases == {"bank:5432/b"}

@@ -943,3 +943,18 @@ def test_why_it_is_not_certain_what_a_client_created(
     assert [why in may.why for untied in ties.untied().values() for may in untied if why] == [True] * (
         2 if why else 0
     )
+
+
+def test_an_exec_that_is_another_clients_or_has_ended_is_in_doubt_no_more(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    ties.note([replace(client(proc, pid, 5, name=None), runs=RUNS) for pid in (700, 701)])
+    for ident in ("e", "f"):
+        creations.heard(exec_event(ident, 2))
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs().keys() == {"e", "f"}
+    ties.all()[0].container = "e"
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs().keys() == {"f"}
+    ties.exec_ended("f")
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs() == {}
