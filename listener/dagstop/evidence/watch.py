@@ -293,7 +293,7 @@ class Watch:
         return self._derived
 
     def _note(self, process: Process) -> None:
-        """Keep those apart that are asked for: a look at all of them costs more, the more there are."""
+        """Keep those apart that are or were asked for: a look at all costs more, the more there are."""
         pid = process.pid
         if "environ" in process.unread:
             self._unread[pid] = process
@@ -302,8 +302,6 @@ class Watch:
         if process.label is not None or process.environ or _unread_of_airflow(process):
             if self._notable.get(pid) is not process:
                 self._notable[pid], self._derived = process, None
-        else:  # what made it notable has changed, and the views with that
-            self._notable.pop(pid, None)
 
     def users(self) -> frozenset[int]:
         """As whom tasks run: the owner of AIRFLOW_HOME, or another by run_as_user."""

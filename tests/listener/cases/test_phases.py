@@ -352,6 +352,21 @@ def test_what_was_seen_of_the_run_is_not_missed_in_its_report() -> None:
     assert case.seen == {named["a"], named["b"], named["c"]}
 
 
+def test_what_could_not_be_sent_begins_no_grace() -> None:
+    """The host failed in between: it is signalled by the next look."""
+    host, one = CaseHost(), bash()
+    case = host.case()
+    view = View((Seen(one, KILLED, host._ending(one)),), site(), host.clock, host.seconds)
+    case.look(view, host.seconds)
+    assert case.next_at(host.seconds) == host.seconds + LOOK_AGAIN
+    assert case.escalate(host.seconds + 100) == []
+
+
+def test_a_case_is_known_by_its_order() -> None:
+    host = CaseHost()
+    assert [host.case(order(id=number)).id for number in (5, None)] == [5, 0]
+
+
 def test_each_first_signal_is_in_the_journal_once() -> None:
     host, one = CaseHost(), bash()
     case = host.case()

@@ -288,3 +288,15 @@ def test_what_went_while_it_was_read_is_new_when_its_pid_is_there_again(proc: Fa
     proc.refused.clear()
     watch.tick()
     assert watch.processes[600].label is not None
+
+
+def test_what_is_settled_is_not_judged_by_who_adopted_it(proc: FakeProc, watch: Watch) -> None:
+    """A subreaper, say: it was the task's while its parents lived."""
+    proc.add(80, argv=("/usr/sbin/cron",))
+    airflow_2(proc)
+    for _ in range(4):
+        watch.look()
+    proc.end(RUNNER, adopted_by=80)
+    watch.look()
+    seen = watch.processes[BASH]
+    assert (seen.ppid, seen.contrary) == (80, None)
