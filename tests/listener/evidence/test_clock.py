@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from dagstop.evidence.clock import Clock
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity
-from tests.support.fake_proc import FakeProc
+from tests.support.fake_proc import FakeProc, process
 
 
 def test_a_slow_answer_moves_no_clock() -> None:
@@ -37,3 +39,13 @@ def test_only_that_very_process_lives_and_no_zombie_does(tmp_path: Path) -> None
     assert not clock.lives(Identity(600, 101)) and not clock.lives(Identity(601, 100))
     proc.becomes_zombie(600)
     assert not clock.lives(Identity(600, 100))
+
+
+def test_when_a_process_began_is_told_on_the_databases_clock(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    clock = Clock(proc)
+    clock.bound(3600.0, 3601.0)
+    began = clock.started_at(process(identity=Identity(600, 100)))
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    booted = datetime.now(timezone.utc) - timedelta(seconds=up)
+    assert abs(began - booted - timedelta(seconds=3601)) < timedelta(seconds=60)

@@ -93,6 +93,8 @@ def _of_cli(*command: str) -> dict[str, bool]:
         ("docker-compose up", True),
         ("/usr/bin/python3 /usr/bin/docker-compose up", True),
         ("docker compose ps", False),
+        ("docker-compose ps", False),
+        ("python3 /usr/bin/docker-compose logs", False),
         ("docker run compose up", False),
         ("python3 up.py docker-compose up", False),
         ("sleep up", False),
@@ -217,3 +219,14 @@ def test_a_word_that_is_not_utf_8_makes_it_unsure() -> None:
         assert words is not None
         found = read_ask(words) or read_exec(words)
         assert found is not None and not found.sure
+
+
+@pytest.mark.parametrize("word", ["--debug", "-D", "--tls", "--tlsverify", "--tls=false"])
+def test_a_switch_of_docker_itself_takes_no_word(word: str) -> None:
+    words = docker_words.read_words(["docker", word, "run", "image"])
+    assert words is not None and (words.command, words.rest, words.sure) == ("run", ("image",), True)
+
+
+@pytest.mark.parametrize("word", ["--version", "-v", "--help", "--help=true"])
+def test_a_docker_that_only_tells_of_itself_has_no_command(word: str) -> None:
+    assert docker_words.read_words(["docker", word, "run", "image"]) is None

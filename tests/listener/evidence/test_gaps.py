@@ -159,3 +159,37 @@ def test_gaps_outlive_the_listener(tmp_path: Path) -> None:
 def test_what_is_no_gap_is_not_believed(facts: tuple[str, str, str]) -> None:
     with pytest.raises(ValueError):
         gap_of(*facts)
+
+
+def test_what_began_in_the_very_tick_of_the_tasks_process_may_be_its(proc: FakeProc) -> None:
+    proc.end(BASH)
+    for pid in (BASH, DAEMON):
+        proc.add(pid, argv=("sh",), environ=tags() if pid == BASH else {}, start=GAP + 20)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    assert doubtful(proc).keys() == {DAEMON}
+
+
+def test_a_service_that_began_in_a_gap_is_no_tasks(proc: FakeProc) -> None:
+    proc.add(DAEMON, argv=("/usr/bin/python3", "/opt/venv/bin/airflow", "scheduler"), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    assert doubtful(proc) == {}
+
+
+def test_pid_1_adopts_also_what_shares_its_cgroup(proc: FakeProc) -> None:
+    """As all do in a container."""
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, 1, BASH, DAEMON)
+    assert doubtful(proc).keys() == {DAEMON}
+
+
+def test_where_a_tasks_process_was_stays_known_when_it_can_say_it_no_more(proc: FakeProc) -> None:
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.note_tasks(watch.labelled())
+    lives_in(proc, "", BASH)
+    watch.gaps.note_tasks(watch.labelled())
+    ((one, _),) = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
+    assert one.pid == DAEMON

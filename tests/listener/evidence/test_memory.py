@@ -37,6 +37,7 @@ def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
     found = [process(FULL, role=role, identity=Identity(600 + n, 1)) for n, role in enumerate(Role)]
     found.append(process(FULL, trusted=False, identity=Identity(610, 1)))
     found.append(process(FULL, contrary="because", identity=Identity(611, 1)))
+    found.append(process(FULL, place=Identity(4, 5), identity=Identity(612, 1)))  # whose that is may change
     memory.save(tmp_path, "boot", found)
     assert {identity.pid for identity in memory.load(tmp_path, "boot").processes} == {
         600,

@@ -9,7 +9,7 @@ import pytest
 
 from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
-from dagstop.evidence.place import Place
+from dagstop.evidence.place import Place, is_of_twin, pid_recorded
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import HOME, KEY, UID, UUID, at, order, process, row, site
@@ -264,3 +264,9 @@ def test_a_docker_client_in_a_container_ties_nothing() -> None:
     container = replace(sibling(), tags={})
     verdict = judge_container(asked(), container, Client("name", None, inside()), at(-10), here)
     assert verdict.decision is Decision.SPARE
+
+
+def test_what_lives_in_no_container_of_ours_has_no_pid_recorded_there() -> None:
+    assert pid_recorded(asked(), inside(), PLACE)
+    assert not pid_recorded(asked(), inside(), None)
+    assert not is_of_twin(asked(), replace(inside(), label=None), {INIT: PLACE}, frozenset({KEY}))

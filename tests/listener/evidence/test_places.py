@@ -232,6 +232,11 @@ def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
     assert only(proc, places_of(proc)).hostname == OURS[:12]  # that of its environment
 
 
+def test_a_host_name_that_the_environment_does_not_show_is_read_inside(proc: Machine) -> None:
+    proc.container(400, OURS, HOSTNAME="")
+    assert only(proc, places_of(proc)).hostname == OURS[:12]
+
+
 def test_two_host_names_are_none(proc: Machine) -> None:
     proc.container(400, OURS)
     (proc.path / "400" / "root" / "etc" / "hostname").write_text("another\n")
@@ -255,6 +260,8 @@ def test_a_pod_by_its_namespace(proc: Machine) -> None:
     (proc.path / "400" / "root" / "var" / "run").symlink_to("/run")
     assert only(proc, places_of(proc, "kubernetes=airflow", engines=tuple)).named_by == "kubernetes=airflow"
     assert only(proc, places_of(proc, "kubernetes=other", engines=tuple)).named_by is None
+    both = places_of(proc, "compose=shop", "kubernetes=airflow", engines=tuple)
+    assert only(proc, both).named_by == "kubernetes=airflow"
 
 
 def test_by_its_cgroup_without_an_engine(proc: Machine) -> None:

@@ -44,6 +44,7 @@ def test_what_was_refused_of_a_user_as_whom_tasks_run_is_named_by_user(proc: Fak
 
 def test_what_may_not_be_the_runs_is_not_unseen(proc: FakeProc) -> None:
     assert unseen([stranger(proc, 600, uid=OTHER)], proc, [ME]) == []
+    assert unseen([stranger(proc, 605)], proc, [OTHER]) == []
     assert unseen([stranger(proc, 601, unread={"cmdline": "x"})], proc, [ME]) == []
     assert unseen([stranger(proc, 602, argv=())], proc, [ME]) == []
     assert unseen([stranger(proc, 603, label=process().label)], proc, [ME]) == []
