@@ -223,6 +223,9 @@ def test_of_two_runs_that_asked_for_one_exec_neither_dies_and_both_are_named(
 
         if initial:  # else nothing is known of it before an order
             wait_until(lambda: explained() == ["spare"] * 2, 30, lambda: f"{explained()}")
+            shown = json.loads(dagstop("ps", *options, before=fence.within()).stdout)["not_attributable"]
+            whys = [found["why"] for found in shown if found["what"].startswith("docker exec in ")]
+            assert len(whys) == 2 and all("may have asked for it" in why for why in whys), show(shown)
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
         assert len(find("sleep 7725")) == 2 and find("sleep 7720")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,14 @@ def explain(db: AirflowDatabase, home: Path, engine: Engine) -> str:
     return dagstop("explain", "dag", "run", *options, *state, "--json").stdout
 
 
+def listed(db: AirflowDatabase, home: Path, engine: Engine) -> tuple[dict[str, Any], str]:
+    """What `ps` says with what the listener knows, as JSON and as a table."""
+    options = ["--database-url", db.url, "--airflow-home", str(home), "--docker-url", engine.url]
+    options += ["--state-dir", str(home / "dagstop-state")]
+    shown: dict[str, Any] = json.loads(dagstop("ps", *options, "--json").stdout)
+    return shown, dagstop("ps", *options).stdout
+
+
 def test_what_nobody_saw_created_is_named(
     airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
 ) -> None:
@@ -132,6 +141,11 @@ def test_what_an_attached_exec_runs_dies_and_its_container_lives(
         wait_for("sleep 7721")
         wait_for("sleep 7722")
         listener.wait_until_remembered(6)  # of each run: the client, the shell inside, its child
+        shown, table = listed(airflow_db, tmp_path, docker_engine)
+        for row in shown["tasks"]:
+            inside = [one["command"] for one in row["processes"] if one["container"] == container.name]
+            assert len(inside) == 2 and len(row["processes"]) == 3, show(row)
+        assert table.count(f"in {container.name}") == 2, table
         for pid in find(f"docker exec {container.name} sh -c sleep 7721; :"):
             tasks.end(pid)
         airflow_db.set_run("failed")

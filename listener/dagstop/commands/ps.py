@@ -25,10 +25,11 @@ from dagstop.commands.looking import containers_of, look, places_of, state_dir_o
 from dagstop.database.asking import ask, open_database
 from dagstop.evidence.place import why_not_ours
 from dagstop.evidence.site import Site, survey
-from dagstop.evidence.ties import Untied
+from dagstop.evidence.ties import Ties, Untied
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
+from dagstop.host.places import container_in
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
 from dagstop.report.findings import command
@@ -75,7 +76,7 @@ def ps(
     problems += unread
     at_homes = watch.at_homes()
     site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), places.survey(watch.processes))
-    tasks = Tasks(site)
+    tasks = Tasks(site, {container.id: container.name for container in found})
     families = _families(watch.labelled())
     known = _labels(Containers(found, ties.clients(), untied=ties.untied()), site, families)
     shown = [c for c in found if c.id in known]
@@ -91,7 +92,7 @@ def ps(
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
     untied = [c for c in found if c.id not in known]
-    strangers = _strangers(watch, untied, proc, ties.untied())
+    strangers = _strangers(watch, untied, proc, ties)
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
         return
@@ -138,8 +139,10 @@ def _families(labelled: Sequence[Process]) -> dict[int, Family]:
 class Tasks:
     """The lines of the table: one for each try of a task instance of each Airflow."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, names: Mapping[str, str]) -> None:
+        """names: of containers, by id."""
         self._site = site
+        self._names = names
         self._labels: dict[Any, Label] = {}
         self._rows: dict[Any, dict[str, Any]] = {}
 
@@ -155,6 +158,8 @@ class Tasks:
                 "role": process.role.value,
                 "command": command(process),
                 "evidence": list(process.evidence),
+                # not the task's own: it was started by `docker exec`, or a worker lives there
+                "container": self._names.get(container_in(proc.cgroups(process.pid)) or ""),
             }
         )
         row["age_seconds"] = max(row["age_seconds"], proc.age(process.identity.start))
@@ -274,7 +279,8 @@ def _is_of(row: dict[str, Any], state: dict[str, Any]) -> bool:
 
 def _ps_line(row: dict[str, Any]) -> list[Any]:
     pids = " ".join(str(process["pid"]) for process in row["processes"])
-    names = " ".join(container["name"] for container in row["containers"])
+    inside = dict.fromkeys(process["container"] for process in row["processes"] if process["container"])
+    names = [container["name"] for container in row["containers"]] + [f"in {name}" for name in inside]
     task = row["task_id"] or row["ti_id"] or "?"
     if row["map_index"] is not None and row["map_index"] >= 0:
         task = f"{task}[{row['map_index']}]"
@@ -284,7 +290,7 @@ def _ps_line(row: dict[str, Any]) -> list[Any]:
         task,
         row["try_number"],
         pids,
-        names,
+        ", ".join(names),
         span(timedelta(seconds=row["age_seconds"])),
         row["state"] or "-",
         row["run_state"] or "-",
@@ -319,16 +325,19 @@ def _why(container: Container, may: Sequence[Untied]) -> str:
     return _POLICY if "AIRFLOW_TMP_DIR" in container.tags else _NO_TAGS
 
 
-def _strangers(
-    watch: Watch, untied: Sequence[Container], proc: ProcFS, may: Mapping[str, Sequence[Untied]]
-) -> list[dict[str, str]]:
+def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS, ties: Ties) -> list[dict[str, str]]:
     """What Airflow started, or may have started, but nobody can say for which task."""
+    may = ties.untied()
     found = [
         {
             "what": f"container {c.name} ({c.image})",
             "why": _why(c, may.get(c.id, ())),
         }
         for c in untied
+    ]
+    found += [
+        {"what": f"docker exec in {runs.name} ({runs.runs})", "why": _why(runs, who)}
+        for runs, who in ties.untied_execs().values()
     ]
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
