@@ -11,7 +11,7 @@ from tests.e2e.actions import Act
 from tests.e2e.kinds import KINDS, SIBLING, Kind, number_of, tasks_of
 from tests.e2e.site import Site, is_runner, marked
 from tests.support.watch import wait_until
-from tests.testbed import proc
+from tests.testbed import environment, proc
 
 CONTAINED = {kind.name for kind in KINDS if kind.container}
 RUNNER_ONLY = {kind.task_id for kind in KINDS if kind.runner_only}
@@ -238,7 +238,8 @@ def _of_operator(container: Container, act: Act) -> bool:
 def _wrong_words(site: Site, run: str) -> Wrong:
     """Airflow itself says who stopped it: in its audit log, and at the end of the task's own log."""
     dated = "execution_date = (SELECT execution_date FROM dag_run WHERE dag_id = log.dag_id AND run_id = %s)"
-    which = dated if site.airflow.generation == 1 else "run_id = %s"
+    release = environment.release(site.release)
+    which = dated if release < (2, 9) else "run_id = %s"
 
     def said() -> list[str]:
         rows = site.airflow.query(f"SELECT extra FROM log WHERE event = 'dagstop' AND {which}", (run,))
@@ -248,13 +249,11 @@ def _wrong_words(site: Site, run: str) -> Wrong:
         wait_until(said, 20, lambda: "Airflow's audit log does not say who stopped it")
     except AssertionError as exc:
         yield "run", str(exc)
-    named = site.airflow.date(site.dag_id, run).isoformat() if site.airflow.generation == 1 else run
+    named = site.airflow.date(site.dag_id, run).isoformat() if release < (2, 3) else run
     files = [
         path
         for path in (site.airflow.home / "logs").rglob("*.log")
-        if path.relative_to(site.airflow.home)
-        .parts[-2 if site.airflow.generation > 1 else -3]
-        .endswith("python")
+        if path.relative_to(site.airflow.home).parts[-2 if release >= (2, 3) else -3].endswith("python")
         and named in str(path)
     ]
     if not any("stopped by dagstop: " in path.read_text(errors="replace") for path in files):

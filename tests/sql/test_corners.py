@@ -18,6 +18,20 @@ FOR_THIS_TRANSACTION = "select set_config('dagstop.{}', txid_current()::text, tr
 
 
 @one_server
+@shape_2
+def test_a_run_that_a_dying_task_writes_back(airflow_db: AirflowDatabase) -> None:
+    """As Airflow before 2.10.5 does, by merging a copy: what is dead stays failed, and the next failing orders it again."""
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    airflow_db.rows("update dag_run set state = 'running', end_date = null returning id")
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "failed"}
+    airflow_db.set_run("failed")
+    assert airflow_db.rows(ORDERS) == [("run", "run"), ("run", "run")]
+    assert airflow_db.faults() == []
+
+
+@one_server
 def test_a_bypass_reaches_no_other_transaction(airflow_db: AirflowDatabase) -> None:
     """Through a pooler the next transaction of the session is Airflow's."""
     airflow_db.add_running()

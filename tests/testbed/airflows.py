@@ -5,6 +5,7 @@ uv resolves as of a day (`--exclude-newer`), instead of by Airflow's constraint 
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import os
 import re
@@ -13,12 +14,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
+
+from tests.testbed import environment
 
 CACHE_VARIABLE = "DAGSTOP_AIRFLOW_CACHE"
 _MARKER = "dagstop-built"
 _RECENT = "2026-11-15"
+_RELEASES = Path(__file__).parent / "releases.csv"  # those from 2.5.0 on, and the day each came to PyPI
+_AFTER = timedelta(days=7)
+"""How long after its release an Airflow is built of what was there then."""
 
 
 class BuildError(RuntimeError):
@@ -114,6 +121,30 @@ VARIANTS = {
 """Built in another way than most of the testbed's; named by hand only."""
 
 
+def recipe(version: str) -> Recipe:
+    """How that release is built. Raises BuildError for one that is not known."""
+    known = {**RECIPES, **VARIANTS}.get(version)
+    if known is not None:
+        return known
+    with _RELEASES.open() as lines:
+        came = {row["version"]: date.fromisoformat(row["day"]) for row in csv.DictReader(lines)}
+    if version not in came:
+        raise BuildError(
+            f"no recipe for Airflow {version}; there are {', '.join([*RECIPES, *VARIANTS, *came])}"
+        )
+    packages = [
+        f"apache-airflow=={version}",
+        "apache-airflow-providers-docker",
+        "apache-airflow-providers-postgres",
+        "psycopg2-binary",
+    ]
+    release = environment.release(version)
+    if (2, 8) <= release < (3,):
+        packages.append("apache-airflow-providers-fab")
+    python = "3.9" if release < (2, 6) else "3.11" if release < (3,) else "3.12"
+    return Recipe(python, packages, str(came[version] + _AFTER))
+
+
 def folder(version: str) -> Path:
     """Where the virtual environment of `version` lies, built or not."""
     named = os.environ.get(CACHE_VARIABLE)
@@ -129,15 +160,12 @@ def build(version: str) -> Path:
     Says on stderr what it does. A half-built one (no marker file) is built again; of several
     processes that want the same one, one builds and the others wait.
     """
-    recipe = {**RECIPES, **VARIANTS}.get(version)
-    if recipe is None:
-        raise BuildError(f"no recipe for Airflow {version}; there are {', '.join(RECIPES)}")
-    venv = folder(version)
+    how, venv = recipe(version), folder(version)
     venv.parent.mkdir(parents=True, exist_ok=True)
     with (venv.parent / f"{venv.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _built(venv, recipe):
-            _build(version, recipe, venv)
+        if not _built(venv, how):
+            _build(version, how, venv)
     return venv
 
 
