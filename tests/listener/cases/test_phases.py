@@ -47,7 +47,7 @@ def round_of(host: CaseHost, case: Case, *processes: Process, everything: bool =
 def test_it_ends_with_a_look_at_everything_that_came_a_while_after_the_last_death() -> None:
     host, one = CaseHost(), bash()
     case = host.case()
-    assert case.phase is Phase.STOPPING
+    assert (case.phase, case.due_at) == (Phase.STOPPING, 0.0)
     round_of(host, case, one, everything=False)
     assert (host.sent, case.phase) == ([(601, "SIGTERM", 0.0)], Phase.STOPPING)
     host.seconds += 1

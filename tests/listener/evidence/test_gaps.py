@@ -193,3 +193,14 @@ def test_where_a_tasks_process_was_stays_known_when_it_can_say_it_no_more(proc: 
     watch.gaps.note_tasks(watch.labelled())
     ((one, _),) = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
     assert one.pid == DAEMON
+
+
+def test_one_that_is_not_in_doubt_hides_no_other(proc: FakeProc) -> None:
+    """What began before the gap, another task's, the listener, and only then what may be the run's."""
+    proc.add(DAEMON, argv=("sleep",), start=GAP - 200)
+    proc.add(DAEMON + 1, argv=("sleep",), environ=tags(run="other"), start=GAP + 10)
+    proc.end(LISTENER)
+    proc.add(LISTENER, argv=("python", "dagstop", "listen"), start=GAP + 20)
+    proc.add(DAEMON + 2, argv=("sleep",), start=GAP + 30)
+    lives_in(proc, SERVICE, BASH, *range(DAEMON, DAEMON + 3), LISTENER)
+    assert doubtful(proc).keys() == {DAEMON + 2}

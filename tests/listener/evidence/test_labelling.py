@@ -289,3 +289,23 @@ def test_the_runner_that_is_remembered_stays_where_kin_knows_of_none(proc: FakeP
     watch.look()
     assert watch.processes[301].evidence == ("remembered", "child of 300")
     assert watch.processes[301].runner is runner
+
+
+def test_what_was_believed_stays_so_under_what_is_not(proc: FakeProc, watch: Watch) -> None:
+    """It was seen under its runner by an earlier listener."""
+    proc.add(300, argv=("bash",), environ=tags(), uid=4711)
+    proc.add(301, ppid=300, argv=("sleep", "1"), uid=4711, start=2000)
+    proc.add(302, ppid=300, argv=("sleep", "1"), uid=4711)
+    watch.restore({Identity(301, 2000): Known(OURS)})
+    watch.look()
+    assert [watch.processes[pid].trusted for pid in (300, 301, 302)] == [False, True, False]
+
+
+def test_who_does_not_know_where_he_lives_himself_says_of_nobody_that_he_lives_here(
+    proc: FakeProc,
+) -> None:
+    proc.refused = {(LISTENER, "ns/pid"): errno.EACCES, (600, "ns/pid"): errno.EACCES}
+    watch = watch_of(proc)
+    proc.add(600, argv=("bash",), environ=tags(), namespace="pid:[2]")
+    watch.look()
+    assert not watch.processes[600].here

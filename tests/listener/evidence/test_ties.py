@@ -403,6 +403,9 @@ def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> 
     ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
     creations.heard(exec_event("e", 2))
     assert ties.doubtful_execs()
+    strangers = Ties(proc)
+    strangers.note([replace(client(proc, 702, 5, name=None, label=None), runs=runs)])
+    assert not strangers.doubtful_execs()
     one, other = ties.all()
     one.container, other.failed = "e", True
     ties.note_execs(HERE, creations)
@@ -432,14 +435,14 @@ def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
     assert tied(ties, container(30, 1)) == ["1"]
 
 
-@pytest.mark.parametrize(("before", "wanted"), [(0.5, ["1"]), (1.5, [])])
-def test_an_engines_clock_may_be_a_second_behind(proc: RealClock, before: float, wanted: list[str]) -> None:
+@pytest.mark.parametrize(("before", "wanted"), [(50, ["1"]), (150, [])])
+def test_an_engines_clock_may_be_behind(
+    proc: RealClock, before: float, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ties_module, "SLACK", 100.0)  # however busy the machine is
     ties = Ties(proc)
-    one = client(proc, 700, 60)
-    ties.note([one])
-    born = time.time() - proc.age(one.process.identity.start)
-    created = datetime.fromtimestamp(born - before, timezone.utc)
-    assert tied(ties, replace(container(0, 1), created_at=created)) == wanted
+    ties.note([client(proc, 700, 60)])
+    assert tied(ties, container(60 + before, 1)) == wanted
 
 
 def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> None:
@@ -772,14 +775,15 @@ def test_an_exec_that_is_not_understood_may_be_of_any_container_that_it_names(
     assert bool(ties.untied_execs()) is may
 
 
-@pytest.mark.parametrize(("before", "may"), [(0.05, True), (0.2, False)])
-def test_an_exec_is_asked_for_once_its_client_lives(proc: RealClock, before: float, may: bool) -> None:
+@pytest.mark.parametrize(("before", "may"), [(50, True), (150, False)])
+def test_an_exec_is_asked_for_once_its_client_lives(
+    proc: RealClock, before: float, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But for a tick, and what a clock is adjusted by."""
+    monkeypatch.setattr(ties_module, "SLACK_OF_ONE", 100.0)  # however busy the machine is
     ties, creations = Ties(proc), Creations()
-    one = replace(client(proc, 700, 5, name=None), runs=RUNS)
-    ties.note([one])
-    born = time.time() - proc.age(one.process.identity.start)
-    creations.heard({**exec_event("e", 0), "timeNano": int((born - before) * 1e9)})
+    ties.note([replace(client(proc, 700, 5, name=None), runs=RUNS)])
+    creations.heard(exec_event("e", 5 + before))
     ties.note_execs(HERE, creations)
     assert bool(ties.untied_execs()) is may
 
@@ -958,3 +962,18 @@ def test_an_exec_that_is_another_clients_or_has_ended_is_in_doubt_no_more(proc: 
     ties.exec_ended("f")
     ties.note_execs(HERE, creations)
     assert ties.untied_execs() == {}
+
+
+@pytest.mark.parametrize("facts", [{"reached": "unix:///another"}, {"reached": ""}, {"container": "x"}])
+def test_what_another_engine_or_another_client_runs_is_no_execs(
+    proc: RealClock, facts: dict[str, str]
+) -> None:
+    ties = Ties(proc)
+    ties.note([replace(client(proc, 700, 60, name=None), runs=replace(RUNS, attached=False))])
+    (one,) = ties.all()
+    one.reached, one.created_by = HERE, time.time() - 25
+    for name, value in facts.items():
+        setattr(one, name, value)
+    inside = container(30, 1, "busy")
+    ties.tie(HERE, [inside], time.monotonic() - 60, made_by_engine(inside, exec_of=("e", "sleep 5")))
+    assert one.container == facts.get("container", "")

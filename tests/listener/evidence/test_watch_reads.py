@@ -300,3 +300,14 @@ def test_what_is_settled_is_not_judged_by_who_adopted_it(proc: FakeProc, watch: 
     watch.look()
     seen = watch.processes[BASH]
     assert (seen.ppid, seen.contrary) == (80, None)
+
+
+def test_an_environment_that_comes_late_is_read(proc: FakeProc, watch: Watch) -> None:
+    """In an exec the words may be there first: they are read again twice, though they do not change."""
+    scheduler = ("airflow", "scheduler")
+    proc.add(600, argv=scheduler)
+    watch.tick()
+    watch.tick()
+    proc.become(600, scheduler, {"AIRFLOW_HOME": HOME})
+    watch.tick()
+    assert watch.processes[600].environ == {"AIRFLOW_HOME": HOME}

@@ -278,3 +278,9 @@ def test_where_nobody_tells_an_order_waits_for_no_reading(proc: CountedProc) -> 
     watch.look()
     proc.read_of.clear()
     assert watch.restless and watch.catch_up() == [] and proc.read_of == []
+
+
+def test_a_look_reads_airflows_own_processes_whatever_was_told(proc: CountedProc, watch: Watch) -> None:
+    proc.become(SCHEDULER, ("airflow task runner: d t manual__1 9",))
+    watch.look()
+    assert watch.processes[SCHEDULER].role is Role.RUNNER
