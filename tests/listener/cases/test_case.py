@@ -51,6 +51,8 @@ def test_the_runner_behind_a_sudo_is_asked_at_once_and_once() -> None:
     monitor = runner(601, *SUDO, ppid=600)  # with a terminal of its own there are two of them
     real = child(602, monitor)
     host.look(case, sudo, monitor, real)
+    host.seconds = 1005.0
+    host.look(case, sudo, monitor, real)
     assert host.sent == [(602, "SIGTERM", 0.0)]
     host.seconds = 1010.0
     host.look(case, sudo, monitor, real)

@@ -54,7 +54,7 @@ def test_each_runner_above_speaks_for_it_and_no_circle_is_endless() -> None:
     one = child_of(unlabelled)
     verdict = judge(order(), one, BEFORE, site())
     assert (verdict.decision, "the runner 580" in verdict.reason) == (Decision.SPARE, True)
-    spared.environ = {}
+    spared.environ, of_another.environ = {}, {"DAGSTOP_SPARE": "1"}  # which is its own run's wish
     spared.runner = unlabelled
     assert judge(order(), one, BEFORE, site()).decision is Decision.KILL
 
