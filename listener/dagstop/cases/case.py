@@ -79,7 +79,7 @@ class Case:
     order: StopOrder
     grace: float  # seconds between SIGTERM and SIGKILL
     opened_at: float
-    dry_run: bool = False
+    dry_run: bool
     settled_at: float = field(init=False)  # when a runner has had its time to report its own failure
     phase: Phase = Phase.STOPPING
     # its processes

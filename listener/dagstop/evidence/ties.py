@@ -383,7 +383,7 @@ class Ties:
             return [
                 one
                 for one in self._noted.values()
-                if one.container and one.engine == engine and not one.claimed and one.client.runs is not None
+                if one.engine == engine and not one.claimed and one.client.runs is not None
             ]
 
     def read_cidfiles(self, wait: float = 0.0) -> None:

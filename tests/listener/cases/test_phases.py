@@ -113,6 +113,17 @@ def test_a_case_that_waits_for_its_engines_is_not_looked_after_without_a_pause()
     assert case.phase is Phase.LAST_QUERY and case.next_look == host.seconds + LOOK_AGAIN
 
 
+def test_the_last_look_comes_a_while_after_the_last_of_several_deaths() -> None:
+    host, one, other = CaseHost(), bash(601), bash(602)
+    case = host.case()
+    round_of(host, case, one, other)
+    host.die(one, case)
+    host.seconds += CALM
+    host.die(other, case)
+    round_of(host, case)
+    assert case.phase is Phase.LAST_QUERY and case.next_look == host.seconds + CALM
+
+
 def test_what_a_dying_process_left_behind_is_stopped_too() -> None:
     host, one, late = CaseHost(), bash(), bash(602)
     case = host.case()
@@ -453,6 +464,8 @@ def test_what_runs_under_one_that_is_ending_is_asked_for_again() -> None:
     host = CaseHost()
     case = host.case()
     doubtful = bash(above_ends=True, contrary="what it runs under is ending")
+    host.look(case, doubtful, everything=False)
+    assert case.phase is Phase.STOPPING
     round_of(host, case, doubtful)
     assert (case.phase, host.reports) == (Phase.STOPPING, [])
     host.seconds += GIVE_UP

@@ -54,7 +54,7 @@ def stopping(tmp_path: Any, recorder: Recorder) -> Stopping:
 def test_one_process_that_cannot_be_signalled_keeps_no_other_from_its_signal(
     stopping: Stopping, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    case = Case(order(), 10.0, 1000.0, phase=Phase.CLEAR)
+    case = Case(order(), 10.0, 1000.0, False, phase=Phase.CLEAR)
     verdict = Verdict(Decision.KILL, "of the stopped run")
     actions: list[Any] = []
     for pid in (601, 602):

@@ -309,3 +309,12 @@ def test_who_does_not_know_where_he_lives_himself_says_of_nobody_that_he_lives_h
     proc.add(600, argv=("bash",), environ=tags(), namespace="pid:[2]")
     watch.look()
     assert not watch.processes[600].here
+
+
+def test_a_parent_that_is_younger_is_none_and_hides_nothing(proc: FakeProc, watch: Watch) -> None:
+    """A pid that was given out again between two files; the process was adopted."""
+    proc.add(170, ppid=180, argv=("bash",), environ=tags(), start=500)
+    proc.add(180, argv=("/usr/sbin/sshd",), start=900)
+    watch.look()
+    seen = watch.processes[170]
+    assert seen.label is not None and (seen.contrary, seen.unread) == (None, {})

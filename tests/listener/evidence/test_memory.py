@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagstop.evidence import memory
+from dagstop.evidence import memory, runners
 from dagstop.evidence.memory import Known
 from dagstop.model import Identity, Label, Role
 from tests.support.fake_proc import DATE, HOME, KEY, UUID, process
@@ -43,6 +43,14 @@ def test_only_what_may_die_is_kept(tmp_path: Path) -> None:
         600,
         604,
     }  # runner, other
+
+
+@pytest.mark.parametrize("changed", [{"contrary": 5}, {"uid": "x"}, {"uid": True}, {"vouchers": ["x"]}])
+def test_doubts_of_another_shape_are_not_believed(changed: dict[str, Any]) -> None:
+    known = runners.doubts(process(FULL, contrary="because"))
+    assert runners.checked(known)["contrary"] == "because"
+    with pytest.raises(ValueError):
+        runners.checked({**known, **changed})
 
 
 def test_nothing_is_believed_of_another_boot(tmp_path: Path) -> None:

@@ -248,6 +248,15 @@ def test_what_a_task_in_a_container_started_beside_it(
     assert judge_container(asked(), sibling(**tags), None, at(-10), here).decision is decision
 
 
+def test_a_home_says_which_airflow_of_its_container_it_is_of() -> None:
+    """Whatever else ties it: one that shows none has to be in the database."""
+    loose = replace(LABEL, job_id=None)
+    assert decide(PLACE, inside(loose, inner=frozenset())).decision is Decision.KILL
+    silent = replace(loose, airflow_home=None)
+    assert decide(PLACE, inside(silent, inner=frozenset())).decision is Decision.SPARE
+    assert decide(PLACE, inside(silent)).decision is Decision.KILL
+
+
 def test_of_several_containers_the_one_of_that_host_name_counts() -> None:
     others = {
         Identity(401, 50): replace(PLACE, init=Identity(401, 50), hostname="other", home="/srv/b"),

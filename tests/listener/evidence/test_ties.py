@@ -536,6 +536,14 @@ def test_how_many_connections_prove_what_a_client_has_created(
         assert abs(one.created_by - time.time()) < 30
 
 
+def test_one_client_that_holds_nothing_hides_no_other(proc: RealClock, sockets: Sockets) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, pid, 5, name=None, ask=ATTACHED) for pid in (700, 701)])
+    sockets.held[701] = 3
+    ties.see_connections([HERE])
+    assert [one.reached for one in ties.all()] == ["", HERE]
+
+
 def test_who_holds_connections_that_reach_no_engine_is_not_known(proc: RealClock, sockets: Sockets) -> None:
     ties = Ties(proc)
     ties.note([client(proc, 700, 5, name=None, ask=ATTACHED)])
@@ -977,3 +985,10 @@ def test_what_another_engine_or_another_client_runs_is_no_execs(
     inside = container(30, 1, "busy")
     ties.tie(HERE, [inside], time.monotonic() - 60, made_by_engine(inside, exec_of=("e", "sleep 5")))
     assert one.container == facts.get("container", "")
+
+
+def test_what_a_stranger_may_have_created_is_nobodys_concern(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, label=None, name=None, ask=PLAIN)])
+    tied(ties, container(30, 1, "calm_euler"))
+    assert ties.untied() == {}
