@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dagstop.evidence.ties import SLACK
 from tests.conftest import require_packages
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
@@ -49,6 +51,9 @@ def found_running(compose: str, engine: Engine, project: Path) -> dict[str, str]
     """Start `db` of the project, as somebody did before any task; what is to stay as it is."""
     _run(compose, engine, "-f", str(project / "docker-compose.yml"), "up", "-d", "db")
     wait_for("sleep 7741", timeout=60)
+    started = time.monotonic()
+    # what came later than that may be the task's, as far as the clocks say
+    wait_until(lambda: time.monotonic() - started > 2 * SLACK, 60, lambda: "older than the clocks may differ")
     return state_of(engine, "db")
 
 
@@ -128,7 +133,7 @@ def test_an_attached_up_ends_its_project_by_itself(
     found_running(compose, docker_engine, project)
     with (
         Tasks(tmp_path) as tasks,
-        Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener,
+        Listener(airflow_db.url, tmp_path, "--grace", "90", docker_url=docker_engine.url) as listener,
     ):
         environ = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
         tasks.bash(f"PYTHONUNBUFFERED=1 {compose} up > {tmp_path}/out.txt 2>&1", environ, folder=project)
@@ -137,4 +142,4 @@ def test_an_attached_up_ends_its_project_by_itself(
         wait_until(lambda: "Attaching to" in said.read_text(), 60, said.read_text)
         airflow_db.set_run("failed")
         listener.wait_for_reports(1)
-        wait_until(lambda: not find("sleep 7742") and not find("sleep 7741"), 60, listener.log)
+        wait_until(lambda: not find("sleep 7742") and not find("sleep 7741"), 90, listener.log)
