@@ -12,7 +12,7 @@ DATABASE_TESTS := tests/sql tests/migrations
 .DEFAULT_GOAL := help
 # a target sets up what it needs before it begins
 .NOTPARALLEL:
-.PHONY: help setup setup-demo demo unit pythons test model e2e bench chaos matrix mutants lint format docs pictures release-dump dist clean
+.PHONY: help setup setup-demo demo unit pythons test model e2e bench chaos matrix mutants soak lint format docs pictures release-dump dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ ifeq ($(ARGS),)
 else
 	nice -n 19 $(ALONE) $(BIN)/python -m tests.mutants $(ARGS)
 endif
+
+soak: setup $(VENV)/.installed ## The random tests for an hour, each round with a new seed (ARGS="--minutes 5 tests/sql" for a part)
+	nice -n 10 $(ALONE) $(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(VENV)/.installed ## Formatting, lint, types, which room imports which, plain English
 	$(BIN)/ruff format --check --quiet .

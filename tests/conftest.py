@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from dagstop.install import install
+from tests.support import random_tests  # noqa: F401
 from tests.support.airflow_tables import SHAPES, AirflowDatabase, schema_sql
 from tests.support.fence import Fence, FenceError
 from tests.testbed.docker_engine import Engine, EngineError

@@ -35,9 +35,8 @@ from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import StopOrder, Target
 from dagstop.report.findings import Findings
 from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
+from tests.support.random_tests import worlds
 
-WORLDS = int(os.environ.get("DAGSTOP_WORLDS", "60"))
-"""Thousands, for whoever changes what the verdicts rest on."""
 URLS = ("unix:///one", "unix:///two")
 SELECTOR = "compose=shop"
 _CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -358,7 +357,8 @@ def tick(listener: daemon.Daemon) -> None:
     listener._save()
 
 
-@pytest.mark.parametrize("seed", range(WORLDS))
+@pytest.mark.worlds
+@pytest.mark.parametrize("seed", worlds(60))
 def test_explain_says_what_a_listener_does(seed: int, at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base, "state")

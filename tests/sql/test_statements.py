@@ -139,9 +139,9 @@ def stop_what_is_left(cursor: Any) -> None:
 
 @one_server
 @settings(
-    max_examples=40, derandomize=True, database=None, deadline=None,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 @given(st.lists(transactions, min_size=1, max_size=3))
 def test_every_cause_has_its_order_and_every_order_its_cause(db: AirflowDatabase, history: list[Any]) -> None:
     fill(db)

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from dagstop.evidence.watch import Watch
 from tests.support.fake_proc import FakeEvents, FakeProc, watch_of
-
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
-settings.load_profile("same")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.host import foreign_memory
@@ -44,7 +44,6 @@ def test_when_files_do(held: str, needed: bool) -> None:
     assert foreign_memory.needed(b"") is False
 
 
-@settings(derandomize=True, database=None, deadline=None)
 @given(st.binary(max_size=400) | st.lists(st.integers(-5, 1 << 70), max_size=60).map(
     lambda numbers: b"1 (x) S " + " ".join(map(str, numbers)).encode()
 ))  # fmt: skip

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.host.procfs import (
@@ -89,7 +89,6 @@ def test_words(data: bytes, argv: tuple[str, ...]) -> None:
     assert parse_argv(data) == argv
 
 
-@settings(derandomize=True, database=None, deadline=None)
 @given(st.binary(max_size=300) | st.binary(max_size=60).map(lambda junk: b"1 (x) S " + junk + REST))
 def test_no_bytes_break_the_parsers(data: bytes) -> None:
     parse_stat(data)
