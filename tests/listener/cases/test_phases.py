@@ -378,6 +378,16 @@ def test_a_case_is_known_by_its_order() -> None:
     assert [host.case(order(id=number)).id for number in (5, None)] == [5, 0]
 
 
+def test_what_dies_in_a_container_with_a_home_of_its_own_was_seen() -> None:
+    """The homes of this host are other paths."""
+    host = CaseHost()
+    case = host.case()
+    inside = bash(label=Label(dag_id="d", run_id="r", task_id="t", airflow_home="/srv/inside"))
+    view = View((Seen(inside, KILLED, host._ending(inside)),), site(), host.clock, host.seconds)
+    case.look(view, host.seconds)
+    assert case.seen == {inside.label}
+
+
 def test_each_first_signal_is_in_the_journal_once() -> None:
     host, one = CaseHost(), bash()
     case = host.case()

@@ -318,3 +318,14 @@ def test_a_parent_that_is_younger_is_none_and_hides_nothing(proc: FakeProc, watc
     watch.look()
     seen = watch.processes[170]
     assert seen.label is not None and (seen.contrary, seen.unread) == (None, {})
+
+
+def test_a_session_goes_on_while_its_leader_lives(proc: FakeProc, watch: Watch) -> None:
+    """Though nothing of the leader has changed for long."""
+    airflow_2(proc)
+    for _ in range(4):
+        watch.look()
+    proc.add(700, pgid=BASH, sid=BASH, argv=("sleep", "1"))
+    watch.look()
+    watch.look()
+    assert watch.processes[700].label is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from dagstop.evidence.lineage import Lineage
 from dagstop.evidence.watch import Watch
-from dagstop.host.process_events import EXIT, FORK, Event
+from dagstop.host.process_events import EXIT, FORK, Batch, Event
 from dagstop.model import Role
 from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
 from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
@@ -338,3 +340,25 @@ def test_what_podman_runs_is_its_tasks(proc: FakeProc, events: FakeEvents, watch
     watch.attend()
     for pid in (801, 802):
         assert told(watch, pid) == "t" and watch.processes[pid].contrary is None
+
+
+def test_a_look_follows_from_generation_to_generation(
+    proc: FakeProc, events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is forked while the one before it is read."""
+    read, next_pid = events.read, itertools.count(800)
+    by = BASH
+
+    def forks_meanwhile() -> Batch:
+        nonlocal by
+        pid = next(next_pid)
+        if pid < 805:
+            events.forked(by, pid)
+            proc.add(pid, argv=("sleep", "1"))
+            by = pid
+        return read()
+
+    watch.look()
+    monkeypatch.setattr(events, "read", forks_meanwhile)
+    watch.look()
+    assert [told(watch, pid) for pid in range(800, 805)] == ["t"] * 5

@@ -135,6 +135,8 @@ TRIES: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
      present=(replace(RERUN, job_id=None, ti_id=OTHER_UUID),)), label(ti_id=UUID), BEFORE, KILL),
     ("3.x cleared: the new uuid", order(targets=(replace(THREE, released_at=at(10)),),
      present=(replace(RERUN, job_id=None, ti_id=OTHER_UUID),)), label(ti_id=OTHER_UUID), AFTER, SPARE),
+    ("3.x: another uuid of the same try number, which runs", order(db_now=at(60), targets=(THREE,),
+     present=(row(job_id=None, ti_id=OTHER_UUID, started_at=at(20)),)), label(ti_id=OTHER_UUID), AFTER, SPARE),
     ("mapped: any index of the run", order(targets=MAPPED, present=MAPPED), label(), BEFORE, KILL),
     ("mapped, one cleared: which index is unknown",
      order(targets=(*MAPPED[:2], replace(MAPPED[2], released_at=at(10))),

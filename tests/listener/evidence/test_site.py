@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.database.key import database_key
+from dagstop.evidence.place import Place
 from dagstop.evidence.site import ancestors, survey, trusted_uids
 from dagstop.model import Identity
 from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, process, watch_of
@@ -48,6 +49,12 @@ def test_itself_and_its_ancestors_are_untouchable(tmp_path: Path) -> None:
     assert ancestors(proc, 82) == {82, 81, 80, 1}
     assert survey([], [], [], proc, 82).untouchable == {0, 1, 2, 80, 81, 82}
     assert ancestors(proc, 4711) == {4711}
+
+
+def test_a_site_knows_the_containers_that_it_is_given(tmp_path: Path) -> None:
+    proc, init = FakeProc(tmp_path), Identity(400, 50)
+    assert survey([], [], [], proc, LISTENER).places == {}
+    assert survey([], [], [], proc, LISTENER, {init: Place(init)}).places == {init: Place(init)}
 
 
 def test_a_loop_of_parents_ends(tmp_path: Path) -> None:

@@ -992,3 +992,11 @@ def test_what_a_stranger_may_have_created_is_nobodys_concern(proc: RealClock) ->
     ties.note([client(proc, 700, 60, label=None, name=None, ask=PLAIN)])
     tied(ties, container(30, 1, "calm_euler"))
     assert ties.untied() == {}
+
+
+@pytest.mark.parametrize("of", [{"kin_spared": True}, {"environ": {"DAGSTOP_SPARE": "1"}}])
+def test_a_wish_to_be_spared_is_no_doubt_of_a_client(proc: RealClock, of: dict[str, Any]) -> None:
+    """It is kept with the wish; what is in doubt is kept apart."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, of=of), client(proc, 701, 60, of={"trusted": False, **of})])
+    assert [one.undoubted for one in ties.all()] == [True, False]
