@@ -61,7 +61,12 @@ class Engine:
     @property
     def exists(self) -> bool:
         """False if its unix socket is not there: no engine is installed or it was never started."""
-        return not self.url.startswith("unix://") or os.path.exists(self.url[len("unix://") :])
+        return not self.local or os.path.exists(self.url[len("unix://") :])
+
+    @property
+    def local(self) -> bool:
+        """True of a unix socket's."""
+        return self.url.startswith("unix://")
 
     def version(self) -> str:
         return str(self._call(lambda client: client.version()["Version"]))
@@ -80,8 +85,11 @@ class Engine:
 
     @property
     def current(self) -> bool:
-        """True if the last listing holds still, by the engine's own events."""
-        return self._changed_at < self._listed_at
+        """True if the last listing holds still, by the engine's own events.
+
+        A network may lose their stream and nobody is told: only a local engine is believed.
+        """
+        return self.local and self._changed_at < self._listed_at
 
     def running(self, since: float = float("inf")) -> list[Container]:
         """Every running or paused container, with its tags.

@@ -54,3 +54,13 @@ def test_an_engine_that_does_not_say_what_ended_is_no_trouble(status: int | None
     engine._client = NoEvents(answer)  # type: ignore[assignment]
     assert engine.ended(datetime.now(timezone.utc)) == []
     assert engine._client is not None  # what others ask meanwhile is not cut off
+
+
+@pytest.mark.parametrize(("url", "current"), [("unix:///here", True), ("tcp://127.0.0.1:9", False)])
+def test_only_a_local_engine_is_believed_that_nothing_changed(url: str, current: bool) -> None:
+    """A stream that a network lost looks like one that has nothing to tell."""
+    engine = Engine(url)
+    engine._changed_at, engine._listed_at = 1.0, 2.0
+    assert engine.current is current
+    engine._changed_at = 3.0
+    assert not engine.current
