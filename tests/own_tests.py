@@ -2,7 +2,7 @@
 
     python -m tests.testbed.namespace python -m tests.own_tests [--path DIR]... TREE VENV TESTS...
 
-TREE is a checkout of Airflow's repository, VENV a virtual environment in which its tests run, TESTS are
+TREE is a checkout of the Airflow repository, VENV a virtual environment in which its tests run, TESTS are
 paths below TREE and, after `--`, options of pytest. The first of TESTS is run once before, so that its fixtures
 create the tables. A test whose outcome differs is run again, alone, three times on both. Exits 1 if its outcomes
 have nothing in common.

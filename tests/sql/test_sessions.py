@@ -321,15 +321,6 @@ def stage(server: Server, request: pytest.FixtureRequest) -> Iterator[Stage]:
     server.drop_database(url)
 
 
-def fill(db: AirflowDatabase) -> None:
-    db.rows(
-        "truncate dag_run, task_instance, dagstop.stop_order, dagstop.stop_target, dagstop.refused_write,"
-        " dagstop.fault, dagstop.report, dagstop.unwritten_order cascade"
-    )
-    for number, run in enumerate(RUNS):
-        db.add_running(run, (f"{run}.0", f"{run}.1"), number)
-
-
 @one_server
 @settings(
     max_examples=8,
@@ -346,7 +337,7 @@ def fill(db: AirflowDatabase) -> None:
 def test_whatever_sessions_do_at_once(
     stage: Stage, plans: list[list[Transaction]], turns: list[tuple[int, int]]
 ) -> None:
-    fill(stage.db)
+    stage.db.begin_again(RUNS)
     play = Play(stage.db, stage.sessions, stage.watcher, plans)
     for number, times in turns:
         for _ in range(1 if number == LISTENER else times):

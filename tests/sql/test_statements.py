@@ -63,15 +63,6 @@ def db(server: Server, request: pytest.FixtureRequest) -> Iterator[AirflowDataba
     server.drop_database(url)
 
 
-def fill(db: AirflowDatabase) -> None:
-    db.rows(
-        "truncate dag_run, task_instance, dagstop.stop_order, dagstop.stop_target, dagstop.refused_write,"
-        " dagstop.fault, dagstop.report cascade"
-    )
-    for number, run in enumerate(RUNS):
-        db.add_running(run, (f"{run}.0", f"{run}.1"), number)
-
-
 def changed(cursor: Any, table: str, names: list[str], state: str | None) -> list[tuple[str, str | None]]:
     """The rows that a statement is about to turn, as (name, state before)."""
     column = "run_id" if table == "dag_run" else "task_id"
@@ -144,7 +135,7 @@ def stop_what_is_left(cursor: Any) -> None:
 )
 @given(st.lists(transactions, min_size=1, max_size=3))
 def test_every_cause_has_its_order_and_every_order_its_cause(db: AirflowDatabase, history: list[Any]) -> None:
-    fill(db)
+    db.begin_again(RUNS)
     causes: list[tuple[str, str]] = []
     with connect(db.url) as connection, connection.cursor() as cursor:
         for end, transaction in history:
@@ -177,7 +168,7 @@ def test_every_cause_has_its_order_and_every_order_its_cause(db: AirflowDatabase
 
 @one_server
 def test_an_upsert_is_an_update(db: AirflowDatabase) -> None:
-    fill(db)
+    db.begin_again(RUNS)
     columns = ", ".join(name for (name,) in db.rows(
         "select attname from pg_attribute where attrelid = 'dag_run'::regclass and attnum > 0 and attname <> 'id'"
     ))  # fmt: skip
@@ -192,7 +183,7 @@ def test_an_upsert_is_an_update(db: AirflowDatabase) -> None:
 @one_server
 def test_rows_that_come_back_as_failed_are_no_order(db: AirflowDatabase) -> None:
     """A restore (COPY) tells what once was: nobody fails a run now, and nothing may die for it."""
-    fill(db)
+    db.begin_again(RUNS)
     db.rows("set session_replication_role = replica; update dag_run set state = 'failed' where run_id = 'r0'")
     assert db.states()["r0.0"] == "running"
     with connect(db.url) as connection, connection.cursor() as cursor:

@@ -117,6 +117,15 @@ class AirflowDatabase:
                 operator="BashOperator", start_date=datetime.now(timezone.utc) - timedelta(hours=1),
             )  # fmt: skip
 
+    def begin_again(self, runs: Sequence[str]) -> None:
+        """Nothing but these runs, each with two running tasks, and nothing that dagstop wrote before."""
+        self.rows(
+            "truncate dag_run, task_instance, dagstop.stop_order, dagstop.stop_target, dagstop.refused_write,"
+            " dagstop.fault, dagstop.report, dagstop.unwritten_order cascade"
+        )
+        for number, run in enumerate(runs):
+            self.add_running(run, (f"{run}.0", f"{run}.1"), number)
+
     def add_log_table(self) -> None:
         """Create Airflow's audit log, which a shape lacks."""
         self.rows(

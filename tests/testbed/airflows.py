@@ -45,6 +45,19 @@ class Recipe:
     alone: Sequence[str] = field(default=(), repr=False)  # installed last, without what they ask for
 
 
+def _with_providers(version: str, python: str, exclude_newer: str) -> Recipe:
+    """Of a 2.x or 3.x: Docker and Postgres are packages of their own, in some so is the login."""
+    fab = ("apache-airflow-providers-fab",) if (2, 8) <= environment.release(version) < (3,) else ()
+    packages = (
+        f"apache-airflow=={version}",
+        "apache-airflow-providers-docker",
+        "apache-airflow-providers-postgres",
+        *fab,
+        "psycopg2-binary",
+    )
+    return Recipe(python=python, packages=packages, exclude_newer=exclude_newer)
+
+
 RECIPES = {
     "1.10.0": Recipe(
         python="3.6",
@@ -64,27 +77,8 @@ RECIPES = {
         packages=("apache-airflow[postgres,docker]==1.10.15", "sqlalchemy==1.3.23"),
         exclude_newer="2021-03-25",
     ),
-    "2.11.2": Recipe(
-        python="3.11",
-        packages=(
-            "apache-airflow==2.11.2",
-            "apache-airflow-providers-docker",
-            "apache-airflow-providers-postgres",
-            "apache-airflow-providers-fab",
-            "psycopg2-binary",
-        ),
-        exclude_newer=_RECENT,
-    ),
-    "3.3.2": Recipe(
-        python="3.12",
-        packages=(
-            "apache-airflow==3.3.2",
-            "apache-airflow-providers-docker",
-            "apache-airflow-providers-postgres",
-            "psycopg2-binary",
-        ),
-        exclude_newer=_RECENT,
-    ),
+    "2.11.2": _with_providers("2.11.2", "3.11", _RECENT),
+    "3.3.2": _with_providers("3.3.2", "3.12", _RECENT),
 }
 
 VARIANTS = {
@@ -132,17 +126,9 @@ def recipe(version: str) -> Recipe:
         raise BuildError(
             f"no recipe for Airflow {version}; there are {', '.join([*RECIPES, *VARIANTS, *came])}"
         )
-    packages = [
-        f"apache-airflow=={version}",
-        "apache-airflow-providers-docker",
-        "apache-airflow-providers-postgres",
-        "psycopg2-binary",
-    ]
     release = environment.release(version)
-    if (2, 8) <= release < (3,):
-        packages.append("apache-airflow-providers-fab")
     python = "3.9" if release < (2, 6) else "3.11" if release < (3,) else "3.12"
-    return Recipe(python, packages, str(came[version] + _AFTER))
+    return _with_providers(version, python, str(came[version] + _AFTER))
 
 
 def folder(version: str) -> Path:

@@ -127,10 +127,7 @@ def containers_of(docker_urls: Sequence[str], ties: Ties) -> tuple[list[Containe
                 running = engine.running()
                 ties.tie(docker_url, running, begun)
                 found += running
-                for ident in ties.untied_execs(docker_url):
-                    runs = engine.exec_process(ident)
-                    if runs is None or runs[2]:
-                        ties.exec_ended(ident)
+                ties.drop_ended_execs(engine)
         except EngineUnreachable as exc:
             problems.append(str(exc))
         finally:

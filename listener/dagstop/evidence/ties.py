@@ -31,6 +31,7 @@ from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
 from dagstop.host import unix_peers
 from dagstop.host.containers import Container
 from dagstop.host.creations import Creation, Creations, ExecCreation
+from dagstop.host.engine import Engine
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity, Label, Process, Role
 
@@ -587,6 +588,13 @@ class Ties:
                     }
                 if found != one.may_run:
                     one.may_run, self.changed = found, True
+
+    def drop_ended_execs(self, engine: Engine) -> None:
+        """Name no more what ran in its containers and is gone. Raises EngineUnreachable."""
+        for ident in self.untied_execs(engine.url):
+            found = engine.exec_process(ident)
+            if found is None or found[2]:
+                self.exec_ended(ident)
 
     def exec_ended(self, ident: str) -> None:
         """What a `docker exec` ran is gone, whoever had asked for it."""

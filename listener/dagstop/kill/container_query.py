@@ -154,10 +154,7 @@ class ContainerQueries:
                 self._find_exec(engine, one)
         if self.ties.doubtful_execs():
             self.ties.note_execs(engine.url, engine.creations)
-        for ident in self.ties.untied_execs(engine.url):
-            found = engine.exec_process(ident)
-            if found is None or found[2]:
-                self.ties.exec_ended(ident)
+        self.ties.drop_ended_execs(engine)
 
     def _find_exec(self, engine: Engine, one: Noted) -> None:
         """Which process it is that a task's `docker exec` runs."""
@@ -448,9 +445,7 @@ class ContainerQueries:
 
     def _engine_is_idle(self, engine: Engine) -> bool:
         """True if a local engine is down and no container can be running without it."""
-        if not engine.url.startswith("unix://"):
-            return False
-        return not self._shims()
+        return engine.local and not self._shims()
 
     def _shims(self) -> bool:
         """True if some container lives: each has a containerd-shim, also without its engine."""

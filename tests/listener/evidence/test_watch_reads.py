@@ -131,7 +131,7 @@ def test_the_first_two_processes_of_a_host_are_nobodys(proc: FakeProc, watch: Wa
 
 
 def test_in_an_exec_a_process_keeps_what_it_showed(proc: FakeProc, watch: Watch) -> None:
-    """For a moment there is no command line, and none of an environment."""
+    """For a moment there is neither a command line nor an environment."""
     proc.add(600, argv=("bash",), environ=tags())
     watch.tick()
     proc.become(600, (), b"")
