@@ -104,16 +104,13 @@ def test_what_an_up_created_is_named_and_what_it_found_running_is_not_touched(
     ):
         line = line.format(compose=compose, shop=project)
         environ = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
-        docker_engine.pause()  # until the listener has seen the client
-        try:
+        with docker_engine.paused():  # until the listener has seen the client
             if alive:
                 command = f"cd {tmp_path / where}; {line}; sleep 7743"
                 tasks.runner("airflow task runner: dag a run 7", command, **environ)
             else:
                 tasks.bash(line, environ, folder=tmp_path / where)
             listener.wait_until_noted(1)
-        finally:
-            docker_engine.resume()
         wait_for("sleep 7742", timeout=60)
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)

@@ -75,13 +75,10 @@ def test_of_two_runs_that_typed_one_line_at_one_time_neither_container_dies_and_
 ) -> None:
     airflow_db.add_running("run")
     airflow_db.add_running("other", number=1)
-    docker_engine.pause()
-    try:
+    with docker_engine.paused():
         for run in ("run", "other"):
             type_line(tasks, docker_engine, tmp_path, run, f"exec {RUN} sleep 7703")
         wait_for(f"{RUN} sleep 7703", 2)
-    finally:
-        docker_engine.resume()
     wait_for("sleep 7703", 2)
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         said = json.loads(explain(airflow_db, tmp_path, docker_engine))
@@ -115,7 +112,9 @@ def test_what_nobody_saw_created_is_named(
     """Without the kernel's word on how its client ended nobody knows that it created one."""
     airflow_db.add_running("run")
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
-        type_line(tasks, docker_engine, tmp_path, "run", f"{RUN.replace('run', 'run -d', 1)} sleep 7704")
+        with docker_engine.paused():  # else the client may end between two looks
+            type_line(tasks, docker_engine, tmp_path, "run", f"{RUN.replace('run', 'run -d', 1)} sleep 7704")
+            listener.wait_until_noted(1)
         wait_for("sleep 7704")
         wait_until(lambda: "docker client" in explain(airflow_db, tmp_path, docker_engine), 20, listener.log)
         airflow_db.set_run("failed")

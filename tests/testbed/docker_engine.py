@@ -11,7 +11,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -95,14 +96,15 @@ class Engine:
             self._process.wait()
             (self.folder / "pid").unlink(missing_ok=True)
 
-    def pause(self) -> None:
-        """Stop it for a while (SIGSTOP): it takes connections and answers none."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stopped meanwhile (SIGSTOP): it takes connections and answers none, so that clients wait for it."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End the engine, containerd, the shims, all containers; unmount and remove everything."""
