@@ -224,7 +224,7 @@ begin
     ) using order_ids;
 end
 $$;
-comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run: all that can be done if the cascade itself failed.';
+comment on function dagstop.fill_dates(bigint[], text) is 'Gives orders the date of their run.';
 
 create or replace function dagstop.write_orders(runs jsonb[], schema_name text, carried_out boolean)
 returns dagstop.stop_order[]
@@ -291,8 +291,7 @@ begin
         )
         select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
-        case when carried_out then 'coalesce(r.run_date, n.logical_date)'
-            when checks = '' then 'n.logical_date' else 'case when not coalesce(r.is_there, false) then n.logical_date end' end,
+        case when checks = '' then 'n.logical_date' else 'coalesce(r.run_date, n.logical_date)' end,
         checks
     ) into written using
         runs, schema_name, carried_out, observing, patterns,
@@ -381,13 +380,6 @@ begin
                 when others or assert_failure then
                     raise warning 'dagstop: cascade_statement failed: % (%)', problem, code;
             end;
-            return null;
-    end;
-    begin
-        perform dagstop.fill_dates(held, tg_table_schema);
-    exception
-        when others or assert_failure then
-            null;  -- an order that lacks its date is better than none
     end;
     return null;
 end

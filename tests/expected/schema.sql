@@ -818,13 +818,6 @@ begin
                 when others or assert_failure then
                     raise warning 'dagstop: cascade_statement failed: % (%)', problem, code;
             end;
-            return null;
-    end;
-    begin
-        perform dagstop.fill_dates(held, tg_table_schema);
-    exception
-        when others or assert_failure then
-            null;  -- an order that lacks its date is better than none
     end;
     return null;
 end
@@ -1588,7 +1581,7 @@ $_$;
 -- Name: FUNCTION fill_dates(order_ids bigint[], schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run: all that can be done if the cascade itself failed.';
+COMMENT ON FUNCTION dagstop.fill_dates(order_ids bigint[], schema_name text) IS 'Gives orders the date of their run.';
 
 
 --
@@ -4471,8 +4464,7 @@ begin
         )
         select coalesce(array_agg(w::dagstop.stop_order order by w.id) filter (where w.hands_off is null), '{}') from (select * from written) as w
         $sql$,
-        case when carried_out then 'coalesce(r.run_date, n.logical_date)'
-            when checks = '' then 'n.logical_date' else 'case when not coalesce(r.is_there, false) then n.logical_date end' end,
+        case when checks = '' then 'n.logical_date' else 'coalesce(r.run_date, n.logical_date)' end,
         checks
     ) into written using
         runs, schema_name, carried_out, observing, patterns,

@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,8 @@ def _mutants(half: str) -> Sequence[Mutant]:
 def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str, str]:
     from tests.mutants import python, sql
 
-    options = [f"--basetemp=/tmp/dagstop-mutants-{os.getpid()}"]
+    # the pid is one of its own namespace: two runs at once may have the same
+    options = [f"--basetemp={tempfile.mkdtemp(prefix='dagstop-mutants-')}"]
     kept = pickle.loads(keep.read_bytes()) if keep is not None and keep.exists() else None
     if half == "python":
         baseline = kept or python.measured()
@@ -88,8 +90,7 @@ def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str,
     def trials(session: pytest.Session) -> Iterator[Trial]:
         if kept is not None:
             one_server.seconds, one_server.failed, one_server.called = kept
-        else:
-            one_server.measure(session)
+        one_server.measure(session)
         if keep is not None:
             keep.write_bytes(pickle.dumps((one_server.seconds, one_server.failed, one_server.called)))
         print(f"\n{len(one_server.seconds)} tests; fail without a mutant: {one_server.failed}", flush=True)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 import pytest
 
 import dagstop.sql
-from tests import conftest
 from tests.mutants.judge import Clock, Trial
 from tests.mutants.statements import FOLDER, Mutant
 from tests.support.airflow_tables import SHAPES
@@ -27,6 +26,7 @@ FILES = tuple(
 OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
 RELEASE = max(binaries())  # as tests.support.marks
 ENOUGH = 60.0  # seconds of tests for one mutant
+_ABOUT_LOCKS = ("tests/sql/test_lock_modes.py", "tests/sql/test_locks.py")
 HANGS = "20s"  # a lock that nothing of ours waits for, and a mutant does
 
 
@@ -44,7 +44,7 @@ class OneServer(Clock):
         items[:] = [item for item in items if item.callspec.params.get("server") == RELEASE]  # type: ignore[attr-defined]
 
     def measure(self, session: pytest.Session) -> None:
-        """Run all of them once, without a mutant."""
+        """Run those once, without a mutant, of which it is not known yet how long they take."""
         server = _server(session)
         rows(server.url("postgres"), "alter system set track_functions = 'all'")
         rows(server.url("postgres"), "select pg_reload_conf()")
@@ -54,7 +54,8 @@ class OneServer(Clock):
             self._drop(server, url)
 
         Server.drop_database = drop  # type: ignore[method-assign]
-        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+        new = [item for item in session.items if item.nodeid not in self.seconds]
+        for item, following in zip(new, [*new[1:], None], strict=bool(new)):
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         Server.drop_database = self._drop  # type: ignore[method-assign]
         session.testsfailed = 0
@@ -70,21 +71,29 @@ class OneServer(Clock):
         self.called.setdefault(name, set()).update(str(function) for (function,) in found)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Those about the same file, then the quick ones of those that call its function."""
+        """Those that call its function: of locks first for a lock, then those about the same file, then the quick ones."""
         about = f"tests/sql/test_{mutant.file}.py"
+
+        def rank(name: str) -> tuple[bool, bool, bool, float]:
+            calls = mutant.function in self.called.get(name, ())
+            of_locks = mutant.is_lock and name.startswith(_ABOUT_LOCKS)
+            return not calls, not of_locks, not name.startswith(about), self.seconds[name]
+
         reached = [
             name
             for name in self.seconds
-            if name.startswith(about) or mutant.function in self.called.get(name, ())
+            if name not in self.failed
+            and (name.startswith(about) or mutant.function in self.called.get(name, ()))
         ]
-        reached = [name for name in reached if name not in self.failed]
-        reached.sort(key=lambda name: (not name.startswith(about), self.seconds[name]))
+        reached.sort(key=rank)
         spent = itertools.accumulate(map(self.seconds.__getitem__, reached))
         return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
 
 
 def _server(session: pytest.Session) -> Server:
     """As the tests start it; it stays until the end."""
+    from tests import conftest  # it imports hypothesis, which pytest wants to do by itself
+
     if RELEASE not in conftest._servers:
         item = session.items[0]
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)

@@ -30,6 +30,9 @@ _ROW_LOCK = re.compile(
     r"\bfor (?P<mode>no key update|update|key share)(?P<of> of \w+)?(?P<held> nowait| skip locked)?"
 )
 _TABLE_LOCK = re.compile(r"\b(row exclusive|row share|access share)\b(?P<held> mode nowait)?")
+_OF_LOCKS = re.compile(
+    r"nowait|skip locked|for (no key )?update|for key share|row exclusive|row share|access share|may_wait|lock_first|written"
+)
 _ROW_MODES = {
     "no key update": ("update", "key share"),
     "update": ("no key update", "key share"),
@@ -51,6 +54,11 @@ class Mutant:
     function: str
     before: str
     after: str  # the whole statement that creates it
+
+    @property
+    def is_lock(self) -> bool:
+        """It takes a lock in another way, or waits for one."""
+        return _OF_LOCKS.search(self.name.partition(": ")[2]) is not None
 
 
 def mutants_of(path: Path) -> list[Mutant]:
