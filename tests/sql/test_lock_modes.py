@@ -65,3 +65,29 @@ def test_chores_and_readers_let_others_write_too(airflow_db: AirflowDatabase) ->
         modes = {mode for _, mode in session.fetchall()}
     assert modes <= LETS_OTHERS_WRITE
     assert airflow_db.states() == {"a": "failed"}
+
+
+def test_what_is_written_late_or_after_an_error_lets_others_write_too(airflow_db: AirflowDatabase) -> None:
+    """A run, a task and a late write that were lost while a DBA built an index; then a cascade that meets an error."""
+    airflow_db.add_running(tasks=("a",))
+    airflow_db.add_running("run2", ("b", "c"), 1)
+    airflow_db.add_running("run3", ("d",), 2)
+    airflow_db.set_task("c", "failed")
+    with airflow_db.transaction() as dba:
+        dba.execute("lock table dagstop.stop_order in access exclusive mode")
+        airflow_db.rows(
+            "set dagstop.waits_since = '0'; update dag_run set state = 'failed' where run_id = 'run';"
+            " update task_instance set state = 'failed' where task_id = 'b';"
+            " update task_instance set state = 'up_for_retry' where task_id = 'c'"
+        )
+    assert airflow_db.one("select count(*) from dagstop.unwritten_order where id > 0") == 3
+    with airflow_db.transaction() as session:
+        session.execute("select dagstop.write_unwritten()")
+        session.execute(LOCKS)
+        assert {mode for _, mode in session.fetchall()} <= LETS_OTHERS_WRITE
+    airflow_db.rows("alter table dagstop.stop_target rename column hostname to gone")
+    with airflow_db.transaction() as session:
+        session.execute("update dag_run set state = 'failed' where run_id = 'run3'")
+        session.execute(LOCKS)
+        assert {mode for _, mode in session.fetchall()} <= LETS_OTHERS_WRITE
+    assert any(place == "cascade_statement" and "hostname" in said for place, said in airflow_db.faults())
