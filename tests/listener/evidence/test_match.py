@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagstop.airflow_names import conflict
 from dagstop.evidence.index import Index
-from dagstop.evidence.match import ELSEWHERE, _rows, _same_try, judge
+from dagstop.evidence.match import ELSEWHERE, _age, _label_of, _rows, _same_try, judge
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import DATE, HOME, KEY, LISTENER, UID, UUID, at, order, process, row, site
 from tests.support.tries import AFTER, BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE, label
@@ -444,3 +444,44 @@ def test_of_several_map_indexes_it_may_be_the_one_that_failed_by_itself() -> Non
     for rows, decision in (((ran, failed), SETTLE), ((failed, ran), SETTLE), ((ran, ran), KILL)):
         asked = order(targets=rows, present=())
         assert judge(asked, process(label(), **RUNNER), BEFORE, site()).decision is decision
+
+
+# what a process and a row know of their tries; which of the two is older, if it began before or after the order
+AGES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str | None]] = [
+    ("the uuid", {"ti_id": UUID, "job_id": 9}, {"ti_id": UUID, "job_id": 7}, "same", "same"),
+    ("another uuid, which has no order", {"ti_id": UUID, "job_id": 7}, {"ti_id": OTHER_UUID, "job_id": 7},
+     "older", "later"),
+    ("only the process has a uuid", {"ti_id": UUID, "job_id": 7}, {"job_id": 7}, "same", "same"),
+    ("only the row has a uuid", {"job_id": 7}, {"ti_id": UUID, "job_id": 7}, "same", "same"),
+    ("an earlier job", {"job_id": 6, "try_number": 2}, {"job_id": 7, "try_number": 1}, "older", "older"),
+    ("a later job", {"job_id": 8, "try_number": 1}, {"job_id": 7, "try_number": 1}, "later", "later"),
+    ("no job in the row", {"job_id": 8, "try_number": 1}, {"try_number": 1}, "same", "same"),
+    ("no job in the process", {"try_number": 1}, {"job_id": 8, "try_number": 2}, "older", "older"),
+    ("a later try", {"try_number": 3}, {"try_number": 2}, "later", "later"),
+    ("no key that both know", {"job_id": 7}, {"try_number": 1}, None, None),
+    ("nothing", {}, {}, None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "before", "after"), [case[1:] for case in AGES], ids=[case[0] for case in AGES]
+)
+def test_the_strongest_key_that_both_know_says_which_try_is_older(
+    mine: dict[str, Any], theirs: dict[str, Any], before: str | None, after: str | None
+) -> None:
+    there = row(**{"ti_id": None, "job_id": None, "try_number": None, **theirs})
+    assert _age(Label(**mine), there, False) == before
+    assert _age(Label(**mine), there, True) == after
+
+
+@given(numbers, numbers, uuids, st.booleans())
+def test_a_row_is_of_its_own_try_and_of_no_other(
+    job: int | None, number: int | None, uuid: str | None, late: bool
+) -> None:
+    mine = row(job_id=job, try_number=number, ti_id=uuid)
+    known = job is not None or number is not None or uuid is not None
+    assert _age(_label_of(mine), mine, late) == ("same" if known else None)
+    strongest = "ti_id" if uuid is not None else "job_id" if job is not None else "try_number"
+    other = {"ti_id": "another", "job_id": 99, "try_number": 99}[strongest]
+    if known:
+        assert _age(_label_of(mine), replace(mine, **{strongest: other}), late) in {"older", "later"}

@@ -9,8 +9,9 @@ import pytest
 
 from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
-from dagstop.evidence.place import Place, is_of_twin, pid_recorded
+from dagstop.evidence.place import Place, is_of_twin, named_in, pid_recorded
 from dagstop.host.containers import Container
+from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
 from tests.support.fake_proc import HOME, KEY, UID, UUID, at, order, process, row, site
 
@@ -278,4 +279,71 @@ def test_a_docker_client_in_a_container_ties_nothing() -> None:
 def test_what_lives_in_no_container_of_ours_has_no_pid_recorded_there() -> None:
     assert pid_recorded(asked(), inside(), PLACE)
     assert not pid_recorded(asked(), inside(), None)
+    assert not pid_recorded(asked(), replace(inside(), label=None), PLACE)
     assert not is_of_twin(asked(), replace(inside(), label=None), {INIT: PLACE}, frozenset({KEY}))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ties"),
+    [(0, True), (-300, True), (300, True), (-301, False), (301, False)],
+)
+@pytest.mark.parametrize("later", [0, 600])
+def test_a_runner_is_known_by_its_own_start_whenever_its_child_began(
+    seconds: int, ties: bool, later: int
+) -> None:
+    """The row has the start of the runner; clocks and a slow start may set them apart by five minutes."""
+    child = inside(runner=runner(), identity=Identity(600, 90 + later * TICKS_PER_SECOND))
+    verdict = decide(FIXED, child, asked("worker-1"), -60 + seconds + later)
+    tied = "nothing ties the host name" not in verdict.reason
+    assert tied is ties, verdict.reason
+
+
+NOT_ITS_ROW: list[dict[str, Any]] = [{"hostname": "worker-2"}, {"task": "u"}, {"job_id": 8}, {"pid": 99}]
+
+
+@pytest.mark.parametrize("wrong", NOT_ITS_ROW)
+def test_only_the_row_of_its_own_task_and_job_on_that_host_has_its_pid(wrong: dict[str, Any]) -> None:
+    right = row(hostname="worker-1", pid=31)
+    other = row(**{"hostname": "worker-1", "pid": 31, **wrong})
+    assert pid_recorded(order(targets=(right,), present=()), inside(), FIXED)
+    assert pid_recorded(order(targets=(), present=(right,)), inside(), FIXED)
+    assert pid_recorded(order(targets=(other,), present=(right,)), inside(), FIXED)
+    assert not pid_recorded(order(targets=(other,), present=(other,)), inside(), FIXED)
+
+
+@pytest.mark.parametrize("job", [7, None])
+def test_a_row_or_a_process_without_a_job_id_goes_by_the_task(job: int | None) -> None:
+    """A row of 3.x has none, and a title of 1.10 may show none."""
+    loose = replace(LABEL, job_id=job)
+    nameless = order(targets=(row(hostname="worker-1", pid=31, job_id=None if job else 7),), present=())
+    assert pid_recorded(nameless, inside(loose), FIXED)
+
+
+def test_a_uuid_ties_among_the_rows_of_a_whole_run() -> None:
+    label = replace(LABEL, job_id=None, ti_id=UUID)
+    others = (
+        row("u", hostname="worker-2", job_id=None, ti_id="f" * 36),
+        row("v", hostname="worker-1", job_id=None),
+    )
+    own = row(hostname="worker-1", job_id=None, ti_id=UUID)
+    under = order(targets=(*others, own), present=(replace(own, state="failed"), *others))
+    assert decide(FIXED, inside(label), under).decision is Decision.KILL
+    # that host is another task's
+    elsewhere = replace(own, hostname="worker-2")
+    under = order(targets=(*others, elsewhere), present=(elsewhere, *others))
+    assert decide(FIXED, inside(label), under).decision is Decision.SPARE
+
+
+@pytest.mark.parametrize("which", ["targets", "present"])
+def test_a_host_name_counts_from_the_row_as_it_was_or_as_it_is(which: str) -> None:
+    """A clear empties it in the row; a task that had just been queued had none when its run failed."""
+    here, gone = row(hostname=ID[:12], pid=31), row(hostname=None, pid=None, state="failed")
+    rows = (
+        {"targets": (here,), "present": (gone,)}
+        if which == "targets"
+        else {"targets": (gone,), "present": (here,)}
+    )
+    assert named_in(order(**rows), PLACE)
+    assert not named_in(order(targets=(gone,), present=(gone,)), PLACE)
+    assert not named_in(order(targets=(gone,), present=(gone,)), replace(PLACE, hostname=None))
+    assert not named_in(order(**rows), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -152,3 +153,49 @@ def test_a_docker_client_of_the_run_needs_no_tags_but_none_may_contradict() -> N
         seen = container(**tags)
         found = judge_container(of_rows(), seen, by, at(-10), site(lives_here=True), beside)
         assert found.decision is decision, (tags, found.reason)
+
+
+def mapped(**more: Any) -> StopOrder:
+    """Two map indexes of a task, each with a job of its own."""
+    rows = tuple(row(map_index=n, job_id=70 + n, pid=500 + n, **more) for n in (0, 1))
+    return order(targets=rows, present=tuple(replace(one, state="failed") for one in rows))
+
+
+@pytest.mark.parametrize(
+    ("index", "job", "decision"),
+    [("0", "70", KILL), ("1", "71", KILL), ("1", "70", SPARE), ("0", "71", SPARE), ("2", "70", SPARE)],
+)
+def test_the_job_of_another_map_index_is_no_claim(index: str, job: str, decision: Decision) -> None:
+    own = {**BY_JOB, "DAGSTOP_JOB_ID": job, "DAGSTOP_PID": f"5{job[1:].zfill(2)}"}
+    found = verdict(mapped(), container(**{**IDS, "AIRFLOW_CTX_MAP_INDEX": index}, **own))
+    assert found.decision is decision, found.reason
+
+
+def test_tags_without_a_map_index_may_be_of_any() -> None:
+    """Airflow 2.2 and older name none."""
+    without = {name: value for name, value in IDS.items() if name != "AIRFLOW_CTX_MAP_INDEX"}
+    for job, pid in (("70", "500"), ("71", "501")):
+        tags = {**BY_JOB, "DAGSTOP_JOB_ID": job, "DAGSTOP_PID": pid}
+        assert verdict(mapped(), container(**without, **tags)).decision is KILL
+    assert verdict(mapped(), container(**without, **{**BY_JOB, "DAGSTOP_JOB_ID": "72"})).decision is SPARE
+
+
+@pytest.mark.parametrize(
+    ("number", "tries", "decision"),
+    [
+        ("1", (2, 3), KILL),
+        ("2", (2, 3), SPARE),
+        ("2", (1, 3), SPARE),
+        ("2", (None, 3), KILL),
+        ("2", (None, None), SPARE),
+    ],
+)
+def test_a_try_is_an_earlier_one_if_all_rows_are_of_later_ones(
+    number: str, tries: tuple[int | None, ...], decision: Decision
+) -> None:
+    """Of an earlier one the database has the host alone, and that is believed; not of one that it should have."""
+    without = {name: value for name, value in IDS.items() if name != "AIRFLOW_CTX_MAP_INDEX"}
+    rows = tuple(row(map_index=n, try_number=one, job_id=90 + n, pid=600 + n) for n, one in enumerate(tries))
+    asked = order(targets=rows, present=rows)
+    seen = container(**{**without, "AIRFLOW_CTX_TRY_NUMBER": number}, **BY_JOB)
+    assert verdict(asked, seen).decision is decision
