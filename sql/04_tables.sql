@@ -176,19 +176,20 @@ create table if not exists dagstop.refused_write (
 );
 alter table dagstop.refused_write add column if not exists pending boolean not null default false;
 alter table dagstop.refused_write add column if not exists of_try jsonb;
+alter table dagstop.refused_write alter column task_id drop not null, alter column map_index drop not null;
 create index if not exists refused_write_order on dagstop.refused_write (order_id);
 create index if not exists refused_write_waiting on dagstop.refused_write (at) where pending;
 create index if not exists refused_write_unsettled on dagstop.refused_write (order_id) where pending;
 -- of an earlier release
 drop index if exists dagstop.refused_write_pending;
-comment on table dagstop.refused_write is 'Writes that the fence reverted: a dying or late process tried to revive its task instance, or to mark it success.';
+comment on table dagstop.refused_write is 'Writes that the fence reverted: a dying or late process tried to revive its task instance or its run, or to mark the task instance success.';
 comment on column dagstop.refused_write.id is 'Identity.';
 comment on column dagstop.refused_write.at is 'When.';
 comment on column dagstop.refused_write.order_id is 'The order whose fence reverted it.';
 comment on column dagstop.refused_write.dag_id is 'The DAG.';
 comment on column dagstop.refused_write.run_id is 'The run.';
-comment on column dagstop.refused_write.task_id is 'The task.';
-comment on column dagstop.refused_write.map_index is 'The mapped index, -1 where there is none.';
+comment on column dagstop.refused_write.task_id is 'The task; null where the row of the run itself was written.';
+comment on column dagstop.refused_write.map_index is 'The mapped index, -1 where there is none; null with task_id.';
 comment on column dagstop.refused_write.wanted_state is 'The state that was written; it stayed failed.';
 comment on column dagstop.refused_write.session_user_name is 'Who wrote it.';
 comment on column dagstop.refused_write.application_name is 'The application_name of that session.';

@@ -1,6 +1,6 @@
 -- Fired by: the functions of the later files, never by a trigger itself.
 -- Changes: record_fault writes dagstop.fault and raises a WARNING, reach and reach_references lock,
--- set_again updates a row of task_instance; the others only read.
+-- set_again updates a row of task_instance or dag_run; the others only read.
 -- Leaves alone: the statement in which a fault happened, which goes on.
 -- Every function here and below pins its search_path, so that no object in a schema that others
 -- may write to can stand in for one that is meant. A statement that writes Airflow's tables runs under
@@ -192,7 +192,11 @@ end
 $$;
 comment on function dagstop.reach_own(text, text[]) is 'Like reach, for dagstop''s own tables: a DBA may have locked one to build an index or for VACUUM FULL. Each trigger function asks for the tables it is about to use; otherwise its statement would wait.';
 
-create or replace function dagstop.references_of(schema_name text)
+-- of an earlier release
+drop function if exists
+    dagstop.references_of(text), dagstop.reach_references(text, jsonb), dagstop.set_again(text, jsonb, text);
+
+create or replace function dagstop.references_of(schema_name text, table_name text)
 returns table (referenced regclass, ours text[], theirs text[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -204,12 +208,12 @@ begin
     cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
     join pg_attribute o on o.attrelid = c.conrelid and o.attnum = k.our_key
     join pg_attribute t on t.attrelid = c.confrelid and t.attnum = k.their_key
-    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.%I', schema_name, table_name))
     group by c.oid, c.confrelid
     order by c.confrelid;
 end
 $$;
-comment on function dagstop.references_of(text) is 'The foreign keys of task_instance: to which table, by which columns of both.';
+comment on function dagstop.references_of(text, text) is 'The foreign keys of an Airflow table: to which table, by which columns of both.';
 
 create or replace function dagstop.may_have_written(schema_name text, table_name text) returns boolean
 language plpgsql
@@ -224,7 +228,7 @@ end
 $$;
 comment on function dagstop.may_have_written(text, text) is 'False only if this transaction has written no row of an Airflow table, by Postgres'' own count.';
 
-create or replace function dagstop.reach_references(schema_name text, task_instance jsonb) returns void
+create or replace function dagstop.reach_references(schema_name text, table_name text, present jsonb) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -235,11 +239,11 @@ begin
         select
             f.referenced,
             (
-                select string_agg(format('r.%I = %L', k.theirs, task_instance ->> k.ours), ' and ')
+                select string_agg(format('r.%I = %L', k.theirs, present ->> k.ours), ' and ')
                 from unnest(f.ours, f.theirs) as k (ours, theirs)
             ) as matching
-        from dagstop.references_of(schema_name) as f
-        where not exists (select from unnest(f.ours) as o (named) where task_instance ->> o.named is null)
+        from dagstop.references_of(schema_name, table_name) as f
+        where not exists (select from unnest(f.ours) as o (named) where present ->> o.named is null)
     loop
         execute format('lock table %s in row share mode nowait', reference.referenced);
         execute format(
@@ -248,23 +252,25 @@ begin
     end loop;
 end
 $$;
-comment on function dagstop.reach_references(text, jsonb) is 'Takes the locks that Postgres'' foreign key check of a row of task_instance will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
+comment on function dagstop.reach_references(text, text, jsonb) is 'Takes the locks that Postgres'' foreign key check of a row of an Airflow table will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
 
-create or replace function dagstop.set_again(schema_name text, task_instance jsonb, assignments text) returns boolean
+create or replace function dagstop.set_again(schema_name text, present jsonb, assignments text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     statement text;
-    dag text := task_instance ->> 'dag_id';
-    task text := task_instance ->> 'task_id';
-    run text := task_instance ->> 'run_id';
-    run_date timestamptz := task_instance ->> 'execution_date';
-    index integer := task_instance ->> 'map_index';
+    table_name constant text := case when present ? 'task_id' then 'task_instance' else 'dag_run' end;
+    dag text := present ->> 'dag_id';
+    task text := present ->> 'task_id';
+    run text := present ->> 'run_id';
+    run_date timestamptz := present ->> 'execution_date';
+    index integer := present ->> 'map_index';
+    silent constant text := case when present ? 'task_id' then 'dagstop.cascading' else 'dagstop.put_back' end;
 begin
     loop
         begin
-            perform dagstop.reach_references(schema_name, task_instance);
+            perform dagstop.reach_references(schema_name, table_name, present);
             exit;
         exception
             when lock_not_available then
@@ -274,24 +280,24 @@ begin
         end;
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
-    perform set_config('dagstop.cascading', 'on', true);
+    perform set_config(silent, case when table_name = 'dag_run' then present ->> 'id' else 'on' end, true);
     statement := format(
-        'update %I.task_instance t set %s
-         where t.dag_id operator(pg_catalog.=) $1 and t.task_id operator(pg_catalog.=) $2
-            and %s operator(pg_catalog.=) %s %s',
-        schema_name, assignments,
-        case when task_instance ? 'run_id' then 't.run_id' else 't.execution_date' end,
-        case when task_instance ? 'run_id' then '$3' else '$4' end,
-        case when task_instance ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
+        'update %I.%I t set %s
+         where t.dag_id operator(pg_catalog.=) $1 and %s operator(pg_catalog.=) %s %s %s',
+        schema_name, table_name, assignments,
+        case when present ? 'run_id' then 't.run_id' else 't.execution_date' end,
+        case when present ? 'run_id' then '$3' else '$4' end,
+        case when present ? 'task_id' then 'and t.task_id operator(pg_catalog.=) $2' end,
+        case when present ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
     );
-    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    perform set_config('search_path', dagstop.airflow_path(schema_name, table_name), true);
     execute statement using dag, task, run, run_date, index;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    perform set_config('dagstop.cascading', '', true);
+    perform set_config(silent, '', true);
     return true;
 end
 $$;
-comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
+comment on function dagstop.set_again(text, jsonb, text) is 'Updates a row of task_instance or dag_run that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
 
 create or replace function dagstop.record_fault(place text, code text, message text, context jsonb)
 returns void

@@ -75,7 +75,10 @@ declare
     noted text := nullif(current_setting('dagstop.runs', true), '');
     item jsonb;
 begin
-    -- no function but in the rare case: this runs once per row
+    if current_setting('dagstop.put_back', true) = new.id::text then
+        return null;  -- it failed before: see fence_run
+    end if;
+    -- no function of ours but in the rare case: this runs once per row
     if octet_length(noted) > 4000 then
         perform dagstop.put_notes_aside();
         noted := null;

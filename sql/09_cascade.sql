@@ -106,7 +106,7 @@ begin
                     select string_agg(format('r.%I = t.%I', k.theirs, k.ours), ' and ')
                     from unnest(f.ours, f.theirs) as k (ours, theirs)
                 ) as matching
-            from dagstop.references_of(schema_name) as f
+            from dagstop.references_of(schema_name, 'task_instance') as f
         loop
             execute format('lock table %s in row share mode nowait', reference.referenced);
             -- these few first: in one join with what they refer to, the index may be the one on dag_id alone

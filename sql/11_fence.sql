@@ -1,8 +1,9 @@
 -- Fired by: dagstop_fence, after a task instance left failed (or skipped or removed, which setting also_stop_on may
--- name) in any way; the heartbeat, for what could not be put back at once.
+-- name) in any way, or a run went from failed to running; the heartbeat, for what could not be put back at once.
 -- Changes: while an order is open it puts back what would run again, the dying process' own success and a late
--- message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at.
--- Leaves alone: every other column of the row, and every other change of state. It neither raises
+-- message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at. A run is put
+-- back if a dying task wrote an old copy of it.
+-- Leaves alone: every other column of the row (but for a run's end), and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
 -- a second update in one transaction, at which Postgres checks the row's foreign keys: see reach_references.
@@ -308,3 +309,64 @@ exception
 end
 $$;
 comment on function dagstop.fence() is 'Trigger function: keeps a stopped task instance in the state that stopped it (failed) while its order is open, and notes when it was taken out of that.';
+
+create or replace function dagstop.is_old_copy(before jsonb, after jsonb) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    -- A task's process keeps its run as it was when the task began. With its own row it writes that back: always before
+    -- 2.10.5, later if the run was failed between its last look and its write. Only schedulers set this time, each to
+    -- its present; a person's write leaves it as it is, or empties it. updated_at says nothing: it is by the writer's clock.
+    select coalesce(
+        (after ->> 'last_scheduling_decision')::timestamptz < (before ->> 'last_scheduling_decision')::timestamptz, false
+    )
+$$;
+comment on function dagstop.is_old_copy(jsonb, jsonb) is 'True if an update of a row of dag_run wrote back what the row was earlier, as a dying task of Airflow 2 does.';
+
+create or replace function dagstop.fence_run() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    before constant jsonb := to_jsonb(old);
+    oldest timestamptz;
+    fencing bigint;
+begin
+    if not dagstop.is_old_copy(before, to_jsonb(new)) or dagstop.asked_for('bypass') then
+        return null;
+    end if;
+    perform dagstop.reach_own('access share', 'setting', 'stop_order');
+    oldest := clock_timestamp() - dagstop.seconds_of('fence_seconds');
+    -- also a closed one: nobody but a dying task writes so
+    fencing := (
+        select max(o.id) from dagstop.stop_order o
+        where o.id = any (dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state))
+            and o.hands_off is null and (o.created_at > oldest) is true
+    );
+    if fencing is null or dagstop.observes() then
+        return null;
+    end if;
+    perform dagstop.reach_own('row exclusive', 'refused_write');
+    if not dagstop.set_again(tg_table_schema, before, format('state = %L, end_date = %L', old.state, old.end_date)) then
+        raise lock_not_available using message = 'another session has what the run refers to';
+    end if;
+    insert into dagstop.refused_write (order_id, dag_id, run_id, wanted_state)
+    values (fencing, old.dag_id, old.run_id, new.state);
+    return null;
+exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
+    when others or assert_failure then
+        begin
+            -- it says running until a scheduler looks, which fails it again
+            perform dagstop.record_fault(
+                'fence_run', sqlstate, sqlerrm, jsonb_build_object('dag_id', old.dag_id, 'run_id', old.run_id)
+            );
+        exception
+            when others then
+                raise warning 'dagstop: fence_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+comment on function dagstop.fence_run() is 'Trigger function: keeps a run failed that was just ordered to stop when a dying task writes back an old copy of it.';

@@ -26,6 +26,7 @@ begin
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
         ('dag_run', 'dagstop_deleted', 'dagstop.order_deleted_run()'),
+        ('dag_run', 'dagstop_fence', 'dagstop.fence_run()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
         ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
         ('task_instance', 'dagstop_deleted', 'dagstop.order_deleted_task()')

@@ -53,6 +53,14 @@ create trigger dagstop_deleted
     execute function dagstop.order_deleted_run();
 comment on trigger dagstop_deleted on dag_run is 'Writes a stop order when an unfinished run is deleted, if setting also_stop_on says so. [dagstop {checksum}]';
 
+drop trigger if exists dagstop_fence on dag_run;
+create trigger dagstop_fence
+    after update of state on dag_run
+    for each row
+    when (old.state::text = 'failed'::text and new.state::text = 'running'::text)
+    execute function dagstop.fence_run();
+comment on trigger dagstop_fence on dag_run is 'Keeps a failed run failed when a dying task writes back an old copy of it. [dagstop {checksum}]';
+
 drop trigger if exists dagstop_order on task_instance;
 create trigger dagstop_order
     after update of state on task_instance

@@ -93,4 +93,5 @@ def main():
     print("ANSWER " + json.dumps(said))
 
 
-main()
+if __name__ == "__main__":
+    main()

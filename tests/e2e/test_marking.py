@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dagstop.install import install
+from tests.e2e.probes import Probes
 from tests.support.marks import one_server
-from tests.testbed import airflows
 from tests.testbed.postgres import Server, rows
 
-PROBE = Path(__file__).with_name("marking_probe.py")
 # the altered task instances of a stock Airflow, and those that it names where the cascade was first
 ALTERED = {
     "1.10.15": (["running"], []),
@@ -29,33 +24,12 @@ ALTERED = {
 @pytest.mark.parametrize("version", ALTERED)
 def test_its_answer_lacks_what_the_cascade_failed_first(server: Server, version: str, tmp_path: Path) -> None:
     """docs/limits.md says what hangs on that answer: the number in a message of the web interface."""
-    folder = airflows.build(version) / "bin"
     url = server.create_database()
     try:
-        airflow_url = url.replace("postgresql:", "postgresql+psycopg2:")
-        environment = os.environ | {
-            "AIRFLOW_HOME": str(tmp_path),
-            "AIRFLOW__CORE__SQL_ALCHEMY_CONN": airflow_url,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_url,
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "PATH": f"{folder}:{os.environ['PATH']}",
-        }
-
-        def run(program: str, *arguments: str) -> str:
-            return subprocess.run(
-                [folder / program, *arguments], env=environment, cwd=tmp_path, check=True,
-                stdout=subprocess.PIPE, text=True,
-            ).stdout  # fmt: skip
-
-        def answer(dag: str) -> dict[str, Any]:
-            said = run("python", str(PROBE), dag).rpartition("ANSWER ")[2]
-            found: dict[str, Any] = json.loads(said)
-            return found
-
-        run("airflow", *(["initdb"] if version.startswith("1.") else ["db", "migrate"]))
-        stock = answer("stock")
+        airflow = Probes(version, url, tmp_path)
+        stock = airflow.answer("marking_probe.py", "stock")
         install(url)
-        stopped = answer("stopped")
+        stopped = airflow.answer("marking_probe.py", "stopped")
         assert (stock["altered"], stopped["altered"]) == ALTERED[version]
         assert stopped["killed"] == stock["killed"] == (["running"] if version.startswith("3.") else [])
         states = dict(stock["states"])

@@ -19,6 +19,7 @@ RENEW = "RENEW_GOLDEN=1 make test ARGS='tests/migrations -k golden'"
 ALL_TRIGGERS = {
     "dag_run.dagstop_order", "dag_run.dagstop_cascade", "task_instance.dagstop_order",
     "task_instance.dagstop_fence", "task_instance.dagstop_deleted", "dag_run.dagstop_deleted",
+    "dag_run.dagstop_fence",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ FOR_THIS_TRANSACTION = "select set_config('dagstop.{}', txid_current()::text, tr
 @one_server
 @shape_2
 def test_a_run_that_a_dying_task_writes_back(airflow_db: AirflowDatabase) -> None:
-    """As Airflow before 2.10.5 does, by merging a copy: what is dead stays failed, and the next failing orders it again."""
+    """By merging a copy that differs in the state alone: what is dead stays failed, the next failing is an order."""
     airflow_db.add_running()
     airflow_db.set_run("failed")
     airflow_db.rows("update dag_run set state = 'running', end_date = null returning id")

@@ -106,12 +106,7 @@ class Airflow(Records):
         self.make_folders()
         if self._policy_text is not None:
             (self.home / "config" / "airflow_local_settings.py").write_text(self._policy_text)
-        old = environment.release(self.version) < (2, 7)
-        self._run(
-            ["airflow", "initdb"]
-            if self.generation == 1
-            else ["airflow", "db", "upgrade" if old else "migrate"]
-        )
+        self._run(environment.migration(self.version))
 
     def make_folders(self) -> None:
         """Make those that it needs, of its user; others' tasks may write into the temporary one."""

@@ -19,6 +19,13 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.partition("-")[0].split(".")))
 
 
+def migration(version: str) -> list[str]:
+    """The command that makes a release's tables, or brings older ones there."""
+    if release(version) < (2, 0):
+        return ["airflow", "initdb"]
+    return ["airflow", "db", "upgrade" if release(version) < (2, 7) else "migrate"]
+
+
 def sqlalchemy_url(url: str) -> str:
     """`url` for Airflow: psycopg2 named, as every SQLAlchemy from 1.1 to 2 understands it."""
     return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg2://", url)

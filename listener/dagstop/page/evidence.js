@@ -22,7 +22,7 @@ export function evidence(order) {
     order.refused.length ? part(plural(order.refused.length, "refused write"), table(
       ["task", "wanted", "by", "when"],
       order.refused.map((row) => [
-        name(row.task_id), name(row.wanted_state ?? "no state"),
+        row.task_id === null ? "the run itself" : name(row.task_id), name(row.wanted_state ?? "no state"),
         [name(row.session_user_name), row.application_name ? [" with ", name(row.application_name)] : ""],
         after(order, row.at),
       ]))) : null,
