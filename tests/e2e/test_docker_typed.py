@@ -31,7 +31,7 @@ TOLD = is_initial()
 # in CI one release on each side: a start of an Airflow costs a minute
 PLAYED = ("2.11.2", "3.3.2") if FULL or NAMED else ("3.3.2",) if TOLD else ("2.11.2",)
 DAGS = Path(__file__).parent / "docker_dags"
-CREATE, START = b"/containers/create", b"/start HTTP"
+CREATE, CREATED, START = b"/containers/create", b" 201 Created", b"/start HTTP"
 ALIVE, CLIENTS_KILLED, DEAD, OTHER = RUNS = tuple(f"typed_{number}" for number in (7101, 7102, 7103, 7104))
 # how long they sleep, in docker_dags/typed.py: what is always tied, what the kernel's word ties, what may be
 # anybody's since each run typed the same
@@ -46,9 +46,9 @@ START_SECONDS, DEATH_SECONDS = 300.0, 60.0
 
 @pytest.fixture
 def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
-    """The engine for those behind the fence; what it is to create and to start waits until it is released."""
+    """The engine for those behind the fence; what it is to create and to start waits until it is released, its answers too."""
     path = fence.home / "docker.sock"
-    with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, START)) as front:
+    with CountedSocket(path, docker_engine.url.removeprefix("unix://"), (CREATE, CREATED, START)) as front:
         path.chmod(0o666)
         yield front
 
@@ -102,7 +102,10 @@ def test_what_is_exact_dies_with_its_run_and_what_is_not_is_named(
 
 
 def type_lines(site: Site, front: CountedSocket) -> None:
-    """In all runs at one time: each client has asked before anything is created, or is started."""
+    """In all runs at one time: all have asked before anything is created, and all is created before anyone is told.
+
+    Otherwise it would be known whose the first of those is that are the same in each run.
+    """
     clients = len(RUNS) * len((*TIED, *TIED_IF_TOLD, *SAME))
     containers = clients - len(RUNS) * len(EXECS)
     site.airflow.trigger_many("typed", RUNS)
@@ -114,6 +117,7 @@ def type_lines(site: Site, front: CountedSocket) -> None:
     wait_until(lambda: noted("reached") == clients, 60, lambda: f"{noted('reached')}: {site.listener_log()}")
     front.release(CREATE)
     wait_until(lambda: created(site) == containers, 60, lambda: f"{created(site)} of {containers}")
+    front.release(CREATED)
     front.release(START)
     wait_until(lambda: living(site).total() == clients + 2, 60, lambda: f"{living(site)}")
     tied = len(RUNS) * len((*TIED, *(TIED_IF_TOLD if TOLD else ())))

@@ -12,7 +12,7 @@ from types import TracebackType
 class CountedSocket:
     """Listens at `path` and passes everything on to the socket at `behind`.
 
-    What holds one of the words `held` waits until they are released.
+    What holds one of the words `held`, on either way, waits until they are released.
     """
 
     def __init__(self, path: Path, behind: str, held: Sequence[bytes] = ()) -> None:
@@ -62,13 +62,16 @@ class CountedSocket:
                 engine.connect(self._behind)
             except OSError:  # it is down, and so is this
                 return
-            back = threading.Thread(target=_pump, args=(engine, client), daemon=True)
+            back = threading.Thread(target=_pump, args=(engine, client, self._hold), daemon=True)
             back.start()
             _pump(client, engine, self._ask)
             back.join()
 
     def _ask(self, data: bytes) -> None:
         self._asked.append(data)
+        self._hold(data)
+
+    def _hold(self, data: bytes) -> None:
         for words, gate in self._gates.items():
             if words in data:
                 gate.wait()

@@ -46,7 +46,8 @@ METRICS = {
     "dagstop_faults": Described(G, "Errors inside dagstop's triggers, recorded in the last 24 hours."),
     "dagstop_orders": Described(G, "Orders written in the last 24 hours, by kind: run or task.", ("kind",)),
     "dagstop_refused_writes": Described(
-        G, "Writes to stopped runs and task instances that the fence refused, for orders of the last 24 hours."
+        G,
+        "Writes to stopped runs and task instances that the fence refused, for orders of the last 24 hours.",
     ),
     "dagstop_open_orders": Described(G, "Orders that some host has yet to carry out."),
     "dagstop_oldest_open_order_seconds": Described(G, "Age of the oldest open order; 0 if there is none."),
