@@ -22,13 +22,14 @@ from typing import Any
 from dagstop.cases.notes import Notes
 from dagstop.cases.stopping import Stopping
 from dagstop.config import ListenerConfig
+from dagstop.database.outbox import Outbox
 from dagstop.evidence import memory
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.places import Places
 from dagstop.evidence.site import database_keys, trusted_uids
 from dagstop.evidence.watch import Watch
-from dagstop.feed.notices import OrderFeed
+from dagstop.feed.notices import News, OrderFeed
 from dagstop.host.engine import Engine
 from dagstop.host.process_events import ProcessEvents
 from dagstop.host.procfs import ProcFS
@@ -73,16 +74,13 @@ class Daemon:
         self._proc.must_be_ours()
         self._woken = SelfPipe()
         self._ending = False
-        self._rung = False  # a notification came: orders are being read
         self._swept = False  # all that was open here at some moment since the start is known
         self._said: str | None = None  # the last unexpected error that is in the log
         self._unsaved = False  # the last attempt to save the memory failed
-        self._watched = 0  # a copy: the heartbeat is another thread's
-        self._unseen: list[str] = []  # likewise
+        self._unseen: list[str] = []  # what this host refused to show, the last time
         self._try_at = 0.0  # when that is looked at again
         self._users: frozenset[int] = frozenset()  # as whom tasks ran since the start
-        self._users_not_told: frozenset[int] = frozenset()  # of them, those that no option named
-        self._looked_at = time.monotonic()
+        self._users_not_told: set[str] = set()  # of them, those that no option named
         self._known_at = time.time()  # what there was then is known
         self._next_told = 0.0  # when a change of the containers may hurry the heartbeat again
         self._state_dir = Path(config.state_dir) if config.state_dir else None
@@ -116,26 +114,9 @@ class Daemon:
             dry_run=config.dry_run,
             note=notes.container,
         )
-        listener_id = str(uuid.uuid4())
-        self.feed = OrderFeed(
-            config.database_url,
-            config.host_name,
-            listener_id,
-            self._woken.ring,
-            sweep_every=config.sweep,
-            reported=lambda: self._sender.done,
-            on_served=self._serve,
-            on_left=lambda: self._sender.hurry(),
-            on_ring=self._prepare,
-        )
-        self._sender = ReportSender(
-            config.database_url,
-            config.host_name,
-            listener_id,
-            details=lambda: {**self.feed.facts(), **self._details()},
-            reads=self.feed.reads,
-            on_beat=self.feed.sweep_soon,
-        )
+        url, host, listener_id, outbox = config.database_url, config.host_name, str(uuid.uuid4()), Outbox()
+        self.feed = OrderFeed(url, host, listener_id, outbox, self._woken, config.sweep)
+        self._sender = ReportSender(url, host, listener_id, outbox, self.feed)
         self._stopping = Stopping(
             config,
             self._proc,
@@ -148,6 +129,7 @@ class Daemon:
             notes,
             self._places,
         )
+        self._sender.about = self._about()
 
     def stand_by(self) -> None:
         """Connect and LISTEN ahead of `run`, while another listener of this host still works."""
@@ -184,13 +166,14 @@ class Daemon:
                 if self._watch.labelled():  # where no task runs it can wait for the next tick
                     self._guarded(self._attend)
                     next_hearing = time.monotonic() + REST
-            if self._rung:
-                self._rung = False
+            if self.feed.rung.is_set():
+                self.feed.rung.clear()
                 self._guarded(self._containers.ring)
                 self._guarded(self._stopping.prepare)
             while self.feed.news:
                 news = self.feed.news.popleft()
                 self._swept = self._swept or news.sweep
+                self._hand_on(news)
                 self._guarded(self._stopping.take, news)
             self._guarded(self._stopping.step)
             if time.monotonic() >= next_tick:
@@ -226,7 +209,7 @@ class Daemon:
 
     @property
     def _idle(self) -> bool:
-        return not self._stopping.under_way and self._sender.flushed
+        return not self._stopping.under_way and not self._sender.outbox.unsent
 
     def _remember(self, state_dir: Path) -> datetime | None:
         """Take up what the listener before this one knew; when it was there last, if that is known."""
@@ -263,10 +246,12 @@ class Daemon:
     def _end(self, number: int, frame: object) -> None:
         self._ending = True
 
-    def _serve(self) -> None:
-        """Called by the feed's thread, which has read the orders: a dry run says nothing to the database."""
+    def _hand_on(self, news: News) -> None:
+        """Orders were read: from now on this host has a heartbeat. A dry run says nothing to the database."""
         if not self.config.dry_run:
             self._sender.kept.start()
+        if news.chores:
+            self._sender.hurry()
 
     def _disconnect(self, timeout: float = 3.0) -> None:
         """What is still to be reported is reported first, if the database is there."""
@@ -274,11 +259,6 @@ class Daemon:
         self.feed.stop(0.0)
         self._sender.kept.stop(timeout)
         self.feed.stop(until - time.monotonic())
-
-    def _prepare(self) -> None:
-        """Called by the feed's thread, which is to read the orders: the main thread can do much meanwhile."""
-        self._rung = True
-        self._woken.ring()
 
     def _attend(self) -> None:
         """See what tasks' processes have become, and which of them are docker clients."""
@@ -288,38 +268,38 @@ class Daemon:
 
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
-        self._looked_at, self._known_at = time.monotonic(), time.time()
+        self._sender.looked_at, self._known_at = time.monotonic(), time.time()
         self._watch.tick()
-        self._look_for_containers()
+        self._places.survey(self._watch.processes)
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._containers.attend((), self._watch.client_ends())
         self._stopping.claim()
         self._stopping.tick(complete=self._swept)
-        self._watched = len(self._watch.labelled())
-        if self._looked_at >= self._try_at:
-            self._unseen, self._try_at = self._stopping.unseen(), self._looked_at + TRY
+        if time.monotonic() >= self._try_at:
+            self._unseen, self._try_at = self._stopping.unseen(), time.monotonic() + TRY
         self.feed.watch()
         self._sender.kept.watch()
         if new := self._watch.users() - self._users:
             self._users |= new
-            self._users_not_told |= new - trusted_uids(self.config.airflow_homes, self.config.task_users)
+            untold = new - trusted_uids(self.config.airflow_homes, self.config.task_users)
+            self._users_not_told |= set(map(_user_name, untold))
         changed = self._watch.changed or self._containers.ties.changed
         if changed and not self._stopping.under_way:
             self._save()
         elif self._state_dir is not None and not changed:
             memory.still_here(self._state_dir, self._known_at)
+        self._tell()
         self._notify("WATCHDOG=1")
 
-    def _look_for_containers(self) -> None:
-        """Those that came or went are told soon: until then `check` says that nobody serves them."""
-        before = self._places.facts()
-        self._places.survey(self._watch.processes)
-        if self._places.facts() != before and time.monotonic() >= self._next_told:
+    def _tell(self) -> None:
+        """Containers that came or went are told soon: until then `check` says that nobody serves them."""
+        before, self._sender.about = self._sender.about, self._about()
+        if before["places"] != self._sender.about["places"] and time.monotonic() >= self._next_told:
             self._next_told = time.monotonic() + TELL_CONTAINERS
             self._sender.hurry()
 
-    def _details(self) -> dict[str, Any]:
-        """What the heartbeat says of this listener."""
+    def _about(self) -> dict[str, Any]:
+        """What heartbeats say of this listener."""
         return {
             "pid": os.getpid(),
             "uid": os.geteuid(),
@@ -334,14 +314,12 @@ class Daemon:
             "not_told": [gap.told() for gap in self._watch.gaps.all if gap.since is not None],
             "state_dir": self.config.state_dir,
             "under_way": self._stopping.under_way,
-            "watched": self._watched,
-            "users_not_told": sorted(map(_user_name, self._users_not_told)),
+            "watched": len(self._watch.labelled()),
+            "users_not_told": sorted(self._users_not_told),
             "options": {
                 name: [getattr(self.config, name), self.config.sources.get(name, "default")]
                 for name in ("grace", "tick", "sweep")
             },
-            # the heartbeat is another thread's: it must not hide that this one hangs
-            "looked_ago": round(time.monotonic() - self._looked_at, 1),
             "tally": self._stopping.counters.facts(),
         }
 

@@ -327,7 +327,7 @@ def carried_out(listener: daemon.Daemon, asked: StopOrder, patch: pytest.MonkeyP
     reports: list[Findings] = []
     patch.setattr(stopping, "summary", lambda _order, result, _outcome: reports.append(result) or "")
     listener._stopping.prepare()
-    listener._stopping.take(News([asked], (0.0, 0.0), False))
+    listener._stopping.take(News([asked], (0.0, 0.0), sweep=False, chores=False))
     until = time.monotonic() + 30
     while listener._stopping.under_way and time.monotonic() < until:
         listener._stopping.step()

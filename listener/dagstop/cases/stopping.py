@@ -133,7 +133,7 @@ class Stopping:
 
     def settle(self, *, complete: bool) -> None:
         """Forget the notes on what is reported on; the last time when the listener has ended."""
-        self._notes.journal.settle(self._cases.keys() | self._sender.unsent, complete=complete)
+        self._notes.journal.settle(self._cases.keys() | self._sender.outbox.unsent, complete=complete)
 
     def step(self) -> None:
         """See who died, escalate, look again where it is time, report what is done."""

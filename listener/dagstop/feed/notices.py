@@ -9,9 +9,9 @@ holds up the reports (report/sender.py) never holds up the orders.
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,9 +20,11 @@ from psycopg2.extensions import connection as Connection
 
 from dagstop.database.connection import query, round_trip
 from dagstop.database.kept_connection import KeptConnection
+from dagstop.database.outbox import Outbox
 from dagstop.feed.orders import read_order
 from dagstop.logs import event, log
 from dagstop.model import StopOrder
+from dagstop.self_pipe import SelfPipe
 
 POLL = 1.0
 """Seconds between two looks for open orders where LISTEN does not fire (a pooler in transaction mode)."""
@@ -43,22 +45,21 @@ class News:
     orders: list[StopOrder]
     clock_ahead: tuple[float, float]  # at least and at most so many seconds
     sweep: bool  # all that is open for this host, not just what was asked for by id
+    chores: bool  # an order waits for the chores: its cascade is not done
 
 
 @dataclass
 class OrderFeed:
-    """Orders, as the database has them. Thread-safe: `refresh`, `sweep_soon`, `reads`, `news`, `watch`."""
+    """Orders, as the database has them. Thread-safe: all that has no underscore."""
 
     url: str
     host: str
     listener_id: str
-    wake_main: Callable[[], None]
+    outbox: Outbox  # what has its final report in here is left out: the database does not have that yet
+    main: SelfPipe  # rung where `news` or `rung` is to be read
     sweep_every: float = 30.0
-    reported: Callable[[], set[int]] = set  # orders with a final report that the database does not have yet
-    on_served: Callable[[], None] = lambda: None  # the orders of this connection were read once
-    on_left: Callable[[], None] = lambda: None  # an order waits for the chores: its cascade is not done
-    on_ring: Callable[[], None] = lambda: None  # what can be prepared while the orders are being read
     news: deque[News] = field(default_factory=deque)
+    rung: threading.Event = field(default_factory=threading.Event)  # orders are about to be read
     state: str = "connecting"  # "listening", "polling", "connecting"
     _wanted: deque[int] = field(default_factory=deque)
     _busy: int = 0
@@ -141,7 +142,6 @@ class OrderFeed:
     def _serve(self, connection: Connection) -> None:
         self._sweep(connection)
         self._kept.well()
-        self.on_served()
         next_sweep = time.monotonic() + self.sweep_every
         next_poll = time.monotonic() + POLL if self.state == "polling" else float("inf")
         woken, rung, deaf, deaf_until = self._kept.woken.fileno(), False, 0.0, 0.0
@@ -177,7 +177,8 @@ class OrderFeed:
         rung = any(notice.channel == "dagstop" for notice in connection.notifies)
         connection.notifies.clear()
         if rung:
-            self.on_ring()
+            self.rung.set()
+            self.main.ring()
         return rung
 
     def _sweep(self, connection: Connection) -> None:
@@ -194,13 +195,12 @@ class OrderFeed:
         there = rows[0]["db_now"] if rows else before
         ahead = ((there - after).total_seconds(), (there - before).total_seconds())
         self._more = len(rows) >= most
-        if not all(row["cascaded"] for row in rows):
-            self.on_left()
-        done = self.reported()
+        chores = not all(row["cascaded"] for row in rows)
+        done = self.outbox.final
         orders = [order for row in rows if row["id"] not in done and (order := _readable(row)) is not None]
-        if orders or sweep:
-            self.news.append(News(orders, ahead, sweep and not self._more))
-            self.wake_main()
+        if orders or sweep or chores:
+            self.news.append(News(orders, ahead, sweep and not self._more, chores))
+            self.main.ring()
         before_ids, self._seen = self._seen, {row["id"] for row in rows}
         return not self._seen <= before_ids
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg2
@@ -20,6 +19,8 @@ from psycopg2.extras import Json
 import dagstop
 from dagstop.database.connection import call, query, query_many
 from dagstop.database.kept_connection import KeptConnection
+from dagstop.database.outbox import Outbox, Report
+from dagstop.feed.notices import OrderFeed
 from dagstop.logs import event, log
 
 HEARTBEAT = 10.0
@@ -41,8 +42,6 @@ _REFUSED = (
 )
 """What is wrong with one report, and would be each time that it is sent."""
 
-Report = dict[str, Any]
-
 
 class ReportSender:
     """Thread-safe: all that has no underscore."""
@@ -52,17 +51,15 @@ class ReportSender:
         url: str,
         host: str,
         listener_id: str,
-        details: Callable[[], dict[str, Any]],
-        reads: Callable[[], bool],
-        on_beat: Callable[[], None],
+        outbox: Outbox,
+        feed: OrderFeed,
     ) -> None:
         self._host = host
         self._listener_id = listener_id
-        self._details = details
-        self._reads = reads  # whether orders are being read: a heartbeat says no less
-        self._on_beat = on_beat  # after the first heartbeat of a connection
-        self._reports: deque[Report] = deque()
-        self._held: deque[Report] = deque()  # another session has their rows
+        self.outbox = outbox
+        self._feed = feed  # there is no heartbeat while it reads no orders
+        self.about: dict[str, Any] = {}  # what heartbeats say of this listener; replaced, never changed
+        self.looked_at = time.monotonic()  # when it last looked at its host
         self._held_until = 0.0
         self._hurry = False
         self.health: dict[str, Any] = {}
@@ -70,28 +67,13 @@ class ReportSender:
 
     def tell(self, report: Report) -> None:
         """Send a report (arguments of dagstop.write_report), now or once connected again."""
-        self._reports.append(report)
+        self.outbox.put(report)
         self.kept.wake()
 
     def hurry(self) -> None:
         """Something waits for the chores."""
         self._hurry = True
         self.kept.wake()
-
-    @property
-    def flushed(self) -> bool:
-        return not self._reports and not self._held
-
-    @property
-    def unsent(self) -> set[int]:
-        """The orders on which a report is still to be written."""
-        return {report["order_id"] for report in (*tuple(self._reports), *tuple(self._held))}
-
-    @property
-    def done(self) -> set[int]:
-        """The orders on which a final report is still to be written."""
-        unsent = (*tuple(self._reports), *tuple(self._held))
-        return {report["order_id"] for report in unsent if report["outcome"] is not None}
 
     def _serve(self, connection: Connection) -> None:
         next_beat, first = time.monotonic(), True
@@ -103,49 +85,48 @@ class ReportSender:
             if self._hurry:
                 self._hurry = False
                 next_beat = min(next_beat, time.monotonic() + HURRIED_HEARTBEAT)
-            if time.monotonic() >= next_beat and not self._reads():
+            if time.monotonic() >= next_beat and not self._feed.reads():
                 next_beat = time.monotonic() + 1.0
             elif time.monotonic() >= next_beat:
                 self._beat(connection)
                 if first:
                     first = False
-                    self._on_beat()
+                    self._feed.sweep_soon()  # others may have closed an order without this host so far
                 with self.kept.asking("chores"):
                     call(connection, "chores")
                 self.kept.well()
                 # what another session holds still is tried again soon, not after this loop's next long wait
                 pending = self.health.get("pending", 0) > 0
                 next_beat = time.monotonic() + (HURRIED_HEARTBEAT if pending else HEARTBEAT)
-            due = min(next_beat, self._held_until if self._held else float("inf"))
+            due = min(next_beat, self._held_until if self.outbox.held else float("inf"))
             select.select([self.kept.woken], [], [], max(0.0, due - time.monotonic()))
             self.kept.woken.drain()
 
     def _send(self, connection: Connection) -> None:
         """A report is dropped only once it was written, or cannot be. Final ones close their orders."""
-        if self._held and time.monotonic() >= self._held_until:
-            again = [self._held.popleft() for _ in range(len(self._held))]
-            self._reports.extendleft(reversed(again))
-        while self._reports:
-            batch = list(self._reports)[:BATCH]
+        if time.monotonic() >= self._held_until:
+            self.outbox.try_held()
+        while batch := self.outbox.first(BATCH):
+            written, held = batch, list[Report]()
             try:
                 with self.kept.asking("write_report"):
                     query_many(connection, "write_report", batch)
-                written = batch
             except (*_REFUSED, errors.LockNotAvailable):
-                written = self._send_singly(connection, batch)
-            for _ in batch:
-                self._reports.popleft()
+                written, held = self._send_singly(connection, batch)
+            self.outbox.sent(len(batch), held)
             if final := sorted({report["order_id"] for report in written if report["outcome"] is not None}):
                 with self.kept.asking("settle"):
                     call(connection, "settle", ids=final)
 
-    def _send_singly(self, connection: Connection, batch: Iterable[Report]) -> list[Report]:
-        """One at a time: those that were written. One that is held or refused holds up no other."""
-        written = []
-        held = {report["order_id"] for report in self._held}
+    def _send_singly(
+        self, connection: Connection, batch: Iterable[Report]
+    ) -> tuple[list[Report], list[Report]]:
+        """One at a time: those that were written, those that are held up. None holds up another."""
+        written, held = list[Report](), list[Report]()
+        orders = self.outbox.held
         for report in batch:
-            if report["order_id"] in held or len(held) > 3:  # each costs a second
-                self._held.append(report)
+            if report["order_id"] in orders or len(orders) > 3:  # each costs a second
+                held.append(report)
                 continue
             try:
                 with self.kept.asking("write_report"):
@@ -155,10 +136,10 @@ class ReportSender:
                 log.warning(
                     event("report held up", order=report["order_id"], why=exc, retry_in=f"{HELD_RETRY}s")
                 )
-                held.add(report["order_id"])
-                self._held.append(report)
+                orders.add(report["order_id"])
+                held.append(report)
         self._held_until = time.monotonic() + HELD_RETRY
-        return written
+        return written, held
 
     def _send_one(self, connection: Connection, report: Report) -> None:
         """As it is, or as much of it as the database takes."""
@@ -178,6 +159,7 @@ class ReportSender:
         log.error(event("report dropped", order=report["order_id"]))
 
     def _beat(self, connection: Connection) -> None:
+        looked_ago = round(time.monotonic() - self.looked_at, 1)  # a thread that hangs is not to go unseen
         with self.kept.asking("heartbeat"):
             rows = query(
                 connection,
@@ -185,7 +167,7 @@ class ReportSender:
                 host=self._host,
                 listener_id=self._listener_id,
                 version=dagstop.__version__,
-                detail=Json(self._details()),
+                detail=Json({**self._feed.facts(), **self.about, "looked_ago": looked_ago}),
             )
         health = rows[0] if rows else {}
         if health != self.health:

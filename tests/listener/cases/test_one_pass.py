@@ -98,7 +98,7 @@ def test_the_last_look_alone_is_at_everything(proc: FakeProc, watch: Watch) -> N
     rows: Any = {"targets": (row(job_id=4),), "present": (row(job_id=4, state="failed"),)}
     one = order(created_at=moment, db_now=moment, **rows)
     stopping.prepare()
-    stopping.take(News([one], (0.0, 0.0), sweep=False))
+    stopping.take(News([one], (0.0, 0.0), sweep=False, chores=False))
     assert [f"signal {RUNNER}", f"signal {BASH}"] == host.done[:2] and "all of /proc" not in host.done
     until = time.monotonic() + 0.3  # some rounds with all of it alive
 

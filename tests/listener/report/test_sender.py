@@ -12,7 +12,10 @@ import pytest
 from psycopg2.extras import Json
 
 from dagstop.database.kept_connection import HELD_UP
+from dagstop.database.outbox import Outbox
+from dagstop.feed.notices import OrderFeed
 from dagstop.report.sender import ReportSender, ascii_only, cut
+from dagstop.self_pipe import SelfPipe
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener
 from tests.support.marks import one_server, shape_2
@@ -124,9 +127,10 @@ def test_a_report_that_is_refused_holds_up_no_other(
          "detail": Json(detail)}
         for order, detail in zip(orders, details, strict=True)
     ]  # fmt: skip
-    reporting = ReportSender(
-        airflow_db.url, "h", "00000000-0000-0000-0000-000000000001", dict, lambda: True, list
-    )
+    url, host, ident, outbox = airflow_db.url, "h", "00000000-0000-0000-0000-000000000001", Outbox()
+    feed = OrderFeed(url, host, ident, outbox, SelfPipe())
+    reporting = ReportSender(url, host, ident, outbox, feed)
+    feed.begin()
     for report in told:
         reporting.tell(report)
     reporting.kept.start()
@@ -135,6 +139,7 @@ def test_a_report_that_is_refused_holds_up_no_other(
         airflow_db.wait_until("select count(*) = 4 from dagstop.stop_order where closed_at is not null")
     finally:
         reporting.kept.stop(5)
+        feed.stop(5)
     said = [detail for (detail,) in airflow_db.rows("select detail from dagstop.report order by order_id")]
     assert [item.get("problem") for item in said] == ["a lone surrogate \\udce9", "a NUL \\0", None, "none"]
     assert said[2]["left_out"]["spared"] + len(said[2]["spared"]) == 40_000
