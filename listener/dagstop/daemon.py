@@ -27,7 +27,7 @@ from dagstop.evidence import memory
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.places import Places
-from dagstop.evidence.site import database_keys, trusted_uids
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.watch import Watch
 from dagstop.feed.notices import News, OrderFeed
 from dagstop.host.engine import Engine
@@ -85,15 +85,12 @@ class Daemon:
         self._next_told = 0.0  # when a change of the containers may hurry the heartbeat again
         self._state_dir = Path(config.state_dir) if config.state_dir else None
         self._pool = Endings(self._proc, dry_run=config.dry_run)
-        urls = (config.database_url, *config.airflow_urls)
         self._places = Places(
             self._proc,
             selectors(config.containers),
-            databases=lambda: database_keys(urls),
+            urls=(config.database_url, *config.airflow_urls),
             task_users=config.task_users,
             machine=config.host_names,
-            engines=lambda: (one for engine in self._containers.engines for one in engine.listed()),
-            ask_engines=lambda: self._containers.warm_up(),
         )
         self._watch = Watch(
             self._proc,
@@ -270,7 +267,7 @@ class Daemon:
         """Learn of new processes, so that they are known when an order comes."""
         self._sender.looked_at, self._known_at = time.monotonic(), time.time()
         self._watch.tick()
-        self._places.survey(self._watch.processes)
+        self._stopping.look_for_places()
         self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
         self._containers.attend((), self._watch.client_ends())
         self._stopping.claim()

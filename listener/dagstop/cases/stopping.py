@@ -22,6 +22,7 @@ from dagstop.cases.notes import Notes
 from dagstop.config import ListenerConfig
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.index import Index
+from dagstop.evidence.place import Place
 from dagstop.evidence.places import Places
 from dagstop.evidence.recent_orders import RecentOrders
 from dagstop.evidence.sight import unseen
@@ -33,7 +34,7 @@ from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_query import ContainerAnswer, ContainerQueries
 from dagstop.kill.endings import Endings, now
 from dagstop.logs import event, log
-from dagstop.model import Decision, Process, Role, StopOrder
+from dagstop.model import Decision, Identity, Process, Role, StopOrder
 from dagstop.report.counters import Counters
 from dagstop.report.findings import (
     Findings,
@@ -211,9 +212,16 @@ class Stopping:
 
     def _survey(self) -> Site:
         urls = (self._config.database_url, *self._config.airflow_urls)
-        places = self._places.survey(self._watch.processes)
-        homes = self._config.airflow_homes
+        homes, places = self._config.airflow_homes, self.look_for_places()
         return survey(homes, urls, self._watch.at_homes(), self._proc, os.getpid(), places)
+
+    def look_for_places(self) -> dict[Identity, Place]:
+        """The containers that an Airflow runs in, as the engines listed them last."""
+        listed = (one for engine in self._containers.engines for one in engine.listed())
+        places = self._places.survey(self._watch.processes, listed)
+        if self._places.unlisted:
+            self._containers.warm_up()
+        return places
 
     def _judge(self, cases: list[Case], site: Site, began_at: float | None) -> None:
         index = self._watch.index()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,13 +31,12 @@ from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.consent import selectors
-from dagstop.evidence.index import Index
-from dagstop.evidence.site import Site, survey
+from dagstop.evidence.site import survey
 from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
 from dagstop.feed.orders import read_order
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
-from dagstop.model import Decision, Process, StopOrder, Verdict
+from dagstop.model import Decision, Process, Verdict
 from dagstop.report.findings import command
 
 
@@ -84,19 +84,18 @@ def explain(
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
     urls = (url, *spellings(homes), *same_databases)
-    found: list[Container] = []
-    places = places_of(containers, urls, task_users, proc, lambda: found)
+    places = places_of(containers, urls, task_users, proc)
     watch, ties = look(homes, task_users, proc, folder, places)
     found, problems = containers_of(docker_urls, ties)
     problems += unread
     own = listener_pid(listeners, proc) or os.getpid()
-    site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes))
+    site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes, found))
     running = Containers(found, ties.clients(), untied=ties.untied(), execs=ties.untied_execs())
-    facts = explained(order, watch.index(), running, clock, site, proc)
-    judged = of_processes(order, watch.index(), clock.started_at, site)
-    dying = [process.identity for process, verdict in judged if verdict.decision is not Decision.SPARE]
-    for process, verdict in watch.gaps.doubtful(dying, watch.processes):
-        facts.append(_fact(f"pid {process.pid}", command(process), verdict))
+    by_container = list(of_containers(order, running, clock.to_db, site))
+    by_process = list(of_processes(order, watch.index(), clock.started_at, site))
+    facts = explained(by_process, by_container, proc)
+    dying = [process.identity for process, verdict in by_process if verdict.decision is not Decision.SPARE]
+    facts += [_process_fact(*one) for one in watch.gaps.doubtful(dying, watch.processes)]
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return
@@ -110,26 +109,17 @@ def explain(
 
 
 def explained(
-    order: StopOrder,
-    processes: Index[Process],
-    containers: Containers,
-    clock: Clock,
-    site: Site,
+    by_process: Sequence[tuple[Process, Verdict]],
+    by_container: Sequence[tuple[Container, Verdict]],
     proc: ProcFS,
 ) -> list[dict[str, Any]]:
     """The verdicts on everything that has to do with the order, for people."""
-    by_container = list(of_containers(order, containers, clock.to_db, site))
-    by_process = [
-        (process, verdict)
-        for process, verdict in of_processes(order, processes, clock.started_at, site)
-        if process.state != "Z"  # that one is dead
-    ]
     spared = (process.pid for process, verdict in by_process if verdict.decision is Decision.SPARE)
     within = inside(proc, (container for container, _ in by_container), spared)
     facts = [
-        _fact(f"pid {process.pid}", command(process), verdict)
+        _process_fact(process, verdict)
         for process, verdict in by_process
-        if process.pid not in within  # its container is named, that says it all
+        if process.state != "Z" and process.pid not in within  # dead, or its container says it all
     ]
     facts += [
         _fact(f"container {container.id[:12]}", container.name, verdict)
@@ -138,6 +128,10 @@ def explained(
         for container, verdict in by_container
     ]
     return sorted(facts, key=lambda fact: str(fact["verdict"]))
+
+
+def _process_fact(process: Process, verdict: Verdict) -> dict[str, Any]:
+    return _fact(f"pid {process.pid}", command(process), verdict)
 
 
 def _fact(what: str, name: str, verdict: Verdict) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dagstop.evidence import memory
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.places import Places
-from dagstop.evidence.site import database_keys, trusted_uids
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
@@ -71,16 +71,14 @@ def places_of(
     urls: Sequence[str],
     task_users: Sequence[str],
     proc: ProcFS,
-    found: Callable[[], Sequence[Container]],
 ) -> Places:
-    """The containers that a command's `--container` names; found: what the engines run."""
+    """The containers that a command's `--container` names."""
     return Places(
         proc,
         selectors(containers),
-        databases=lambda: database_keys(urls),
+        urls=urls,
         task_users=uids(task_users),
         machine={socket.gethostname(), socket.getfqdn(), "localhost"},
-        engines=found,
     )
 
 

@@ -69,13 +69,12 @@ def ps(
     proc = ProcFS()
     folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
     urls = (url, *spellings(airflow_homes), *same_databases)
-    found: list[Container] = []
-    places = places_of(containers, urls, task_users, proc, lambda: found)
+    places = places_of(containers, urls, task_users, proc)
     watch, ties = look(airflow_homes, task_users, proc, folder, places)
     found, problems = containers_of(docker_urls, ties)
     problems += unread
-    at_homes = watch.at_homes()
-    site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), places.survey(watch.processes))
+    at_homes, around = watch.at_homes(), places.survey(watch.processes, found)
+    site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), around)
     tasks = Tasks(site, {container.id: container.name for container in found})
     families = _families(watch.labelled())
     known = _labels(Containers(found, ties.clients(), untied=ties.untied()), site, families)

@@ -9,14 +9,14 @@ import configparser
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dagstop.database.key import database_key
 from dagstop.evidence.consent import BY_ENGINE, Selector
 from dagstop.evidence.place import Place, why_not_ours
-from dagstop.evidence.site import DATABASE_VARIABLES
+from dagstop.evidence.site import DATABASE_VARIABLES, database_keys
 from dagstop.host import places as host
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
@@ -53,30 +53,27 @@ class Places:
         proc: ProcFS,
         selectors: Sequence[Selector],
         *,
-        databases: Callable[[], frozenset[str]] = frozenset,
+        urls: Sequence[str] = (),
         task_users: Collection[int] = (),
         machine: Collection[str] = (),
-        engines: Callable[[], Iterable[Container]] = tuple,
-        ask_engines: Callable[[], None] = lambda: None,
     ) -> None:
-        """databases: keys of ours. machine: its own host names. ask_engines: begins a new listing."""
+        """urls: spellings of our database. machine: its own host names."""
         self._proc = proc
         self._selectors = selectors
-        self._databases = databases
+        self._urls = urls
         self._task_users = frozenset(task_users)
         self._machine = frozenset(machine)
-        self._engines = engines
-        self._ask_engines = ask_engines
         self._tried: dict[int, tuple[int, bool]] = {}  # pid -> start, whether it is an init
         self._seen: dict[Identity, _Seen] = {}
         self._said: dict[Identity, str] = {}
         self._trouble = ""  # the last unexpected error that is in the log
         self._ended: dict[Identity, Place] = {}  # that were ours; what their tasks started may live on
-        self._facts: list[dict[str, Any]] = []  # copies: the heartbeat is another thread's
+        self._facts: list[dict[str, Any]] = []
         self._names: frozenset[str] = frozenset()
         self._ours: dict[Identity, str] = {}
         self._uids: frozenset[int] = frozenset()
         self._unread: list[str] = []
+        self.unlisted = False  # the engine is to be asked about a container that it has not listed yet
 
     @property
     def wanted(self) -> bool:
@@ -87,22 +84,23 @@ class Places:
         """The init of the container that a process lives in."""
         return host.init_of(self._proc, pid)
 
-    def survey(self, processes: Mapping[int, Process]) -> dict[Identity, Place]:
-        """All that is there now, and what was ours and has ended, by init."""
+    def survey(self, processes: Mapping[int, Process], listed: Iterable[Container]) -> dict[Identity, Place]:
+        """All that is there now, and what was ours and has ended, by init. listed: what the engines run."""
         if not self._selectors:
             return {}
         try:
-            return self._survey(processes)
+            return self._survey(processes, listed)
         except Exception as exc:  # whatever a container shows must not keep orders from the others
             if (said := f"{type(exc).__name__}: {exc}") != self._trouble:
                 log.exception(event("containers not read", do="they are spared"))
             self._trouble = said
             return {}
 
-    def _survey(self, processes: Mapping[int, Process]) -> dict[Identity, Place]:
+    def _survey(self, processes: Mapping[int, Process], listed: Iterable[Container]) -> dict[Identity, Place]:
+        self.unlisted = False
         inits = self._inits(processes)
         self._forget_gone(inits)
-        containers = {one.id: one for one in self._engines()}
+        containers = {one.id: one for one in listed}
         by_engine = any(one.kind in BY_ENGINE for one in self._selectors)
         listeners = self._listeners(processes)
         moment = time.monotonic()
@@ -116,8 +114,7 @@ class Places:
                 seen.place = self._read(init, None, containers)
             unknown = seen.place.named_by is None and seen.place.container not in {None, *containers}
             unlisted = by_engine and unknown and moment - seen.first_at < LISTED
-            if unlisted:
-                self._ask_engines()
+            self.unlisted |= unlisted
             seen.place = replace(seen.place, kept_by=listeners.get(init), unlisted=unlisted)
         found = self._held_together()
         self._note(found)
@@ -275,7 +272,7 @@ class Places:
 
     def _note(self, found: Mapping[Identity, Place]) -> None:
         """What heartbeats say; in the log, each container once."""
-        databases = self._databases()
+        databases = database_keys(self._urls)
         facts: list[dict[str, Any]] = []
         ours: dict[Identity, str] = {}
         uids: set[int] = set()

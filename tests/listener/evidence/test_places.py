@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -73,23 +73,27 @@ def containers(**projects: str) -> list[Container]:
 
 def places_of(proc: Machine, *words: str, **more: Any) -> Places:
     facts: dict[str, Any] = {
-        "databases": lambda: frozenset({KEY}),
-        "engines": lambda: containers(shop=OURS, bank=TWIN),
+        "urls": (URL,),
         "machine": {"host-1"},
     }
     return Places(proc, selectors(words or ("compose=shop",)), **{**facts, **more})
 
 
-def seen(proc: Machine, places: Places) -> tuple[Watch, Mapping[Identity, Place]]:
+RUNNING = containers(shop=OURS, bank=TWIN)
+
+
+def seen(
+    proc: Machine, places: Places, listed: Iterable[Container] = RUNNING
+) -> tuple[Watch, Mapping[Identity, Place]]:
     watch = watch_of(proc, trusted=())
     watch._labelling._init_of = places.init_of
     watch._hostname_of = places.hostname_of
     watch.look()
-    return watch, places.survey(watch.processes)
+    return watch, places.survey(watch.processes, listed)
 
 
-def only(proc: Machine, places: Places) -> Place:
-    _, found = seen(proc, places)
+def only(proc: Machine, places: Places, listed: Iterable[Container] = RUNNING) -> Place:
+    _, found = seen(proc, places, listed)
     (one,) = found.values()
     return one
 
@@ -258,51 +262,48 @@ def test_a_pod_by_its_namespace(proc: Machine) -> None:
     (folder / "namespace").write_text("airflow")
     (proc.path / "400" / "root" / "var").mkdir()
     (proc.path / "400" / "root" / "var" / "run").symlink_to("/run")
-    assert only(proc, places_of(proc, "kubernetes=airflow", engines=tuple)).named_by == "kubernetes=airflow"
-    assert only(proc, places_of(proc, "kubernetes=other", engines=tuple)).named_by is None
-    both = places_of(proc, "compose=shop", "kubernetes=airflow", engines=tuple)
-    assert only(proc, both).named_by == "kubernetes=airflow"
+    assert only(proc, places_of(proc, "kubernetes=airflow"), ()).named_by == "kubernetes=airflow"
+    assert only(proc, places_of(proc, "kubernetes=other"), ()).named_by is None
+    both = places_of(proc, "compose=shop", "kubernetes=airflow")
+    assert only(proc, both, ()).named_by == "kubernetes=airflow"
 
 
 def test_by_its_cgroup_without_an_engine(proc: Machine) -> None:
     proc.container(400, OURS)
-    assert only(proc, places_of(proc, "cgroup=/docker/*", engines=tuple)).named_by == "cgroup=/docker/*"
+    assert only(proc, places_of(proc, "cgroup=/docker/*"), ()).named_by == "cgroup=/docker/*"
 
 
 def test_an_engine_that_does_not_know_a_container_yet_is_asked(proc: Machine) -> None:
     proc.container(400, OURS)
-    listed: list[Container] = []
-    asked: list[bool] = []
-    places = places_of(proc, engines=lambda: listed, ask_engines=lambda: asked.append(True))
-    watch, found = seen(proc, places)
+    places = places_of(proc)
+    watch, found = seen(proc, places, ())
     (place,) = found.values()
-    assert asked == [True] and (place.named_by, place.unlisted) == (None, True)
-    listed += containers(shop=OURS)
-    (place,) = places.survey(watch.processes).values()
-    assert (place.named_by, place.unlisted) == ("compose=shop", False)
+    assert places.unlisted and (place.named_by, place.unlisted) == (None, True)
+    (place,) = places.survey(watch.processes, containers(shop=OURS)).values()
+    assert not places.unlisted and (place.named_by, place.unlisted) == ("compose=shop", False)
 
 
 def test_an_engine_is_not_asked_for_ever_for_what_it_does_not_have(
     proc: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proc.container(400, OURS)
-    asked: list[bool] = []
-    places = places_of(proc, engines=tuple, ask_engines=lambda: asked.append(True))
-    watch, _ = seen(proc, places)
+    places = places_of(proc)
+    watch, _ = seen(proc, places, ())
+    assert places.unlisted
     moment = time.monotonic() + LISTED
     monkeypatch.setattr(time, "monotonic", lambda: moment)
-    (place,) = places.survey(watch.processes).values()
-    assert asked == [True] and not place.unlisted
+    (place,) = places.survey(watch.processes, ()).values()
+    assert not places.unlisted and not place.unlisted
 
 
 def test_a_container_that_nobody_can_make_sense_of_is_foreign(proc: Machine) -> None:
     proc.container(400, OURS)
 
-    def broken() -> list[Container]:
+    def broken() -> Iterator[Container]:
+        yield from RUNNING
         raise ValueError("no engine speaks so")
 
-    places = places_of(proc, engines=broken)
-    watch, found = seen(proc, places)
+    watch, found = seen(proc, places_of(proc), broken())
     assert found == {} and 400 in watch.processes
 
 
@@ -314,7 +315,7 @@ def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> No
     proc.end(400)
     second = proc.container(400, OURS)
     watch.look()
-    found = places.survey(watch.processes)
+    found = places.survey(watch.processes, RUNNING)
     assert first != second and set(found) == {first, second}
     assert places.names() == {OURS[:12]}
 
@@ -329,7 +330,7 @@ def test_it_answers_for_a_container_that_has_ended(proc: Machine) -> None:
     for pid in (ours, ours - 1, 400, twin, twin - 1, 500):
         proc.end(pid)
     watch.look()
-    found = places.survey(watch.processes)
+    found = places.survey(watch.processes, RUNNING)
     assert [place.hostname for place in found.values()] == [OURS[:12]]
     assert places.names() == {OURS[:12]} and places.facts() == []
     rows = (row(hostname=OURS[:12], pid=31),)
@@ -361,7 +362,7 @@ def test_orphans_belong_to_the_container_that_adopted_them(proc: Machine) -> Non
     proc.become(400, ("airflow", "scheduler"))
     proc.end(410, adopted_by=400)
     watch.look()
-    found = places.survey(watch.processes)
+    found = places.survey(watch.processes, RUNNING)
     assert decide(watch.processes[pid], found).decision is Decision.KILL
 
 
@@ -386,7 +387,7 @@ def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:
     places = Places(proc, ())
     watch = watch_of(proc)
     watch.look()
-    assert not places.wanted and places.survey(watch.processes) == {}
+    assert not places.wanted and places.survey(watch.processes, RUNNING) == {}
     assert {p.contrary for p in watch.labelled()} == {"it lives in another pid namespace"}
     assert LISTENER in watch.processes
 
@@ -397,9 +398,9 @@ def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:
 )
 def test_an_engine_is_asked_only_for_what_it_alone_can_tell(proc: Machine, word: str, asked: bool) -> None:
     proc.container(400, OURS)
-    calls: list[bool] = []
-    place = only(proc, places_of(proc, word, engines=tuple, ask_engines=lambda: calls.append(True)))
-    assert (bool(calls), place.unlisted) == (asked, asked)
+    places = places_of(proc, word)
+    place = only(proc, places, ())
+    assert (places.unlisted, place.unlisted) == (asked, asked)
 
 
 def test_what_a_heartbeat_says_of_each_container_of_an_airflow(proc: Machine) -> None:
