@@ -185,9 +185,8 @@ class Daemon:
                 break
         self._notify("STOPPING=1")
         self._disconnect()
-        self._stopping.settle(
-            complete=self._swept
-        )  # or a listener under another name would report on it, too
+        # or a listener under another name would report on it, too
+        self._stopping.settle(complete=self._swept)
         self._save()
 
     def _guarded(self, act: Callable[..., None], *arguments: Any) -> None:
@@ -223,16 +222,8 @@ class Daemon:
     def _say_away(self, since: datetime) -> None:
         """Tasks were running when the listener before this one ended: what they forked since nobody told."""
         do = "dagstop ps shows what runs; what such a task started then and let go does not die with its run"
-        until = datetime.now(timezone.utc)
-        seconds = "seconds"
-        log.warning(
-            event(
-                "no listener ran",
-                since=since.isoformat("T", seconds),
-                until=until.isoformat("T", seconds),
-                do=do,
-            )
-        )
+        begun, ended = (at.isoformat(timespec="seconds") for at in (since, datetime.now(timezone.utc)))
+        log.warning(event("no listener ran", since=begun, until=ended, do=do))
 
     @property
     def _quiet(self) -> bool:

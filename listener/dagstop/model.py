@@ -96,18 +96,21 @@ _COMPARED = tuple(f.name for f in fields(Label) if f.name not in {"airflow_home"
 
 @dataclass(slots=True)
 class Process:
-    """One process as it was last seen. `label` and `evidence` stay when its ancestors are gone."""
+    """One process as it was last seen. `label` and `evidence` stay when its ancestors are gone.
+
+    Of one that need not live any more only some is known; the rest is as it is here.
+    """
 
     identity: Identity
-    ppid: int
-    pgid: int
-    sid: int
-    state: str  # one letter of /proc/PID/stat: R S D T t Z X
-    uid: int
-    argv: tuple[str, ...]
-    environ: Mapping[str, str]  # only the keys that dagstop reads
-    role: Role
-    title: Label | None  # what the command line itself says
+    ppid: int = 0
+    pgid: int = 0
+    sid: int = 0
+    state: str = "X"  # one letter of /proc/PID/stat: R S D T t Z X
+    uid: int = -1
+    argv: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)  # only the keys that dagstop reads
+    role: Role = Role.OTHER
+    title: Label | None = None  # what the command line itself says
     label: Label | None = None
     evidence: tuple[str, ...] = ()
     trusted: bool = False  # it, or the ancestor that labelled it, runs as a user of this Airflow
@@ -173,6 +176,11 @@ class StopOrder:
     state_after: str = "failed"  # what ordered it: a state, or "deleted"
     closed_at: datetime | None = None  # when every host that was there had reported
     finished_spared: bool = False  # setting finished_tasks: what a task that succeeded left is not stopped
+
+    @property
+    def rows(self) -> tuple[Target, ...]:
+        """The task instances as the order found them, and as they stand now."""
+        return (*self.targets, *self.present)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 
+def plain(value: Any) -> str:
+    """What JSON has no form for: a moment in ISO 8601, anything else as text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
     """A time as a person says it: `just now`, `3 s ago`, `2 h ago`."""
     if moment is None:

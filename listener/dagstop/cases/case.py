@@ -87,9 +87,8 @@ class Case:
     verdicts: dict[Identity, Verdict] = field(default_factory=dict)
     spared: dict[Identity, tuple[Process, Verdict]] = field(default_factory=dict)
     seen: set[Label] = field(default_factory=set)  # of the run's processes, dead ones and supervisors too
-    sent_before: dict[Identity, list[Sent]] = field(
-        default_factory=dict
-    )  # signals of a listener before this one, or before it was spared
+    # signals of a listener before this one, or before it was spared
+    sent_before: dict[Identity, list[Sent]] = field(default_factory=dict)
     first_signal: float | None = None
     looked_at: float = 0.0  # when the last look at everything began
     site: Site | None = None  # as it was at the last look

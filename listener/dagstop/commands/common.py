@@ -15,7 +15,7 @@ import click
 from dagstop.database.url import find_database_url
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
-from dagstop.words import ago
+from dagstop.words import ago, plain
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -115,11 +115,7 @@ def spellings(homes: Sequence[str]) -> tuple[str, ...]:
 
 
 def print_json(facts: Any) -> None:
-    click.echo(json.dumps(facts, indent=2, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    click.echo(json.dumps(facts, indent=2, default=plain))
 
 
 def print_table(

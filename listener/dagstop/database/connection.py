@@ -125,6 +125,9 @@ def query_many(connection: Connection, name: str, rows: list[dict[str, Any]]) ->
         psycopg2.extras.execute_batch(cursor, sql.queries()[name], rows, page_size=100)
 
 
+_LONGEST = 86400.0  # seconds: poll(2) counts milliseconds in an int
+
+
 def wait_readable(descriptors: Iterable[int], seconds: float | None) -> set[int]:
     """Wait until one of them can be read; None: for as long as it takes. Gives those that can.
 
@@ -133,7 +136,7 @@ def wait_readable(descriptors: Iterable[int], seconds: float | None) -> set[int]
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)
-    ready = poller.poll(None if seconds is None else seconds * 1000)
+    ready = poller.poll(None if seconds is None else min(seconds, _LONGEST) * 1000)
     return {descriptor for descriptor, _ in ready}
 
 

@@ -6,7 +6,6 @@ The daemon's main thread watches that no question stays without an answer unseen
 from __future__ import annotations
 
 import random
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from dagstop.database.connection import connect
+from dagstop.database.connection import connect, wait_readable
 from dagstop.database.failures import one_line, remedy
 from dagstop.logs import event, log
 from dagstop.self_pipe import SelfPipe
@@ -123,7 +122,7 @@ class KeptConnection:
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.stopping and (left := until - time.monotonic()) > 0:
-            select.select([self.woken], [], [], left)
+            wait_readable([self.woken.fileno()], left)
             self.woken.drain()
 
 

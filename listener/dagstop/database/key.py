@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from functools import lru_cache
 
 from dagstop.database.url import place_of
@@ -31,8 +32,13 @@ def database_key(url: str) -> str | None:
     return f"{','.join(servers)}/{place.database}"
 
 
-def same_database(one: str, other: str) -> bool:
-    """Whether two keys name one database: the same name on a server that both name, say the primary."""
+def is_among(key: str, keys: Iterable[str]) -> bool:
+    """Whether a key names one of these databases."""
+    return any(_same(key, one) for one in keys)
+
+
+def _same(one: str, other: str) -> bool:
+    """The same name on a server that both name, say the primary."""
     servers, _, name = one.partition("/")
     others, _, other_name = other.partition("/")
     return name == other_name and not set(servers.split(",")).isdisjoint(others.split(","))

@@ -27,7 +27,7 @@ from dagstop.evidence.place import Place, why_not_ours
 from dagstop.evidence.site import Site
 from dagstop.evidence.twins import ALONE, Neighbours, another_airflows
 from dagstop.host.containers import Container
-from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Verdict, Whose
+from dagstop.model import Decision, Identity, Label, Process, StopOrder, Verdict, Whose
 
 ANOTHER_CONTEXT = "another context"
 """In place of the URL of an engine that the docker CLI looks up by a name."""
@@ -85,15 +85,9 @@ def judge_container(
         return Verdict(Decision.FOREIGN, "nothing ties it to a task")
     stand_in = Process(
         identity=Identity(-1, 0),
-        ppid=0,
-        pgid=0,
-        sid=0,
         state="S",
         uid=client.process.uid if client is not None else -1,
-        argv=(),
         environ={SPARE: asked} if (asked := _asks(container, client)) else {},
-        role=Role.OTHER,
-        title=None,
         label=label,
         evidence=tuple(evidence),
         trusted=trusted,

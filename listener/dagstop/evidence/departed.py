@@ -42,7 +42,7 @@ class Departed:
     def of(self, order: StopOrder, site: Site) -> Iterator[Label]:
         """The labels that name the order's run and task, of this Airflow."""
         oldest = time.monotonic() - KEPT
-        hosts = {row.hostname for row in (*order.targets, *order.present)}
+        hosts = {row.hostname for row in order.rows}
         for (label, hostname), ended in self._ended.items():
             ours = site.may_be_ours(label) if hostname is None else hostname in hosts
             if ended >= oldest and ours and names_order(order, label):

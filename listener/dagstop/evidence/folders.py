@@ -12,7 +12,7 @@ from typing import Any
 
 from dagstop.evidence.runners import row_of, undoubted
 from dagstop.host.procfs import ProcFS
-from dagstop.model import Identity, Label, Process, Role
+from dagstop.model import Identity, Label, Process
 
 KEPT = 6000
 """Clock ticks for which a folder is remembered that is deleted and has nobody in it."""
@@ -88,15 +88,7 @@ def remembered(pid: int, start: int, uid: int, label: Label, runner: Process | N
     """The leader of `facts`, which need not live any more."""
     return Process(
         identity=Identity(int(pid), int(start)),
-        ppid=0,
-        pgid=0,
-        sid=0,
-        state="X",
         uid=int(uid),
-        argv=(),
-        environ={},
-        role=Role.OTHER,
-        title=None,
         label=label,
         evidence=("remembered",),
         trusted=True,

@@ -19,7 +19,6 @@ SPARE = "DAGSTOP_SPARE"
 """A variable by which a process asks to be spared, with the value 1. Children inherit it: set for a
 scheduler or a worker it spares all of its tasks."""
 
-
 ELSEWHERE = "it lives in another pid namespace"
 """Contrary evidence: it is in a container, as a rule another Airflow's."""
 
@@ -32,7 +31,7 @@ def judge(order: StopOrder, process: Process, started_at: datetime, site: Site) 
     label = process.label
     if label is None or not names_order(order, label):
         return Verdict(Decision.FOREIGN, "its evidence names another run")
-    verdict = _judge_alone(order, process, started_at, site)
+    verdict = _not_ours(order, process, started_at, site) or _judge_try(order, process, started_at)
     if verdict.decision is not Decision.SPARE:
         verdict = _with_its_runner(order, process, started_at, site) or verdict
     return with_hands_off(order, verdict)
@@ -46,11 +45,6 @@ def with_hands_off(order: StopOrder, verdict: Verdict) -> Verdict:
 
 
 _AIRFLOWS_OWN = (Role.SUPERVISOR, Role.SERVICE, Role.TEST)
-
-
-def _judge_alone(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict:
-    """By what it shows itself."""
-    return _not_ours(order, process, started_at, site) or _judge_try(order, process, started_at)
 
 
 def _not_ours(order: StopOrder, process: Process, started_at: datetime, site: Site) -> Verdict | None:
@@ -195,7 +189,7 @@ def _surely_another(order: StopOrder, process: Process, site: Site) -> bool:
 def _uuid_recorded(order: StopOrder, label: Label) -> bool:
     if label.ti_id is None:
         return False
-    return any(label.ti_id == row.ti_id for row in (*order.targets, *order.present))
+    return any(label.ti_id == row.ti_id for row in order.rows)
 
 
 def _pid_recorded(order: StopOrder, process: Process) -> bool:
@@ -208,7 +202,7 @@ def _pid_recorded(order: StopOrder, process: Process) -> bool:
     assert label is not None
     pids = {
         row.pid
-        for row in (*order.targets, *order.present)
+        for row in order.rows
         if row.pid
         and row.task_id == label.task_id
         and (row.job_id is None or label.job_id is None or row.job_id == label.job_id)
@@ -219,8 +213,7 @@ def _pid_recorded(order: StopOrder, process: Process) -> bool:
 def _job_recorded(order: StopOrder, label: Label) -> bool:
     if label.job_id is None:
         return False
-    rows = (*order.targets, *order.present)
-    return any(label.job_id == row.job_id and label.task_id == row.task_id for row in rows)
+    return any(label.job_id == row.job_id and label.task_id == row.task_id for row in order.rows)
 
 
 def _judge_try(order: StopOrder, process: Process, started_at: datetime) -> Verdict:
@@ -333,14 +326,14 @@ def _kill(order: StopOrder, process: Process, target: Target | None, late: bool,
 
 def _rows(order: StopOrder, label: Label) -> list[tuple[Target | None, Target | None]]:
     """(target, present) of each task instance that the label may be about; at least one pair."""
-    rows = (*order.targets, *order.present)
-    sure = [row for row in rows if label.ti_id is not None and row.ti_id == label.ti_id]
+    sure = [row for row in order.rows if label.ti_id is not None and row.ti_id == label.ti_id]
+    task = [row for row in order.rows if row.task_id == label.task_id]
     if not sure:
-        sure = [row for row in rows if row.task_id == label.task_id and row.map_index == label.map_index]
+        sure = [row for row in task if row.map_index == label.map_index]
     if not sure and label.map_index is None and label.job_id is not None:
-        sure = [row for row in rows if row.task_id == label.task_id and row.job_id == label.job_id]
+        sure = [row for row in task if row.job_id == label.job_id]
     if not sure and label.map_index is None:
-        sure = [row for row in rows if row.task_id == label.task_id]
+        sure = task
     keys = dict.fromkeys((row.task_id, row.map_index) for row in sure)
     targets = {(row.task_id, row.map_index): row for row in order.targets}
     present = {(row.task_id, row.map_index): row for row in order.present}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dagstop.database.key import same_database
+from dagstop.database.key import is_among
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity, Label, Process, Role, StopOrder, Target
 
@@ -68,7 +68,7 @@ def why_not_ours(place: Place | None, databases: frozenset[str]) -> str | None:
     if place.shares_name and not place.named_after_id:
         name = f"the host name {place.hostname} of {place.what}"
         return f"another container or this machine has, or may have, {name}"
-    others = [key for key in place.databases if not any(same_database(key, ours) for ours in databases)]
+    others = [key for key in place.databases if not is_among(key, databases)]
     if others:
         return (
             f"the metadata database of {place.what} is {others[0]};"
@@ -101,7 +101,7 @@ def why_spared(
     label = process.label
     if label.airflow_home is not None and os.path.normpath(label.airflow_home) != place.home:
         return f"its AIRFLOW_HOME is {label.airflow_home}, that of {place.what} is {place.home}"
-    if label.database is not None and not any(same_database(label.database, ours) for ours in databases):
+    if label.database is not None and not is_among(label.database, databases):
         return f"its metadata database is {label.database}; if that is ours, name it with --same-database"
     if process.vouchers.isdisjoint(place.uids):
         uid = f"uid {process.uid}, which runs no Airflow in {place.what}"
@@ -125,10 +125,10 @@ def is_of_twin(
     place = places.get(process.place) if process.place is not None else None
     if label is None or place is None or named_in(order, place):
         return False
-    rows = (*order.targets, *order.present)
-    if label.ti_id is not None and any(label.ti_id == row.ti_id for row in rows):
+    if label.ti_id is not None and any(label.ti_id == row.ti_id for row in order.rows):
         return False
-    hosts = {row.hostname for row in rows if row.task_id == label.task_id and _is_its_try(label, row)}
+    its = (row for row in order.rows if row.task_id == label.task_id and _is_its_try(label, row))
+    hosts = {row.hostname for row in its}
     return any(
         other.hostname in hosts and why_not_ours(other, databases) is None for other in places.values()
     )
@@ -145,7 +145,7 @@ def named_in(order: StopOrder, place: Place | None) -> bool:
     """True if a row of the order has its host name."""
     if place is None or place.hostname is None:
         return False
-    return any(row.hostname == place.hostname for row in (*order.targets, *order.present))
+    return any(row.hostname == place.hostname for row in order.rows)
 
 
 def _of_task(order: StopOrder, process: Process, place: Place) -> list[Target]:
@@ -153,7 +153,7 @@ def _of_task(order: StopOrder, process: Process, place: Place) -> list[Target]:
     label = process.label
     return [
         row
-        for row in (*order.targets, *order.present)
+        for row in order.rows
         if label is not None
         and row.hostname == place.hostname
         and row.task_id == label.task_id
@@ -163,8 +163,9 @@ def _of_task(order: StopOrder, process: Process, place: Place) -> list[Target]:
 
 def _uuid_ties(order: StopOrder, process: Process, place: Place) -> bool:
     ti_id = process.label.ti_id if process.label is not None else None
-    rows = (*order.targets, *order.present)
-    return ti_id is not None and any(row.ti_id == ti_id and row.hostname == place.hostname for row in rows)
+    return ti_id is not None and any(
+        row.ti_id == ti_id and row.hostname == place.hostname for row in order.rows
+    )
 
 
 def _runner_ties(order: StopOrder, process: Process, started_at: datetime, place: Place) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from dagstop.database.key import database_key, same_database
+from dagstop.database.key import database_key, is_among
 from dagstop.database.url import find_database_url
 from dagstop.errors import DatabaseUrlError
 from dagstop.evidence.place import Place
@@ -26,9 +26,7 @@ class Site:
     databases: frozenset[str]  # `database_key` of each spelling of the metadata database
     untouchable: frozenset[int]  # pids: 1, 2, the listener, its ancestors
     foreign_homes: frozenset[str] = frozenset()  # other Airflows that may be in the listener's pid namespace
-    homes_elsewhere: frozenset[str] = (
-        frozenset()
-    )  # those that are surely in others: they have no process here
+    homes_elsewhere: frozenset[str] = frozenset()  # those that surely are in others
     unread: str | None = None  # what of an Airflow here cannot be read: it may be another one
     other_airflows: frozenset[str] = frozenset()  # those of them that are known to use another database
     places: Mapping[Identity, Place] = field(default_factory=dict)  # containers, by their init
@@ -43,7 +41,7 @@ class Site:
         return home and (label.database is None or self.is_database(label.database))
 
     def is_database(self, key: str) -> bool:
-        return any(same_database(key, ours) for ours in self.databases)
+        return is_among(key, self.databases)
 
 
 def survey(
@@ -116,7 +114,7 @@ def _databases(process: Process) -> set[str]:
 def _names_others(home: str, named: set[str], ours: frozenset[str]) -> bool:
     """True if a home's processes, or else its airflow.cfg, name a database, and none of ours."""
     found = named or _configured(home)
-    return bool(found) and not any(same_database(one, own) for one in found for own in ours)
+    return bool(found) and not any(is_among(one, ours) for one in found)
 
 
 def _configured(home: str) -> set[str]:
@@ -127,9 +125,8 @@ def _configured(home: str) -> set[str]:
     except (OSError, ValueError):
         return set()
     # whose home it is, nobody knows: no more is read than any configuration needs
-    return (
-        _in_config(home, seen.st_mtime_ns) if home.startswith("/") and seen.st_size < _MOST_CONFIG else set()
-    )
+    readable = home.startswith("/") and seen.st_size < _MOST_CONFIG
+    return _in_config(home, seen.st_mtime_ns) if readable else set()
 
 
 @lru_cache(maxsize=64)

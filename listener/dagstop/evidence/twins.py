@@ -62,7 +62,7 @@ def another_airflows(
         return None
     if same:
         return f"{differences[0]}: it is another Airflow's", Whose.ANOTHER
-    hosts = {row.hostname for row in (*order.targets, *order.present)} - {None}
+    hosts = {row.hostname for row in order.rows} - {None}
     on_ours = tags.hostname in hosts
     what = f"uuid {tags.ti_id}" if tags.ti_id is not None else f"job {tags.job_id}"
     if _is_older(label, rows) and on_ours:  # of such a try the database keeps no more than that here
@@ -74,9 +74,7 @@ def another_airflows(
 
 def _rows(order: StopOrder, label: Label) -> list[Target]:
     return [
-        row
-        for row in (*order.targets, *order.present)
-        if row.task_id == label.task_id and label.map_index in {None, row.map_index}
+        row for row in order.rows if row.task_id == label.task_id and label.map_index in {None, row.map_index}
     ]
 
 

@@ -8,7 +8,6 @@ holds up the reports (report/sender.py) never holds up the orders.
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from dagstop.database.connection import query, round_trip
+from dagstop.database.connection import query, round_trip, wait_readable
 from dagstop.database.kept_connection import KeptConnection
 from dagstop.database.outbox import Outbox
 from dagstop.feed.orders import read_order
@@ -134,7 +133,7 @@ class OrderFeed:
 
     def _stand_by(self, connection: Connection) -> None:
         while not (self._begun or self._kept.stopping):
-            select.select([connection.fileno(), self._kept.woken.fileno()], [], [])
+            wait_readable([connection.fileno(), self._kept.woken.fileno()], None)
             self._kept.woken.drain()
             connection.poll()  # raises if the line is cut
             connection.notifies.clear()
@@ -150,7 +149,7 @@ class OrderFeed:
             rung = self._rung(connection) or rung
             due = min(deaf_until, next_sweep) if rung else min(next_sweep, next_poll)
             doors = [woken] if rung else [woken, connection.fileno()]
-            readable, _, _ = select.select(doors, [], [], max(0.0, due - time.monotonic()))
+            readable = wait_readable(doors, max(0.0, due - time.monotonic()))
             rung = rung or self._rung(connection)
             if woken in readable:
                 self._kept.woken.drain()

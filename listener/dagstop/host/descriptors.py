@@ -6,17 +6,13 @@ on the file. The duplicate is the same open file: what a writer opened to append
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import stat as modes
-from functools import lru_cache
-from typing import Any
 
+from dagstop.host import syscall
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity
-
-_PIDFD_GETFD = 438  # the same on every architecture
 
 
 def numbers(pid: int) -> list[int]:
@@ -47,8 +43,9 @@ def take(owner: Identity, number: int) -> int | None:
         stat = ProcFS().stat(owner.pid)
         if stat is None or stat.start != owner.start:
             return None
-        taken = int(_syscall()(_PIDFD_GETFD, pidfd, number, 0))
-        return taken if taken >= 0 else None
+        return syscall.call(syscall.PIDFD_GETFD, pidfd, number, 0)
+    except OSError:
+        return None
     finally:
         os.close(pidfd)
 
@@ -61,10 +58,3 @@ def appended_to(descriptor: int) -> tuple[int, int] | None:
     if modes.S_ISREG(found.st_mode) and writable and flags & os.O_APPEND:
         return found.st_dev, found.st_ino
     return None
-
-
-@lru_cache(maxsize=1)
-def _syscall() -> Any:
-    function = ctypes.CDLL(None, use_errno=True).syscall
-    function.restype = ctypes.c_long
-    return function

@@ -11,13 +11,11 @@ import errno
 import os
 import re
 import stat as modes
-from functools import lru_cache
-from typing import Any
 
+from dagstop.host import syscall
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Identity
 
-_OPENAT2 = 437  # the same on every architecture
 _NO_MAGICLINKS, _IN_ROOT = 0x02, 0x10  # RESOLVE_* of linux/openat2.h
 _NAME_ONLY = os.O_PATH | os.O_CLOEXEC
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
@@ -109,17 +107,9 @@ def _open_inside(proc: ProcFS, init: Identity, path: str) -> int:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path)
         how = _How(_NAME_ONLY, 0, _IN_ROOT | _NO_MAGICLINKS)
         name = os.fsencode(path.lstrip("/") or ".")
-        found = int(_syscall()(_OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how)))
-        if found < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-        return found
+        try:
+            return syscall.call(syscall.OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how))
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, path) from exc
     finally:
         os.close(root)
-
-
-@lru_cache(maxsize=1)
-def _syscall() -> Any:
-    function = ctypes.CDLL(None, use_errno=True).syscall
-    function.restype = ctypes.c_long
-    return function

@@ -16,9 +16,7 @@ from dagstop.errors import DagstopError
 from dagstop.host import foreign_memory
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_MOST = (
-    8 << 20
-)  # bytes read of one file: the kernel takes no more than 6 MiB of words and variables, so none is cut
+_MOST = 8 << 20  # bytes of one file: the kernel takes no more than 6 MiB of words and variables
 
 SIGTERM_BIT = 1 << (15 - 1)
 _NOT_RANDOM = 0x40000  # ADDR_NO_RANDOMIZE of /proc/PID/personality (linux/personality.h)
@@ -52,9 +50,13 @@ class SignalMasks:
     stopped: bool = False  # by a signal or a debugger: it sees SIGTERM only once it goes on
 
 
+def _fields(stat: bytes) -> list[bytes]:
+    """/proc/PID/stat from its third field on; the name before that may hold spaces, brackets and newlines."""
+    return stat[stat.rfind(b")") + 2 :].split()
+
+
 def parse_stat(data: bytes) -> Stat | None:
-    """Parse /proc/PID/stat; the command name in it may hold spaces, brackets and newlines."""
-    rest = data[data.rfind(b")") + 2 :].split()
+    rest = _fields(data)
     if len(rest) < 20:
         return None
     try:
@@ -71,21 +73,22 @@ def parse_stat(data: bytes) -> Stat | None:
 
 def parse_ending(data: bytes) -> bool:
     """Whether /proc/PID/stat is of a process that is ending, or has ended: it shows no words any more."""
-    rest = data[data.rfind(b")") + 2 :].split()
-    ended = rest[:1] in ([b"Z"], [b"X"], [b"x"])
-    return ended or (len(rest) > 6 and rest[6].isdigit() and bool(int(rest[6]) & _EXITING))
+    return _fields(data)[:1] in ([b"Z"], [b"X"], [b"x"]) or bool(_flags(data) & _EXITING)
 
 
 def parse_wordless(data: bytes) -> bool:
     """Whether /proc/PID/stat is of what shows no words any more: it is ending, or a kernel thread."""
-    rest = data[data.rfind(b")") + 2 :].split()
-    flags = int(rest[6]) if len(rest) > 6 and rest[6].isdigit() else 0
-    return bool(flags & _KERNEL_THREAD) or parse_ending(data)
+    return bool(_flags(data) & _KERNEL_THREAD) or parse_ending(data)
+
+
+def _flags(stat: bytes) -> int:
+    rest = _fields(stat)
+    return int(rest[6]) if len(rest) > 6 and rest[6].isdigit() else 0
 
 
 def parse_layout(data: bytes) -> Layout | None:
     """Fields 26, 28, 48 and 50 of /proc/PID/stat; None where they are not shown (0)."""
-    rest = data[data.rfind(b")") + 2 :].split()
+    rest = _fields(data)
     try:
         code, stack, words, variables = (int(rest[number - 3]) for number in (26, 28, 48, 50))
     except (IndexError, ValueError):
@@ -237,10 +240,7 @@ class ProcFS:
 
     def task_folder(self, pid: int) -> str | None:
         """The private folder of a bash task that its working directory is or lies in, if it is one."""
-        try:
-            return parse_task_folder(self._link(pid, "cwd"))
-        except OSError:
-            return None
+        return parse_task_folder(self.folder(pid))
 
     def folder(self, pid: int) -> str:
         """Its working directory; empty where that is not shown."""
@@ -251,8 +251,7 @@ class ProcFS:
 
     def has_terminal(self, pid: int) -> bool:
         """Whether it has, or may have, a controlling terminal (field 7 of /proc/PID/stat)."""
-        data = self.read(pid, "stat") or b""
-        return data[data.rfind(b")") + 2 :].split()[4:5] != [b"0"]
+        return _fields(self.read(pid, "stat") or b"")[4:5] != [b"0"]
 
     def argv(self, pid: int) -> tuple[str, ...] | None:
         """Its words; none where it is gone, None where they may not be read."""

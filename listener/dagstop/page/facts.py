@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -139,14 +139,9 @@ class Source:
         if self._checks is None or began > self._checks_good_until:
             self._checks = self._look_closely()
             self._checks_good_until = _good_until(began, YOUNG_CHECKS)
-        checks = self._checks
-        return Snapshot(
+        return replace(
+            self._checks,
             now=self._ask("page_now")[0]["db_now"],
-            numbers=checks.numbers,
-            findings=checks.findings,
-            listeners=checks.listeners,
-            triggers=checks.triggers,
-            uncovered=checks.uncovered,
             open=self._ask("page_open"),
             orders=self._ask("page_orders", **EVERY_ORDER, limit=LIMIT),
         )

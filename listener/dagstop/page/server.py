@@ -22,6 +22,7 @@ from dagstop.errors import DagstopError
 from dagstop.logs import event, log, shown
 from dagstop.page import metrics
 from dagstop.page.facts import Source, health
+from dagstop.words import plain
 
 AT_ONCE = 24
 """Requests answered at once; one more is turned away, so that no flood makes this process grow."""
@@ -233,8 +234,4 @@ def _chosen(query: str) -> dict[str, Any]:
 
 
 def _json(facts: Any) -> tuple[bytes, str, HTTPStatus]:
-    return json.dumps(facts, default=_plain).encode(), JSON, HTTPStatus.OK
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return json.dumps(facts, default=plain).encode(), JSON, HTTPStatus.OK

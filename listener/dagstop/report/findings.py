@@ -40,13 +40,9 @@ class Findings:
     not_found: list[str] = field(default_factory=list)  # ran here, says Airflow; nothing of it seen
     ended_by_itself: list[str] = field(default_factory=list)  # the same, but it was seen, and is gone
     could_not_look: list[str] = field(default_factory=list)  # what the host could not see, and why
-    containers_untied: list[str] = field(
-        default_factory=list
-    )  # of the spared: a client may have created them
-    not_told: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # when nobody was told what the run's tasks forked, and why
+    containers_untied: list[str] = field(default_factory=list)  # spared: a client may have created them
     execs_untied: list[str] = field(default_factory=list)  # the same of what a `docker exec` runs
+    not_told: list[dict[str, Any]] = field(default_factory=list)  # when nobody told what its tasks forked
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None

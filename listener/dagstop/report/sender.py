@@ -6,7 +6,6 @@ Reports, heartbeats and chores may be held up by whoever holds a lock; reading o
 from __future__ import annotations
 
 import json
-import select
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import Json
 
 import dagstop
-from dagstop.database.connection import call, query, query_many
+from dagstop.database.connection import call, query, query_many, wait_readable
 from dagstop.database.kept_connection import KeptConnection
 from dagstop.database.outbox import Outbox, Report
 from dagstop.feed.notices import OrderFeed
@@ -99,7 +98,7 @@ class ReportSender:
                 pending = self.health.get("pending", 0) > 0
                 next_beat = time.monotonic() + (HURRIED_HEARTBEAT if pending else HEARTBEAT)
             due = min(next_beat, self._held_until if self.outbox.held else float("inf"))
-            select.select([self.kept.woken], [], [], max(0.0, due - time.monotonic()))
+            wait_readable([self.kept.woken.fileno()], max(0.0, due - time.monotonic()))
             self.kept.woken.drain()
 
     def _send(self, connection: Connection) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ import psycopg2
 import pytest
 
 from dagstop.database.connection import round_trip
-from dagstop.feed.notices import FULL_SWEEP
+from dagstop.database.outbox import Outbox
+from dagstop.feed.notices import FULL_SWEEP, OrderFeed
 from dagstop.report.sender import HEARTBEAT
+from dagstop.self_pipe import SelfPipe
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import CLEAN, Listener
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
+from tests.support.watch import wait_until
 
 
 def ending(process: subprocess.Popen[Any]) -> float:
@@ -169,3 +175,28 @@ def test_more_orders_than_are_read_at_once_wait_for_no_sweep(
         airflow_db.wait_until("select count(*) = 1 from dagstop.listener")
         airflow_db.rows("update dag_run set state = 'failed'")
         listener.wait_for_reports(FULL_SWEEP + 600, timeout=180)
+
+
+@one_server
+@shape_2
+def test_orders_are_read_beside_a_thousand_dying_processes(
+    airflow_db: AirflowDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that is made then has a descriptor beyond 1023, which select(2) does not know."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limits[0] < 2000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    feed = OrderFeed(airflow_db.url, "h", str(uuid.uuid4()), Outbox(), SelfPipe())
+    try:
+        feed.begin()
+        wait_until(lambda: feed.reads(), 20, lambda: caplog.text)
+        airflow_db.add_running()
+        airflow_db.set_run("failed")
+        wait_until(lambda: any(news.orders for news in feed.news), 20, lambda: caplog.text)
+        assert "database lost" not in caplog.text
+    finally:
+        feed.stop(5)
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
