@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_what_an_up_created_is_named_and_what_it_found_running_is_not_touched(
         Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener,
     ):
         line = line.format(compose=compose, shop=project)
-        environ = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
+        environ: Any = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
         with docker_engine.paused():  # until the listener has seen the client
             if alive:
                 command = f"cd {tmp_path / where}; {line}; sleep 7743"

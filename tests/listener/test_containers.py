@@ -53,9 +53,9 @@ def test_containers_of_the_run_die_and_foreign_ones_live(
     assert {name for name, container in ours.items() if running(container)} == set()
     assert all(running(container) for container in foreign)
     signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}
-    assert signals[ours["handler"].id[:12]] == ["SIGTERM"], show(report)
-    assert signals[ours["no handler"].id[:12]] == ["SIGKILL"], show(report)
-    assert set(signals) == {container.id[:12] for container in ours.values()}, show(report)
+    assert signals[str(ours["handler"].id)[:12]] == ["SIGTERM"], show(report)
+    assert signals[str(ours["no handler"].id)[:12]] == ["SIGKILL"], show(report)
+    assert set(signals) == {str(container.id)[:12] for container in ours.values()}, show(report)
     reasons = sorted(item["why"] for item in report["detail"]["spared"])
     assert reasons == [
         "its AIRFLOW_HOME is /srv/other",
@@ -316,6 +316,7 @@ def test_a_pid_of_the_engine_counts_only_where_it_is_the_containers(
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
     signals = {item["id"]: [name for name, _ in item["signals"]] for item in report["detail"]["containers"]}
-    assert signals == {polite.id[:12]: ["SIGTERM"], deaf.id[:12]: ["SIGTERM", "SIGKILL"]}, show(report)
+    wanted = {str(polite.id)[:12]: ["SIGTERM"], str(deaf.id)[:12]: ["SIGTERM", "SIGKILL"]}
+    assert signals == wanted, show(report)
     assert b"bye" in polite.logs()
     assert report["outcome"] == "stopped" and not running(polite) and not running(deaf), show(report)

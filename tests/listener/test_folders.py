@@ -31,7 +31,7 @@ def nothing_left() -> Iterator[None]:
 
 def ps(listener: Listener) -> dict[str, Any]:
     where = ("--database-url", listener.url, "--airflow-home", str(listener.home))
-    environment = {"STATE_DIRECTORY": str(listener.state_dir)}
+    environment: Any = {"STATE_DIRECTORY": str(listener.state_dir)}
     said: dict[str, Any] = json.loads(dagstop("ps", "--json", *where, **environment).stdout)
     return said
 

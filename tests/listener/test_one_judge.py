@@ -166,7 +166,8 @@ class Past:
         }  # fmt: skip
         if self.chance(0.2):
             of_airflow["DAGSTOP_SPARE"] = "1"
-        shown = pick([of_airflow, of_airflow, b"", {**of_airflow, **names}])
+        both = {**of_airflow, **names}
+        shown = pick([of_airflow, of_airflow, b"", both])
         inner = iter(range(29, 99)) if inside else None
 
         def place(**more: Any) -> dict[str, Any]:
@@ -325,7 +326,12 @@ def _both(one: tuple[str, str] | None, other: tuple[str, str]) -> tuple[str, str
 def carried_out(listener: daemon.Daemon, asked: StopOrder, patch: pytest.MonkeyPatch) -> Answer:
     """What the listener would do, by the report that a dry run shows."""
     reports: list[Findings] = []
-    patch.setattr(stopping, "summary", lambda _order, result, _outcome: reports.append(result) or "")
+
+    def summary(_order: StopOrder, result: Findings, _outcome: str) -> str:
+        reports.append(result)
+        return ""
+
+    patch.setattr(stopping, "summary", summary)
     listener._stopping.prepare()
     listener._stopping.take(News([asked], (0.0, 0.0), sweep=False, chores=False))
     until = time.monotonic() + 30

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ SPAWNER = """
 import os, sys
 os.posix_spawn("/bin/true", ["true"], dict(os.environ), file_actions=[(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)])
 """
+
+
+def is_stopped(pid: int) -> bool:
+    return state_of(pid) == "T"
 
 
 def state_of(pid: int) -> str:
@@ -115,7 +120,7 @@ def test_a_process_stopped_after_it_was_known_is_continued(
         listener.wait_until_remembered(2)
         for pid in (process.pid, sleep):
             os.kill(pid, signal.SIGSTOP)
-            wait_until(lambda pid=pid: state_of(pid) == "T", 10, lambda: "not stopped")
+            wait_until(partial(is_stopped, pid), 10, lambda: "not stopped")
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1, timeout=60)  # not after its grace
     assert signals_of(report, process.pid) == ["SIGTERM", "SIGCONT"], show(report)

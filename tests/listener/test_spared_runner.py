@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show
@@ -25,7 +26,7 @@ def test_what_it_started_lives_also_when_it_is_gone(
     go = tmp_path / "go"
     daemon = f"setsid sleep 7821 & until [ -e {go} ]; do sleep 0.1; done"
     command = f'sh -c "{daemon}" & {client} & sleep 7823; true'
-    named = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
+    named: Any = tasks.environment("dag", "run", "a", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path))
     runner = tasks.runner(JOB_OF_NOBODY, command, **named)
     left: list[int] = []
     try:

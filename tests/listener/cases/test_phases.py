@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.fake_proc import HOME, at, order, process, row, site
 KILLED = Verdict(Decision.KILL, "of the stopped run")
 
 
-def bash(pid: int = 601, **more: object) -> Process:
+def bash(pid: int = 601, **more: Any) -> Process:
     """What an operator started, in a session of its own."""
     return process(identity=Identity(pid, pid), sid=pid, **more)
 

@@ -251,7 +251,7 @@ def test_the_systemd_unit_is_clean_and_hardened(tmp_path: Path, options: tuple[s
     assert ("\nUser=daemon" in unit.read_text()) == ("daemon" in options)
     verify = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (verify.returncode, verify.stderr) == (0, "")
-    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", unit]
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", str(unit)]
     security = subprocess.run(command, capture_output=True, text=True)
     assert security.returncode == 0, security.stdout[-300:]  # an exposure of 4.0 or less
 

@@ -28,7 +28,7 @@ def test_all_that_it_says_will_die_dies_and_nothing_else(
     client = f"docker run --network none --cidfile {tmp_path}/cid --rm {IMAGE} sleep 7394"
     tasks.bash(client, tasks.environment("dag", "run", DOCKER_HOST=docker_engine.url, HOME=str(tmp_path)))
     containers = {
-        c.id[:12]: c
+        str(c.id)[:12]: c
         for c in (
             run(["sleep", "7395"]),
             run(["sleep", "7396"], more_tags=TWIN),
@@ -36,8 +36,8 @@ def test_all_that_it_says_will_die_dies_and_nothing_else(
         )
     }
     wait_for("sleep 7394")
-    options = ("--database-url", airflow_db.url, "--airflow-home", str(tmp_path))
-    options += ("--docker-url", docker_engine.url)
+    options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
+    options += ["--docker-url", docker_engine.url]
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
         listener.wait_until_remembered(2)
         said = json.loads(dagstop("explain", "dag", "run", "--json", *options).stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.commands import failing
@@ -41,7 +42,7 @@ def test_check_warns_of_what_runs_in_a_failed_run_and_of_a_home_that_is_none(
         assert "warning\trun dag run\tfailed, and 1 of its tasks run\t`dagstop stop`" in said
         said = failing("check", *where, AIRFLOW_HOME="/nowhere").stdout
         assert "failed\tAIRFLOW_HOME\t/nowhere is not a directory\tset AIRFLOW_HOME" in said
-        home = {"AIRFLOW_HOME": str(tmp_path)}
+        home: Any = {"AIRFLOW_HOME": str(tmp_path)}
         said = dagstop("check", *where, **home).stdout
         assert f"warning\tAIRFLOW_HOME\tthere is no airflow.cfg in {tmp_path}\tset AIRFLOW_HOME" in said
         assert "AIRFLOW_HOME" not in dagstop("check", *where, **home, AIRFLOW_CONFIG="/srv/a.cfg").stdout

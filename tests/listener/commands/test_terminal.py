@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.commands import on_a_terminal
@@ -22,7 +23,7 @@ ESCAPED = r"evil\x1b[31m\u202e\r\nrun"
 @shape_2
 def test_history_for_people_and_for_programs(airflow_db: AirflowDatabase, tmp_path: Path) -> None:
     airflow_db.add_running(HOSTILE)
-    url = {"DAGSTOP_DATABASE_URL": airflow_db.url}
+    url: Any = {"DAGSTOP_DATABASE_URL": airflow_db.url}
     with Listener(airflow_db.url, tmp_path) as listener:
         airflow_db.set_run("failed", HOSTILE)
         listener.wait_for_reports(1)

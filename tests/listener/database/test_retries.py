@@ -28,7 +28,7 @@ def test_the_wait_grows_with_each_failure_and_is_short_again_after_a_success(
 
     kept = KeptConnection("test", "postgresql://h/d", "test", serve)
     monkeypatch.setattr(kept_connection, "connect", lambda url, name: Connection())
-    monkeypatch.setattr(kept_connection.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("dagstop.database.kept_connection.random.uniform", lambda low, high: high)
     monkeypatch.setattr(kept, "_pause", waits.append)
     while proven:
         kept._try()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg2.extensions
@@ -56,7 +57,8 @@ def test_one_form(given_url: str, expected: str) -> None:
 ])  # fmt: skip
 def test_it_leads_where_sqlalchemy_goes(query: str) -> None:
     url = f"postgresql+psycopg2://u@/d?{query}&target_session_attrs=read-write"
-    _, expected = PGDialect_psycopg2().create_connect_args(make_url(url))
+    dialect: Any = PGDialect_psycopg2
+    _, expected = dialect().create_connect_args(make_url(url))
     ours = psycopg2.extensions.parse_dsn(normalise(url))
     # it writes no port as one comma
     assert ours == {key: value for key, value in expected.items() if value.strip(",")} | {"dbname": "d"}

@@ -44,7 +44,7 @@ def test_what_ended_in_a_container_is_of_the_host_name_that_airflow_has() -> Non
 def test_the_latest_are_known_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [1000.0]
     monkeypatch.setattr(departed, "MOST", 2)
-    monkeypatch.setattr(departed.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr("dagstop.evidence.departed.time.monotonic", lambda: moment[0])
     known = Departed()
     for task in ("a", "b", "a", "c"):
         known.add(of(task))

@@ -109,7 +109,14 @@ def in_container(proc: FakeProc, runner: Process | None = None, **remembered: An
         hostname_of=lambda init: "worker",
     )
     proc.add(300, argv=("sleep", "1"), start=400, namespace="pid:[2]")
-    doubts = {"trusted": True, "contrary": None, "spare": False, "uid": UID, "vouchers": [], "inner": []}
+    doubts: dict[str, Any] = {
+        "trusted": True,
+        "contrary": None,
+        "spare": False,
+        "uid": UID,
+        "vouchers": [],
+        "inner": [],
+    }
     watch.restore({Identity(300, 400): Known(OURS, runner, {**doubts, **remembered})})
     watch.look()
     return watch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dagstop.evidence.lineage import _DEEP, _LATE, ClientEnd, Lineage
@@ -18,7 +20,7 @@ START = 2000
 """When everything here begins, seconds since boot."""
 
 
-def seen(pid: int, at: float = START, label: Label | None = None, **more: object) -> Process:
+def seen(pid: int, at: float = START, label: Label | None = None, **more: Any) -> Process:
     """A process that was read, and began then."""
     one = process(identity=Identity(pid, int(at * TICKS_PER_SECOND)), **more)
     one.label = label
@@ -43,7 +45,7 @@ class Told:
     def end(self, pid: int) -> None:
         self.event(EXIT, pid)
 
-    def read(self, pid: int, label: Label | None = None, **more: object) -> Process:
+    def read(self, pid: int, label: Label | None = None, **more: Any) -> Process:
         """It is read in the moment in which it was forked."""
         one = self.processes[pid] = seen(pid, self.now / SECOND, label, **more)
         self.lineage.read(one)

@@ -52,7 +52,7 @@ class Machine(FakeProc):
     def task(self, init: int, number: int, inner: int = 31) -> int:
         """A runner and its bash in a container; gives the pid of bash."""
         title = "airflow task runner: d t r 7"
-        inside = {"namespace": f"pid:[{init}]", "uid": UID}
+        inside: Any = {"namespace": f"pid:[{init}]", "uid": UID}
         self.add(number, ppid=init, argv=(title,), environ={"AIRFLOW_HOME": HOME}, inner=inner, **inside)
         return self.add(number + 1, ppid=number, argv=("bash",), inner=inner + 1, **inside)
 

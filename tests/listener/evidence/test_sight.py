@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence import sight
 from dagstop.evidence.sight import Trial, tried, unseen
 from dagstop.model import Identity, Process
 from tests.support.fake_proc import FakeProc, process
@@ -80,7 +79,7 @@ def may_not(monkeypatch: pytest.MonkeyPatch) -> dict[int, type[OSError]]:
         if pid in answers:
             raise answers[pid]
 
-    monkeypatch.setattr(sight.os, "kill", kill)
+    monkeypatch.setattr("dagstop.evidence.sight.os.kill", kill)
     return answers
 
 
@@ -102,7 +101,7 @@ def test_who_is_not_tried(
     proc: FakeProc, may_not: dict[int, type[OSError]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Itself, kernel threads, what is ending, and what made itself undumpable."""
-    monkeypatch.setattr(sight.os, "getpid", lambda: 600)
+    monkeypatch.setattr("dagstop.evidence.sight.os.getpid", lambda: 600)
     for pid in (600, 602):
         proc.add(pid, argv=("dagstop", "listen"), uid=ME)
     proc.add(601, uid=ME)

@@ -108,7 +108,8 @@ def test_whatever_the_reason(proc: FakeProc, watch: Watch, why: str, tmp_path: P
         "asks": {**tags(), "DAGSTOP_SPARE": "1"},
         "home": {**tags(), "AIRFLOW_HOME": "/srv/b"},
     }.get(why, tags())
-    more: dict[str, Any] = {"user": {"uid": 1000}, "namespace": {"namespace": "pid:[2]"}}.get(why, {})
+    shown: dict[str, dict[str, Any]] = {"user": {"uid": 1000}, "namespace": {"namespace": "pid:[2]"}}
+    more = shown.get(why, {})
     proc.add(RUNNER, argv=runner, environ=environ, **more)
     proc.add(BASH, ppid=RUNNER, argv=("bash", "-c", "x"), environ={**tags(), "DAGSTOP_SPARE": "0"})
     proc.add(SLEEP, ppid=BASH, pgid=BASH, sid=BASH, argv=("sleep", "1"))

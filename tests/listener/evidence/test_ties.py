@@ -148,10 +148,12 @@ def test_a_client_that_no_engine_knows_is_forgotten_in_time(proc: RealClock) -> 
     proc.end(700)
     ties.note([])
     one = next(one for one in ties.all() if one.until is not None)
-    one.until -= timedelta(seconds=AWAY - 60)
+    assert one.until is not None
+    ended_at = one.until
+    one.until = ended_at - timedelta(seconds=AWAY - 60)
     ties.note([])
     assert len(ties.all()) == 2  # an engine that is away may be back
-    one.until -= timedelta(seconds=120)
+    one.until = ended_at - timedelta(seconds=AWAY + 60)
     ties.note([])
     assert [left.client.process.pid for left in ties.all()] == [701]
 
@@ -485,8 +487,8 @@ class Sockets:
         self.held: dict[int, int] = {}  # pid -> how many connections
         self.engine = "/here"
         self.asked: list[int] = []
-        monkeypatch.setattr(ties_module.unix_peers, "sockets_of", self.sockets_of)
-        monkeypatch.setattr(ties_module.unix_peers, "connected_to", self.connected_to)
+        monkeypatch.setattr("dagstop.host.unix_peers.sockets_of", self.sockets_of)
+        monkeypatch.setattr("dagstop.host.unix_peers.connected_to", self.connected_to)
 
     def sockets_of(self, root: str, pid: int) -> frozenset[int]:
         self.asked.append(pid)
@@ -889,7 +891,7 @@ def test_a_cidfile_is_read_by_one_thread_that_nobody_waits_for(
         may_go_on.wait(60)
         return "1" * 64
 
-    monkeypatch.setattr(ties_module.cidfiles, "read", read)
+    monkeypatch.setattr("dagstop.evidence.cidfiles.read", read)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "join", lambda *_: pytest.fail("it waits"))
         ties.read_cidfiles()

@@ -13,13 +13,18 @@ from dagstop.host.containers import Airflow, Container
 from dagstop.model import Decision, StopOrder, Verdict, Whose
 from tests.support.fake_proc import DATE, HOME, UUID, at, order, process, row, site
 
-IDS = {
+IDS: dict[str, Any] = {
     "AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
     "AIRFLOW_CTX_TRY_NUMBER": "1", "AIRFLOW_CTX_MAP_INDEX": "-1",
     "AIRFLOW_CTX_EXECUTION_DATE": DATE.isoformat(), "DAGSTOP_AIRFLOW_HOME": HOME,
 }  # fmt: skip
-BY_JOB = {"DAGSTOP_HOSTNAME": "worker", "DAGSTOP_JOB_ID": "7", "DAGSTOP_PID": "500", "DAGSTOP_POLICY": "2"}
-BY_UUID = {"DAGSTOP_TI_ID": UUID, "DAGSTOP_POLICY": "2"}
+BY_JOB: dict[str, Any] = {
+    "DAGSTOP_HOSTNAME": "worker",
+    "DAGSTOP_JOB_ID": "7",
+    "DAGSTOP_PID": "500",
+    "DAGSTOP_POLICY": "2",
+}
+BY_UUID: dict[str, str] = {"DAGSTOP_TI_ID": UUID, "DAGSTOP_POLICY": "2"}
 OTHER_UUID = UUID.replace("0", "f")
 THREE: dict[str, Any] = {"job_id": None, "ti_id": UUID, "pid": 500, "hostname": "worker"}
 KILL, SPARE = Decision.KILL, Decision.SPARE
@@ -41,7 +46,7 @@ def of_rows(**more: Any) -> StopOrder:
 RETRIED: dict[str, Any] = {"try_number": 2, "job_id": 9, "pid": 600}
 
 # what the tags say beside the ids, the row, decision, whose, words
-CASES: list[tuple[dict[str, str], StopOrder, Decision, Whose | None, str]] = [
+CASES: list[tuple[dict[str, Any], StopOrder, Decision, Whose | None, str]] = [
     (BY_JOB, of_rows(), KILL, None, "run"),
     (BY_JOB, of_rows(pid=None, hostname=None), KILL, None, "run"),
     ({**BY_JOB, "DAGSTOP_JOB_ID": "8"}, of_rows(), SPARE, Whose.RUN, "no try"),
@@ -65,7 +70,7 @@ CASES: list[tuple[dict[str, str], StopOrder, Decision, Whose | None, str]] = [
 
 @pytest.mark.parametrize(("tags", "asked", "decision", "whose", "words"), CASES)
 def test_what_the_very_try_has_decides(
-    tags: dict[str, str], asked: StopOrder, decision: Decision, whose: Whose | None, words: str
+    tags: dict[str, Any], asked: StopOrder, decision: Decision, whose: Whose | None, words: str
 ) -> None:
     found = verdict(asked, container(**IDS, **tags))
     assert found.decision is decision, found.reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,8 +266,8 @@ changes = st.tuples(st.sampled_from(["dies", "execs", "tick", "look"]), pids, co
 
 @given(st.lists(births | changes, max_size=25))
 def test_no_history_of_a_host_breaks_it(
-    tmp_path_factory: pytest.TempPathFactory, history: list[tuple]
-) -> None:  # type: ignore[type-arg]
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[Any, ...]]
+) -> None:
     proc = FakeProc(tmp_path_factory.mktemp("proc"))
     watch = watch_of(proc)
     for what, pid, *rest in history:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dagstop.evidence.match import asks_to_be_spared
@@ -62,7 +64,7 @@ def test_a_namespace_that_the_task_itself_made_is_the_tasks(proc: FakeProc, watc
 def test_another_airflow_started_by_a_task_is_not_the_tasks(proc: FakeProc, watch: Watch) -> None:
     """A bash task starts a scheduler; what that runs has nothing to do with the outer run."""
     airflow_2(proc)
-    inner = {"pgid": BASH, "sid": BASH, "environ": CLOBBERED}
+    inner: Any = {"pgid": BASH, "sid": BASH, "environ": CLOBBERED}
     proc.add(200, ppid=BASH, argv=("python", "airflow", "scheduler"), pgid=BASH, sid=BASH, environ=tags())
     proc.add(201, ppid=200, argv=["airflow executor -- LocalExecutor"], **inner)
     proc.add(202, ppid=200, argv=[f"airflow worker -- LocalExecutor: {UUID}"], **inner)
@@ -139,7 +141,7 @@ def test_what_is_amid_an_exec_asks_as_its_parent_does(proc: FakeProc, watch: Wat
     airflow_2(proc)
     spared = {**tags(), "DAGSTOP_SPARE": "1"}
     proc.become(BASH, BASH_ARGV, spared)
-    child = {"pgid": BASH, "sid": BASH}
+    child: Any = {"pgid": BASH, "sid": BASH}
     proc.add(500, ppid=BASH, argv=BASH_ARGV, **child)
     proc.add(501, ppid=500, argv=("sleep", "1"), **child)
     proc.add(502, ppid=BASH, argv=("sleep", "1"), environ={**tags(), "DAGSTOP_SPARE": "0"}, **child)

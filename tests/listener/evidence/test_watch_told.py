@@ -19,9 +19,9 @@ class CountedProc(FakeProc):
         self.read_of: list[int | str] = []
         super().__init__(*arguments)  # type: ignore[arg-type]
 
-    def _bytes(self, pid: int | str, name: str) -> bytes:  # type: ignore[override]
+    def _bytes(self, pid: int | str, name: str) -> bytes:
         self.read_of.append(pid)
-        return super()._bytes(pid, name)  # type: ignore[arg-type]
+        return super()._bytes(pid, name)
 
     def pids(self) -> list[int]:
         self.read_of.append("everything")

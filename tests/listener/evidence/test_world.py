@@ -83,7 +83,7 @@ class World:
         above = runs
         for level in range(depth):
             leads = level % 2 == 0  # bash has its own session, what it starts shares it
-            above_session = {} if leads else {"pgid": above, "sid": above}
+            above_session: Any = {} if leads else {"pgid": above, "sid": above}
             above = self.proc.add(
                 self.pid(), ppid=above, argv=("bash", f"step{level}"), environ=child, uid=uid, **above_session
             )

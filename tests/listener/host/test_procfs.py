@@ -102,7 +102,7 @@ def test_this_process() -> None:
     stat = proc.stat(own)
     assert stat is not None and (stat.ppid, stat.pgid, stat.sid) == (os.getppid(), os.getpgrp(), os.getsid(0))
     assert own in proc.pids() and proc.uid(own) == os.geteuid()
-    assert proc.argv(own)[0] and proc.comm(own)
+    assert (proc.argv(own) or ("",))[0] and proc.comm(own)
     assert proc.pid_namespace(own)[0] == os.readlink("/proc/self/ns/pid")
     assert proc.boot_id() == proc.boot_id() != ""
     assert 0 < stat.start <= proc.now_ticks()

@@ -120,7 +120,7 @@ def test_a_client_that_has_just_begun_is_looked_at_until_it_is_connected(
         for one in some.ties.all() if len(looks) == 5 else ():
             one.reached = CountingEngine.url
 
-    some.ties.see_connections = look  # type: ignore[method-assign]
+    some.ties.see_connections = look  # type: ignore[method-assign, assignment]
     some.attend([process(Label(dag_id="d", run_id="r"), identity=Identity(700, start), argv=argv)], ())
     wait_until(lambda: len(looks) == 5, 10, lambda: f"{len(looks)} looks")
     wait_until(lambda: "connections" not in {t.name for t in threading.enumerate()}, 10, lambda: "it goes on")
@@ -159,10 +159,11 @@ def test_a_restart_policy_given_since_it_was_learned_is_overruled(docker_engine:
             container.update(restart_policy={"Name": "always"})
         ends = {end.container.id: end for end in found(some, now(), since=time.monotonic() - 60).ends}
         for container, first in zip(started, ("SIGTERM", "SIGKILL"), strict=False):
-            names = [name for name, _ in ends[container.id].signals]
+            end = ends[str(container.id)]
+            names = [name for name, _ in end.signals]
             # as often as the engine was quick enough to start it once more
             assert names[0] == first and len(names) > 1 and set(names[1:]) == {"SIGKILL"}
-            assert ends[container.id].died_at is not None
+            assert end.died_at is not None
             container.reload()
             assert container.status == "exited"
     some.engines[0].close()
@@ -184,7 +185,7 @@ def containers(engine: testbed.Engine, *commands: list[str]) -> Iterator[list[Co
         for number, command in enumerate(commands, 1):
             run_id = "r" if number < len(commands) else "another"
             environment = {**tags, "AIRFLOW_CTX_DAG_RUN_ID": run_id}
-            where = {"detach": True, "network_mode": "none", "environment": environment}
+            where: Any = {"detach": True, "network_mode": "none", "environment": environment}
             started.append(client.containers.run(testbed.IMAGE, command, **where))
         yield started
     finally:

@@ -40,7 +40,7 @@ class Refusing(ProcFS):
         super().__init__()
         self.number = number
 
-    def _bytes(self, pid: int, name: str) -> bytes:
+    def _bytes(self, pid: int | str, name: str) -> bytes:
         if name == "cgroup":
             raise OSError(self.number, os.strerror(self.number))
         return super()._bytes(pid, name)
@@ -162,7 +162,7 @@ class GivenTime(Pace):
     def __init__(self) -> None:
         self.seconds = 1000.0
 
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self.seconds
 
     def sleep(self, seconds: float) -> None:  # type: ignore[override]

@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_is_no_error(tmp_path: Path, monkeypatch: Any) -> No
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal.os, "write", full)
+        patched.setattr("dagstop.kill.journal.os.write", full)
         one.note(1, item(11))
     one.note(1, item(12))
     assert opened(tmp_path).of(1) == [item(10), item(12)]

@@ -71,7 +71,7 @@ def box(
 
 
 ALIVE, DEAD = item(600), item(601, died=1)
-BAD_TO_GOOD = [
+BAD_TO_GOOD: list[tuple[dict[str, Any], Outcome]] = [
     ({"processes": [ALIVE, DEAD]}, Outcome.UNKILLABLE),
     ({"spared": [{"pid": 7}]}, Outcome.SPARED),
     ({"could_not_look": ["uid 7"]}, Outcome.COULD_NOT_LOOK),
@@ -151,7 +151,7 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
 def test_what_an_earlier_listener_left_is_held_against_the_host() -> None:
     found = Findings([item(600, alive="still there"), item(601), item(602, died=1)], last_death_at=at(1))
     found.see(lambda identity: identity == Identity(601, 1601), at(9))
-    gone = {"noticed": "gone when the listener came back"}
+    gone: Any = {"noticed": "gone when the listener came back"}
     assert found.processes == [item(600, died=9, **gone), item(601), item(602, died=1)]
     assert found.last_death_at == at(9)
     found = Findings([item(601)], last_death_at=at(1))
@@ -163,7 +163,7 @@ def test_a_container_that_an_earlier_listener_left_is_seen_gone_once() -> None:
     found = Findings(containers=[box("a"), box("b"), box("c", died=1)])
     found.see_container_gone("a", at(9))
     found.see_container_gone("c", at(10))
-    gone = {"noticed": "gone when the listener came back"}
+    gone: Any = {"noticed": "gone when the listener came back"}
     assert found.containers == [box("a", died=9, **gone), box("b"), box("c", died=1)]
     assert found.last_death_at == at(9)
 
