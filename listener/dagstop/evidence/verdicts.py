@@ -36,9 +36,9 @@ class Containers:
         untied: Mapping[str, Sequence[Untied]] | None = None,
         execs: Mapping[str, tuple[Container, Sequence[Untied]]] | None = None,
     ) -> None:
-        """beside: what other engines of the host run, which may be another Airflow's. untied: by id, the
+        """beside: what other engines of the host run, which may be another Airflow's.
 
-        clients that may have created a container. execs: what runs in containers, likewise.
+        untied: by id, the clients that may have created a container. execs: what runs in them, likewise.
         """
         self.execs = dict(execs or {})
         # two URLs may be one engine's: a container counts once

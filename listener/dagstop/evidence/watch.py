@@ -45,9 +45,9 @@ def _unsettled(process: Process) -> bool:
 
 
 def _changes(process: Process) -> bool:
-    """True for Airflow's own processes, which fork and set their title later, 3.x's executor workers again
+    """True for Airflow's own processes, which fork and set their title later.
 
-    for each task.
+    The executor workers of 3.x do so again for each task.
     """
     return _of_some_airflow(process) if process.role is not Role.RUNNER else _may_be_sudo_soon(process)
 
@@ -80,9 +80,10 @@ class _Views(NamedTuple):
 
 
 class Watch:
-    """All processes of this pid namespace. `look` reads all of /proc, `tick` only what is new, `attend` what
+    """All processes of this pid namespace.
 
-    the kernel has told of tasks' processes since; without `events` it tells nothing.
+    `look` reads all of /proc, `tick` only what is new, `attend` what the kernel has told of tasks' processes
+    since; without `events` it tells nothing.
     """
 
     def __init__(

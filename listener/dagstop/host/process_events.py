@@ -78,9 +78,10 @@ def parse(data: bytes | bytearray | memoryview, length: int) -> Event | None:
 
 
 def subscribe() -> tuple[ProcessEvents | None, str]:
-    """A subscription, or None and why there is none. Call it before any thread is started: CAP_NET_ADMIN,
+    """A subscription, or None and why there is none.
 
-    which nothing else needs, is given up for this thread and those that it starts (see `_give_up`).
+    Call it before any thread is started: CAP_NET_ADMIN, which nothing else needs, is given up for this thread
+    and those that it starts (see `_give_up`).
     """
     try:
         return ProcessEvents(), ""

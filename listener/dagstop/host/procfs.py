@@ -122,9 +122,9 @@ def parse_signal_masks(data: bytes) -> SignalMasks | None:
 
 
 def parse_environ(data: bytes) -> dict[str, str]:
-    """The variables of Airflow and dagstop in /proc/PID/environ; of doubles the first counts,
+    """The variables of Airflow and dagstop in /proc/PID/environ, and what they tell a docker client.
 
-    as getenv(3) has it. What a docker client is told by DOCKER_HOST and DOCKER_CONTENT_TRUST comes along.
+    Of doubles the first counts, as getenv(3) has it.
     """
     found: dict[str, str] = {}
     if b"AIRFLOW" not in data and b"DAGSTOP" not in data and b"DOCKER_" not in data:
@@ -287,9 +287,9 @@ class ProcFS:
         return parse_signal_masks(data) if data else None
 
     def uid(self, pid: int) -> int:
-        """Effective uid, or -1 if gone. From status: the owner of /proc/PID is root for any
+        """Effective uid, or -1 if gone; by /proc/PID/status.
 
-        process that made itself undumpable (proc(5)), whoever runs it.
+        The owner of /proc/PID is root for any process that made itself undumpable (proc(5)).
         """
         match = re.search(rb"^Uid:\s+\d+\s+(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
         return int(match.group(1)) if match else -1
