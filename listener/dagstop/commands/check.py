@@ -14,14 +14,15 @@ from psycopg2.extensions import connection as Connection
 import dagstop
 from dagstop import policy
 from dagstop.commands.common import (
+    Chosen,
     airflow_options,
     database_option,
     json_option,
     print_json,
     print_table,
+    uids,
     url_of,
 )
-from dagstop.commands.listen import uids
 from dagstop.commands.looking import containers_of
 from dagstop.config import DEFAULT_DOCKER
 from dagstop.database.asking import ask, open_database
@@ -43,11 +44,7 @@ from dagstop.words import counted
 @json_option
 def check(
     database_url: str | None,
-    airflow_homes: tuple[str, ...],
-    task_users: tuple[str, ...],
-    same_databases: tuple[str, ...],
-    docker_urls: tuple[str, ...],
-    containers: tuple[str, ...],
+    chosen: Chosen,
     as_json: bool,
 ) -> None:
     """Check that this installation can stop runs.
@@ -55,14 +52,13 @@ def check(
     Exits 0 if all checks pass, 1 if not. The rights that it checks are those of its own user: run it
     as the user of the listener.
     """
-    selectors(containers)
-    url = url_of(database_url, airflow_homes)
+    selectors(chosen.containers)
+    url = url_of(database_url, chosen.airflow_homes)
     connection = open_database(url, "check")
     findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
-    findings += [*_homes(airflow_homes), *_engines(docker_urls), *_policy(airflow_homes, docker_urls)]
-    findings += _rights(airflow_homes, task_users)
+    findings += [*_homes(chosen), *_engines(chosen), *_policy(chosen), *_rights(chosen)]
     connection.close()
     good = all(finding.ok for finding in findings)
     if as_json:
@@ -130,36 +126,36 @@ def _has_config(home: str) -> bool:
         return True
 
 
-def _homes(airflow_homes: tuple[str, ...]) -> Iterator[Finding]:
-    for home in airflow_homes:
+def _homes(chosen: Chosen) -> Iterator[Finding]:
+    for home in chosen.airflow_homes:
         if not os.path.isdir(home):
             yield Finding("AIRFLOW_HOME", False, f"{home} is not a directory", _OTHER_HOME)
         elif "AIRFLOW_CONFIG" not in os.environ and not _has_config(home):
             yield Finding("AIRFLOW_HOME", True, f"there is no airflow.cfg in {home}", _OTHER_HOME)
 
 
-def _policy(airflow_homes: tuple[str, ...], docker_urls: tuple[str, ...]) -> Iterator[Finding]:
+def _policy(chosen: Chosen) -> Iterator[Finding]:
     """Warns of a cluster policy of an earlier release, by its file and by what it tagged."""
     do = "replace it with what `dagstop policy` prints, and restart Airflow"
     newest = policy.version(policy.text()) or 0
-    for path, found in policy.installed(airflow_homes):
+    for path, found in policy.installed(chosen.airflow_homes):
         if isinstance(found, OSError):
             said = f"{path} cannot be read: {found.strerror}"
             yield Finding("cluster policy", True, said, "run this as root")
         elif found is not None:
             said = f"{path} is of version {found}, this release's is {newest}"
             yield Finding("cluster policy", True, said, do if found < newest else "")
-    containers, _ = containers_of(docker_urls, Ties(ProcFS()))
+    containers, _ = containers_of(chosen.docker_urls, Ties(ProcFS()))
     old = [container.name for container in containers if container.of_earlier_policy]
     if old:
         said = f"an earlier one tagged {len(old)} containers here, {old[0]} for one: they are spared in doubt"
         yield Finding("cluster policy", True, said, do)
 
 
-def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:
-    for docker_url in docker_urls or (DEFAULT_DOCKER,):
+def _engines(chosen: Chosen) -> Iterator[Finding]:
+    for docker_url in chosen.docker_urls or (DEFAULT_DOCKER,):
         engine = Engine(docker_url)
-        if not engine.exists and not docker_urls:
+        if not engine.exists and not chosen.docker_urls:
             yield Finding("Docker", True, "no engine on this host")
             continue
         try:
@@ -171,9 +167,9 @@ def _engines(docker_urls: tuple[str, ...]) -> Iterator[Finding]:
             engine.close()
 
 
-def _rights(airflow_homes: tuple[str, ...], task_users: tuple[str, ...]) -> Iterator[Finding]:
+def _rights(chosen: Chosen) -> Iterator[Finding]:
     """What whoever runs this may do with the processes of this host, tried on what is there."""
-    of_tasks, others = trusted_uids(airflow_homes, uids(task_users)), Trial()
+    of_tasks, others = trusted_uids(chosen.airflow_homes, uids(chosen.task_users)), Trial()
     needed: dict[str, Trial] = {}
     for uid, trial in sorted(tried(ProcFS()).items()):
         if uid in of_tasks:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any
 
 import click
 
@@ -16,8 +19,6 @@ from dagstop.database.url import find_database_url
 from dagstop.errors import DagstopError
 from dagstop.logs import shown
 from dagstop.words import ago, plain
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 database_option = click.option(
     "--database-url",
@@ -30,8 +31,25 @@ json_option = click.option(
 )
 
 
-def airflow_options(function: Function) -> Function:
-    """The options that say which Airflow of this host, and which engines, are meant."""
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which Airflow of this host, and which engines, are meant: the words of the options."""
+
+    airflow_homes: tuple[str, ...]
+    task_users: tuple[str, ...]
+    same_databases: tuple[str, ...]
+    docker_urls: tuple[str, ...]
+    containers: tuple[str, ...]
+
+
+def airflow_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say it; the command gets them as one argument, `chosen`."""
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        chosen = Chosen(**{field.name: values.pop(field.name) for field in fields(Chosen)})
+        function(chosen=chosen, **values)
+
     options = (
         click.option(
             "--airflow-home",
@@ -76,8 +94,8 @@ def airflow_options(function: Function) -> Function:
         ),
     )
     for option in reversed(options):
-        function = option(function)
-    return function
+        command = option(command)
+    return command
 
 
 def homes_of(airflow_homes: Sequence[str], containers: Sequence[str] = ()) -> tuple[str, ...]:
@@ -96,6 +114,17 @@ def homes_of(airflow_homes: Sequence[str], containers: Sequence[str] = ()) -> tu
                 f"--airflow-home {home} is not a directory; pass the AIRFLOW_HOME that Airflow uses"
             )
     return tuple(os.path.abspath(home) for home in airflow_homes)
+
+
+def uids(names: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of users by name or number. Raises DagstopError for one that does not exist."""
+    found: list[int] = []
+    for name in names:
+        try:
+            found.append(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise DagstopError(f"--task-user {name}: there is no such user on this host") from None
+    return tuple(found)
 
 
 def url_of(option: str | None, homes: Sequence[str] = ()) -> str:

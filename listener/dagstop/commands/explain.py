@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import click
 
 from dagstop.commands.common import (
+    Chosen,
     airflow_options,
     database_option,
     homes_of,
     json_option,
     print_json,
     print_table,
-    spellings,
     url_of,
 )
-from dagstop.commands.looking import (
-    containers_of,
-    listener_pid,
-    look,
-    places_of,
-    state_dir_of,
-    state_dir_option,
-)
+from dagstop.commands.looking import listener_pid, look_around, state_dir_of, state_dir_option
 from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.consent import selectors
-from dagstop.evidence.site import survey
 from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
 from dagstop.feed.orders import read_order
 from dagstop.host.containers import Container
@@ -52,11 +45,7 @@ def explain(
     dag_id: str,
     run_id: str,
     database_url: str | None,
-    airflow_homes: tuple[str, ...],
-    task_users: tuple[str, ...],
-    same_databases: tuple[str, ...],
-    docker_urls: tuple[str, ...],
-    containers: tuple[str, ...],
+    chosen: Chosen,
     state_dir: str | None,
     task_id: str | None,
     as_json: bool,
@@ -65,9 +54,9 @@ def explain(
 
     It signals nothing and changes nothing.
     """
-    selectors(containers)
-    homes = homes_of(airflow_homes, containers)
-    url = url_of(database_url, homes)
+    selectors(chosen.containers)
+    chosen = replace(chosen, airflow_homes=homes_of(chosen.airflow_homes, chosen.containers))
+    url = url_of(database_url, chosen.airflow_homes)
     connection = open_database(url, "explain")
     rows = ask(connection, url, "would_be_order", dag_id=dag_id, run_id=run_id, task_id=task_id)
     listeners = ask(connection, url, "listeners")
@@ -83,16 +72,12 @@ def explain(
     proc = ProcFS()
     clock = Clock(proc)
     clock.offset = (order.db_now - datetime.now(timezone.utc)).total_seconds()
-    urls = (url, *spellings(homes), *same_databases)
-    places = places_of(containers, urls, task_users, proc)
-    watch, ties = look(homes, task_users, proc, folder, places)
-    found, problems = containers_of(docker_urls, ties)
-    problems += unread
     own = listener_pid(listeners, proc) or os.getpid()
-    site = survey(homes, urls, watch.at_homes(), proc, own, places.survey(watch.processes, found))
-    running = Containers(found, ties.clients(), untied=ties.untied(), execs=ties.untied_execs())
-    by_container = list(of_containers(order, running, clock.to_db, site))
-    by_process = list(of_processes(order, watch.index(), clock.started_at, site))
+    here = look_around(chosen, url, proc, folder, own)
+    watch, ties, problems = here.watch, here.ties, here.problems + unread
+    running = Containers(here.containers, ties.clients(), untied=ties.untied(), execs=ties.untied_execs())
+    by_container = list(of_containers(order, running, clock.to_db, here.site))
+    by_process = list(of_processes(order, watch.index(), clock.started_at, here.site))
     facts = explained(by_process, by_container, proc)
     dying = [process.identity for process, verdict in by_process if verdict.decision is not Decision.SPARE]
     facts += [_process_fact(*one) for one in watch.gaps.doubtful(dying, watch.processes)]

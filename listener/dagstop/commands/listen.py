@@ -5,15 +5,22 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import pwd
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 from click.core import ParameterSource
 
 from dagstop import logs
-from dagstop.commands.common import airflow_options, database_option, homes_of, spellings, url_of
+from dagstop.commands.common import (
+    Chosen,
+    airflow_options,
+    database_option,
+    homes_of,
+    spellings,
+    uids,
+    url_of,
+)
 from dagstop.config import DEFAULT_DOCKER, ListenerConfig, default_state_dir
 from dagstop.database.asking import open_database
 from dagstop.database.url import redact
@@ -43,11 +50,7 @@ from dagstop.settings import seconds
 @click.option("--verbose", "-v", is_flag=True, help="Also log what is looked at.")
 def listen(
     database_url: str | None,
-    airflow_homes: tuple[str, ...],
-    task_users: tuple[str, ...],
-    same_databases: tuple[str, ...],
-    docker_urls: tuple[str, ...],
-    containers: tuple[str, ...],
+    chosen: Chosen,
     host: str,
     state_dir: str | None,
     grace: float,
@@ -65,20 +68,20 @@ def listen(
     from dagstop.daemon import Daemon
 
     logs.start(verbose)
-    selectors(containers)  # a bad one ends it here
-    homes = homes_of(airflow_homes, containers)
+    selectors(chosen.containers)  # a bad one ends it here
+    homes = homes_of(chosen.airflow_homes, chosen.containers)
     config = ListenerConfig(
         database_url=url_of(database_url, homes),
         airflow_homes=homes,
-        airflow_urls=(*spellings(homes), *same_databases),
-        docker_urls=docker_urls or (DEFAULT_DOCKER,),
-        task_users=uids(task_users),
+        airflow_urls=(*spellings(homes), *chosen.same_databases),
+        docker_urls=chosen.docker_urls or (DEFAULT_DOCKER,),
+        task_users=uids(chosen.task_users),
         host=host,
         state_dir=None if dry_run else _usable(state_dir or default_state_dir()),
         grace=grace,
         tick=tick,
         sweep=sweep,
-        containers=containers,
+        containers=chosen.containers,
         dry_run=dry_run,
         once=once,
         sources=_sources(),
@@ -89,7 +92,7 @@ def listen(
             host=config.host_name,
             database=redact(config.database_url),
             homes=",".join(homes),
-            containers=",".join(containers) or "-",
+            containers=",".join(chosen.containers) or "-",
             grace=f"{grace}s",
             state=config.state_dir,
             dry_run=dry_run,
@@ -118,17 +121,6 @@ def _sources() -> dict[str, str]:
     words = {ParameterSource.COMMANDLINE: "option", ParameterSource.ENVIRONMENT: "environment"}
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name: words.get(source, "default") for name, source in sources.items() if source is not None}
-
-
-def uids(names: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of users by name or number. Raises DagstopError for one that does not exist."""
-    found: list[int] = []
-    for name in names:
-        try:
-            found.append(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            raise DagstopError(f"--task-user {name}: there is no such user on this host") from None
-    return tuple(found)
 
 
 def _usable(directory: str) -> str:

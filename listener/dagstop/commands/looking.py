@@ -7,19 +7,20 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dagstop.commands.listen import uids
+from dagstop.commands.common import Chosen, spellings, uids
 from dagstop.config import DEFAULT_DOCKER, default_state_dir
 from dagstop.errors import DagstopError
 from dagstop.evidence import memory
 from dagstop.evidence.consent import selectors
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.places import Places
-from dagstop.evidence.site import trusted_uids
+from dagstop.evidence.site import Site, survey, trusted_uids
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
@@ -66,37 +67,40 @@ def _here(listeners: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def places_of(
-    containers: Sequence[str],
-    urls: Sequence[str],
-    task_users: Sequence[str],
-    proc: ProcFS,
-) -> Places:
-    """The containers that a command's `--container` names."""
-    return Places(
-        proc,
-        selectors(containers),
-        urls=urls,
-        task_users=uids(task_users),
-        machine={socket.gethostname(), socket.getfqdn(), "localhost"},
-    )
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What there is on this host, and what went wrong with an engine."""
+
+    watch: Watch
+    ties: Ties
+    containers: list[Container]
+    site: Site
+    problems: list[str]
 
 
-def look(
-    homes: Sequence[str],
-    task_users: Sequence[str],
-    proc: ProcFS,
-    state_dir: str,
-    places: Places | None = None,
+def look_around(chosen: Chosen, url: str, proc: ProcFS, state_dir: str, own_pid: int) -> Around:
+    """The host as the listener sees it; own_pid: of the listener, or who is untouchable in its place."""
+    urls = (url, *spellings(chosen.airflow_homes), *chosen.same_databases)
+    users = uids(chosen.task_users)
+    machine = {socket.gethostname(), socket.getfqdn(), "localhost"}
+    places = Places(proc, selectors(chosen.containers), urls=urls, task_users=users, machine=machine)
+    watch, ties = _look(chosen.airflow_homes, users, proc, state_dir, places)
+    found, problems = containers_of(chosen.docker_urls, ties)
+    around = places.survey(watch.processes, found)
+    site = survey(chosen.airflow_homes, urls, watch.at_homes(), proc, own_pid, around)
+    return Around(watch, ties, found, site, problems)
+
+
+def _look(
+    homes: Sequence[str], users: Sequence[int], proc: ProcFS, state_dir: str, places: Places
 ) -> tuple[Watch, Ties]:
-    """The host as the listener sees it, with what it remembers in its state directory."""
+    """The processes and docker clients, with what the listener remembers in its state directory."""
     proc.must_be_ours()
-    known = uids(task_users)
     watch = Watch(
         proc,
-        trusted_uids=lambda: trusted_uids(homes, known),
+        trusted_uids=lambda: trusted_uids(homes, users),
         own_pid=os.getpid(),
-        init_of=places.init_of if places is not None and places.wanted else None,
+        init_of=places.init_of if places.wanted else None,
     )
     ties = Ties(proc)
     with suppress(OSError):

@@ -13,18 +13,18 @@ from psycopg2.extras import Json
 
 from dagstop.airflow_names import same_place
 from dagstop.commands.common import (
+    Chosen,
     airflow_options,
     database_option,
     json_option,
     print_json,
     print_table,
-    spellings,
     url_of,
 )
-from dagstop.commands.looking import containers_of, look, places_of, state_dir_of, state_dir_option
+from dagstop.commands.looking import look_around, state_dir_of, state_dir_option
 from dagstop.database.asking import ask, open_database
 from dagstop.evidence.place import why_not_ours
-from dagstop.evidence.site import Site, survey
+from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Ties, Untied
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
@@ -52,11 +52,7 @@ _NO_TAGS = "not attributable: not a task's, or its task ran without the cluster 
 @json_option
 def ps(
     database_url: str | None,
-    airflow_homes: tuple[str, ...],
-    task_users: tuple[str, ...],
-    same_databases: tuple[str, ...],
-    docker_urls: tuple[str, ...],
-    containers: tuple[str, ...],
+    chosen: Chosen,
     state_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -64,17 +60,13 @@ def ps(
 
     Orphans too: what outlived the processes of Airflow that started it.
     """
-    url = url_of(database_url, airflow_homes)
+    url = url_of(database_url, chosen.airflow_homes)
     connection = open_database(url, "ps")
     proc = ProcFS()
     folder, unread = state_dir_of(state_dir, ask(connection, url, "listeners"))
-    urls = (url, *spellings(airflow_homes), *same_databases)
-    places = places_of(containers, urls, task_users, proc)
-    watch, ties = look(airflow_homes, task_users, proc, folder, places)
-    found, problems = containers_of(docker_urls, ties)
-    problems += unread
-    at_homes, around = watch.at_homes(), places.survey(watch.processes, found)
-    site = survey(airflow_homes, urls, at_homes, proc, os.getpid(), around)
+    here = look_around(chosen, url, proc, folder, os.getpid())
+    watch, ties, found, site = here.watch, here.ties, here.containers, here.site
+    problems = here.problems + unread
     tasks = Tasks(site, {container.id: container.name for container in found})
     families = _families(watch.labelled())
     known = _labels(Containers(found, ties.clients(), untied=ties.untied()), site, families)
