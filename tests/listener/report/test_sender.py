@@ -107,6 +107,33 @@ def test_a_connection_that_is_held_up_is_named(airflow_db: AirflowDatabase, tmp_
         listener.wait_for("no longer held up")
 
 
+@contextmanager
+def reporting(db: AirflowDatabase) -> Iterator[ReportSender]:
+    """A sender that is still to be started, beside a feed that reads orders."""
+    outbox, listener_id = Outbox(), "00000000-0000-0000-0000-000000000001"
+    feed = OrderFeed(db.url, "h", listener_id, outbox, SelfPipe())
+    sender = ReportSender(db.url, "h", listener_id, outbox, feed)
+    feed.begin()
+    try:
+        yield sender
+    finally:
+        sender.kept.stop(5)
+        feed.stop(5)
+
+
+@one_server
+@shape_2
+def test_a_heartbeat_says_how_long_nobody_has_looked_at_the_host(airflow_db: AirflowDatabase) -> None:
+    """It comes from a thread of its own: a main loop that hangs must not go unseen."""
+    with reporting(airflow_db) as sender:
+        sender.about, sender.looked_at = {"watched": 3}, sender.looked_at - 100
+        sender.kept.start()
+        airflow_db.wait_until(
+            "select (detail ->> 'looked_ago')::float >= 100 and detail ->> 'watched' = '3'"
+            " and detail ->> 'notices' = 'listening' from dagstop.listener"
+        )
+
+
 @one_server
 @shape_2
 def test_a_report_that_is_refused_holds_up_no_other(
@@ -127,19 +154,12 @@ def test_a_report_that_is_refused_holds_up_no_other(
          "detail": Json(detail)}
         for order, detail in zip(orders, details, strict=True)
     ]  # fmt: skip
-    url, host, ident, outbox = airflow_db.url, "h", "00000000-0000-0000-0000-000000000001", Outbox()
-    feed = OrderFeed(url, host, ident, outbox, SelfPipe())
-    reporting = ReportSender(url, host, ident, outbox, feed)
-    feed.begin()
-    for report in told:
-        reporting.tell(report)
-    reporting.kept.start()
-    try:
+    with reporting(airflow_db) as sender:
+        for report in told:
+            sender.tell(report)
+        sender.kept.start()
         airflow_db.wait_until("select count(*) = 4 from dagstop.report where outcome = 'spared'")
         airflow_db.wait_until("select count(*) = 4 from dagstop.stop_order where closed_at is not null")
-    finally:
-        reporting.kept.stop(5)
-        feed.stop(5)
     said = [detail for (detail,) in airflow_db.rows("select detail from dagstop.report order by order_id")]
     assert [item.get("problem") for item in said] == ["a lone surrogate \\udce9", "a NUL \\0", None, "none"]
     assert said[2]["left_out"]["spared"] + len(said[2]["spared"]) == 40_000
