@@ -482,6 +482,7 @@ def test_a_row_is_of_its_own_try_and_of_no_other(
     known = job is not None or number is not None or uuid is not None
     assert _age(_label_of(mine), mine, late) == ("same" if known else None)
     strongest = "ti_id" if uuid is not None else "job_id" if job is not None else "try_number"
-    other = {"ti_id": "another", "job_id": 99, "try_number": 99}[strongest]
+    another: dict[str, Any] = {"ti_id": "another", "job_id": 99, "try_number": 99}
+    other = {strongest: another[strongest]}
     if known:
-        assert _age(_label_of(mine), replace(mine, **{strongest: other}), late) in {"older", "later"}
+        assert _age(_label_of(mine), replace(mine, **other), late) in {"older", "later"}
