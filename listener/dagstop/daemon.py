@@ -111,9 +111,9 @@ class Daemon:
             dry_run=config.dry_run,
             note=notes.container,
         )
-        url, host, listener_id, outbox = config.database_url, config.host_name, str(uuid.uuid4()), Outbox()
-        self.feed = OrderFeed(url, host, listener_id, outbox, self._woken, config.sweep)
-        self._sender = ReportSender(url, host, listener_id, outbox, self.feed)
+        ident, outbox = str(uuid.uuid4()), Outbox()
+        self.feed = OrderFeed(config.database_url, config.host_name, ident, outbox, self._woken, config.sweep)
+        self._sender = ReportSender(config, ident, outbox, self.feed)
         self._stopping = Stopping(
             config,
             self._proc,
@@ -291,7 +291,7 @@ class Daemon:
         return {
             "pid": os.getpid(),
             "uid": os.geteuid(),
-            "host_names": sorted(self.config.host_names | self._places.names()),
+            "host_names": sorted(self._places.names()),
             "airflow_homes": list(self.config.airflow_homes),
             "containers": list(self.config.containers),
             "places": self._places.facts(),

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import Json
 
 import dagstop
+from dagstop.config import ListenerConfig
 from dagstop.database.connection import call, query, query_many, wait_readable
 from dagstop.database.kept_connection import KeptConnection
 from dagstop.database.outbox import Outbox, Report
@@ -47,13 +48,13 @@ class ReportSender:
 
     def __init__(
         self,
-        url: str,
-        host: str,
+        config: ListenerConfig,
         listener_id: str,
         outbox: Outbox,
         feed: OrderFeed,
     ) -> None:
-        self._host = host
+        self._config = config
+        self._host = config.host_name
         self._listener_id = listener_id
         self.outbox = outbox
         self._feed = feed  # there is no heartbeat while it reads no orders
@@ -62,7 +63,9 @@ class ReportSender:
         self._held_until = 0.0
         self._hurry = False
         self.health: dict[str, Any] = {}
-        self.kept = KeptConnection("reporting", url, f"dagstop report {host}", self._serve)
+        self.kept = KeptConnection(
+            "reporting", config.database_url, f"dagstop report {self._host}", self._serve
+        )
 
     def tell(self, report: Report) -> None:
         """Send a report (arguments of dagstop.write_report), now or once connected again."""
@@ -158,7 +161,14 @@ class ReportSender:
         log.error(event("report dropped", order=report["order_id"]))
 
     def _beat(self, connection: Connection) -> None:
-        looked_ago = round(time.monotonic() - self.looked_at, 1)  # a thread that hangs is not to go unseen
+        detail = {
+            **self._feed.facts(),
+            **self.about,
+            # asked here: the answer may take a name server a while
+            "host_names": sorted({*self._config.host_names, *self.about.get("host_names", ())}),
+            # the main thread may hang: that must not go unseen
+            "looked_ago": round(time.monotonic() - self.looked_at, 1),
+        }
         with self.kept.asking("heartbeat"):
             rows = query(
                 connection,
@@ -166,7 +176,7 @@ class ReportSender:
                 host=self._host,
                 listener_id=self._listener_id,
                 version=dagstop.__version__,
-                detail=Json({**self._feed.facts(), **self.about, "looked_ago": looked_ago}),
+                detail=Json(detail),
             )
         health = rows[0] if rows else {}
         if health != self.health:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg2.extras import Json
 
+from dagstop.config import ListenerConfig
 from dagstop.database.kept_connection import HELD_UP
 from dagstop.database.outbox import Outbox
 from dagstop.feed.notices import OrderFeed
@@ -112,7 +113,7 @@ def reporting(db: AirflowDatabase) -> Iterator[ReportSender]:
     """A sender that is still to be started, beside a feed that reads orders."""
     outbox, listener_id = Outbox(), "00000000-0000-0000-0000-000000000001"
     feed = OrderFeed(db.url, "h", listener_id, outbox, SelfPipe())
-    sender = ReportSender(db.url, "h", listener_id, outbox, feed)
+    sender = ReportSender(ListenerConfig(db.url, (), host="h"), listener_id, outbox, feed)
     feed.begin()
     try:
         yield sender
@@ -126,11 +127,13 @@ def reporting(db: AirflowDatabase) -> Iterator[ReportSender]:
 def test_a_heartbeat_says_how_long_nobody_has_looked_at_the_host(airflow_db: AirflowDatabase) -> None:
     """It comes from a thread of its own: a main loop that hangs must not go unseen."""
     with reporting(airflow_db) as sender:
-        sender.about, sender.looked_at = {"watched": 3}, sender.looked_at - 100
+        sender.about = {"watched": 3, "host_names": ["a container's"]}
+        sender.looked_at -= 100
         sender.kept.start()
         airflow_db.wait_until(
             "select (detail ->> 'looked_ago')::float >= 100 and detail ->> 'watched' = '3'"
-            " and detail ->> 'notices' = 'listening' from dagstop.listener"
+            " and detail ->> 'notices' = 'listening'"
+            " and detail -> 'host_names' @> '[\"a container''s\", \"h\", \"localhost\"]' from dagstop.listener"
         )
 
 
