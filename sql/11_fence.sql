@@ -1,9 +1,8 @@
 -- Fired by: dagstop_fence, after a task instance left failed (or skipped or removed, which setting also_stop_on may
 -- name) in any way, or a run went from failed to running; the heartbeat, for what could not be put back at once.
--- Changes: while an order is open it puts back what would run again, the dying process' own success and a late
--- message's NULL, and writes dagstop.refused_write; else it stamps dagstop.stop_target.released_at. A run is put
--- back if a dying task wrote an old copy of it.
--- Leaves alone: every other column of the row (but for a run's end), and every other change of state. It neither raises
+-- Changes: while an order is open it puts back what would run again, the dying process' own success, a late message's
+-- NULL and a dying task's old copy of its run, and writes dagstop.refused_write; else it stamps stop_target.released_at.
+-- Leaves alone: every other column (but for a run's end), and every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
 -- a second update in one transaction, at which Postgres checks the row's foreign keys: see reach_references.

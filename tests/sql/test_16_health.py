@@ -27,9 +27,9 @@ def test_damage_is_named(airflow_db: AirflowDatabase, damage: str, trigger: str,
     assert airflow_db.one(HEALTH, (trigger,)) == status
 
 
-def test_all_six_are_expected(airflow_db: AirflowDatabase) -> None:
+def test_all_seven_are_expected(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.rows("select distinct status, count(*) over () from dagstop.trigger_health()") == [
-        ("installed", 6)
+        ("installed", 7)
     ]
 
 
