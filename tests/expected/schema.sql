@@ -687,7 +687,7 @@ begin
                     select string_agg(format('r.%I = t.%I', k.theirs, k.ours), ' and ')
                     from unnest(f.ours, f.theirs) as k (ours, theirs)
                 ) as matching
-            from dagstop.references_of(schema_name) as f
+            from dagstop.references_of(schema_name, 'task_instance') as f
         loop
             execute format('lock table %s in row share mode nowait', reference.referenced);
             -- these few first: in one join with what they refer to, the index may be the one on dag_id alone
@@ -1518,6 +1518,65 @@ COMMENT ON FUNCTION dagstop.fence_late(kept dagstop.unwritten_order) IS 'Judges 
 
 
 --
+-- Name: fence_run(); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.fence_run() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    before constant jsonb := to_jsonb(old);
+    oldest timestamptz;
+    fencing bigint;
+begin
+    if not dagstop.is_old_copy(before, to_jsonb(new)) or dagstop.asked_for('bypass') then
+        return null;
+    end if;
+    perform dagstop.reach_own('access share', 'setting', 'stop_order');
+    oldest := clock_timestamp() - dagstop.seconds_of('fence_seconds');
+    -- also a closed one: nobody but a dying task writes so
+    fencing := (
+        select max(o.id) from dagstop.stop_order o
+        where o.id = any (dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state))
+            and o.hands_off is null and (o.created_at > oldest) is true
+    );
+    if fencing is null or dagstop.observes() then
+        return null;
+    end if;
+    perform dagstop.reach_own('row exclusive', 'refused_write');
+    if not dagstop.set_again(tg_table_schema, before, format('state = %L, end_date = %L', old.state, old.end_date)) then
+        raise lock_not_available using message = 'another session has what the run refers to';
+    end if;
+    insert into dagstop.refused_write (order_id, dag_id, run_id, wanted_state)
+    values (fencing, old.dag_id, old.run_id, new.state);
+    return null;
+exception
+    when serialization_failure then
+        raise;  -- the client is meant to try again, and a transaction that goes on is doomed
+    when others or assert_failure then
+        begin
+            -- it says running until a scheduler looks, which fails it again
+            perform dagstop.record_fault(
+                'fence_run', sqlstate, sqlerrm, jsonb_build_object('dag_id', old.dag_id, 'run_id', old.run_id)
+            );
+        exception
+            when others then
+                raise warning 'dagstop: fence_run failed: %', sqlerrm;
+        end;
+        return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION fence_run(); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.fence_run() IS 'Trigger function: keeps a run failed that was just ordered to stop when a dying task writes back an old copy of it.';
+
+
+--
 -- Name: fencing_order(bigint[], jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
@@ -1867,6 +1926,30 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'True if a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, not to a person who cleared it.';
+
+
+--
+-- Name: is_old_copy(jsonb, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.is_old_copy(before jsonb, after jsonb) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    -- A task's process keeps its run as it was when the task began. With its own row it writes that back: always before
+    -- 2.10.5, later if the run was failed between its last look and its write. Only schedulers set this time, each to
+    -- its present; a person's write leaves it as it is, or empties it. updated_at says nothing: it is by the writer's clock.
+    select coalesce(
+        (after ->> 'last_scheduling_decision')::timestamptz < (before ->> 'last_scheduling_decision')::timestamptz, false
+    )
+$$;
+
+
+--
+-- Name: FUNCTION is_old_copy(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.is_old_copy(before jsonb, after jsonb) IS 'True if an update of a row of dag_run wrote back what the row was earlier, as a dying task of Airflow 2 does.';
 
 
 --
@@ -2630,7 +2713,10 @@ declare
     noted text := nullif(current_setting('dagstop.runs', true), '');
     item jsonb;
 begin
-    -- no function but in the rare case: this runs once per row
+    if current_setting('dagstop.put_back', true) = new.id::text then
+        return null;  -- it failed before: see fence_run
+    end if;
+    -- no function of ours but in the rare case: this runs once per row
     if octet_length(noted) > 4000 then
         perform dagstop.put_notes_aside();
         noted := null;
@@ -3190,10 +3276,10 @@ COMMENT ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) IS 'Lik
 
 
 --
--- Name: reach_references(text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: reach_references(text, text, jsonb); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) RETURNS void
+CREATE FUNCTION dagstop.reach_references(schema_name text, table_name text, present jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3204,11 +3290,11 @@ begin
         select
             f.referenced,
             (
-                select string_agg(format('r.%I = %L', k.theirs, task_instance ->> k.ours), ' and ')
+                select string_agg(format('r.%I = %L', k.theirs, present ->> k.ours), ' and ')
                 from unnest(f.ours, f.theirs) as k (ours, theirs)
             ) as matching
-        from dagstop.references_of(schema_name) as f
-        where not exists (select from unnest(f.ours) as o (named) where task_instance ->> o.named is null)
+        from dagstop.references_of(schema_name, table_name) as f
+        where not exists (select from unnest(f.ours) as o (named) where present ->> o.named is null)
     loop
         execute format('lock table %s in row share mode nowait', reference.referenced);
         execute format(
@@ -3220,10 +3306,10 @@ $$;
 
 
 --
--- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION reach_references(schema_name text, table_name text, present jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) IS 'Takes the locks that Postgres'' foreign key check of a row of task_instance will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
+COMMENT ON FUNCTION dagstop.reach_references(schema_name text, table_name text, present jsonb) IS 'Takes the locks that Postgres'' foreign key check of a row of an Airflow table will take (a row written twice in one transaction is checked each time), or raises lock_not_available. The check itself would wait for a scheduler that has the run and may want this row.';
 
 
 --
@@ -3275,10 +3361,10 @@ COMMENT ON FUNCTION dagstop.record_fault(place text, code text, message text, co
 
 
 --
--- Name: references_of(text); Type: FUNCTION; Schema: dagstop; Owner: -
+-- Name: references_of(text, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.references_of(schema_name text) RETURNS TABLE(referenced regclass, ours text[], theirs text[])
+CREATE FUNCTION dagstop.references_of(schema_name text, table_name text) RETURNS TABLE(referenced regclass, ours text[], theirs text[])
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3289,7 +3375,7 @@ begin
     cross join lateral unnest(c.conkey, c.confkey) as k (our_key, their_key)
     join pg_attribute o on o.attrelid = c.conrelid and o.attnum = k.our_key
     join pg_attribute t on t.attrelid = c.confrelid and t.attnum = k.their_key
-    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.task_instance', schema_name))
+    where c.contype = 'f' and c.conrelid = to_regclass(format('%I.%I', schema_name, table_name))
     group by c.oid, c.confrelid
     order by c.confrelid;
 end
@@ -3297,10 +3383,10 @@ $$;
 
 
 --
--- Name: FUNCTION references_of(schema_name text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION references_of(schema_name text, table_name text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.references_of(schema_name text) IS 'The foreign keys of task_instance: to which table, by which columns of both.';
+COMMENT ON FUNCTION dagstop.references_of(schema_name text, table_name text) IS 'The foreign keys of an Airflow table: to which table, by which columns of both.';
 
 
 --
@@ -3768,21 +3854,23 @@ COMMENT ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) IS '
 -- Name: set_again(text, jsonb, text); Type: FUNCTION; Schema: dagstop; Owner: -
 --
 
-CREATE FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) RETURNS boolean
+CREATE FUNCTION dagstop.set_again(schema_name text, present jsonb, assignments text) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     statement text;
-    dag text := task_instance ->> 'dag_id';
-    task text := task_instance ->> 'task_id';
-    run text := task_instance ->> 'run_id';
-    run_date timestamptz := task_instance ->> 'execution_date';
-    index integer := task_instance ->> 'map_index';
+    table_name constant text := case when present ? 'task_id' then 'task_instance' else 'dag_run' end;
+    dag text := present ->> 'dag_id';
+    task text := present ->> 'task_id';
+    run text := present ->> 'run_id';
+    run_date timestamptz := present ->> 'execution_date';
+    index integer := present ->> 'map_index';
+    silent constant text := case when present ? 'task_id' then 'dagstop.cascading' else 'dagstop.put_back' end;
 begin
     loop
         begin
-            perform dagstop.reach_references(schema_name, task_instance);
+            perform dagstop.reach_references(schema_name, table_name, present);
             exit;
         exception
             when lock_not_available then
@@ -3792,30 +3880,30 @@ begin
         end;
     end loop;
     -- keeps dagstop_order silent: it did not turn failed now
-    perform set_config('dagstop.cascading', 'on', true);
+    perform set_config(silent, case when table_name = 'dag_run' then present ->> 'id' else 'on' end, true);
     statement := format(
-        'update %I.task_instance t set %s
-         where t.dag_id operator(pg_catalog.=) $1 and t.task_id operator(pg_catalog.=) $2
-            and %s operator(pg_catalog.=) %s %s',
-        schema_name, assignments,
-        case when task_instance ? 'run_id' then 't.run_id' else 't.execution_date' end,
-        case when task_instance ? 'run_id' then '$3' else '$4' end,
-        case when task_instance ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
+        'update %I.%I t set %s
+         where t.dag_id operator(pg_catalog.=) $1 and %s operator(pg_catalog.=) %s %s %s',
+        schema_name, table_name, assignments,
+        case when present ? 'run_id' then 't.run_id' else 't.execution_date' end,
+        case when present ? 'run_id' then '$3' else '$4' end,
+        case when present ? 'task_id' then 'and t.task_id operator(pg_catalog.=) $2' end,
+        case when present ? 'map_index' then 'and t.map_index operator(pg_catalog.=) $5' end
     );
-    perform set_config('search_path', dagstop.airflow_path(schema_name, 'task_instance'), true);
+    perform set_config('search_path', dagstop.airflow_path(schema_name, table_name), true);
     execute statement using dag, task, run, run_date, index;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    perform set_config('dagstop.cascading', '', true);
+    perform set_config(silent, '', true);
     return true;
 end
 $_$;
 
 
 --
--- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
+-- Name: FUNCTION set_again(schema_name text, present jsonb, assignments text); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) IS 'Updates a row of task_instance that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
+COMMENT ON FUNCTION dagstop.set_again(schema_name text, present jsonb, assignments text) IS 'Updates a row of task_instance or dag_run that this transaction has already updated (names and operators in the assignments are qualified); false if it backed off because another session has locked what the row refers to.';
 
 
 --
@@ -4213,6 +4301,7 @@ begin
         ('dag_run', 'dagstop_order', 'dagstop.order_run()'),
         ('dag_run', 'dagstop_cascade', 'dagstop.cascade_statement()'),
         ('dag_run', 'dagstop_deleted', 'dagstop.order_deleted_run()'),
+        ('dag_run', 'dagstop_fence', 'dagstop.fence_run()'),
         ('task_instance', 'dagstop_order', 'dagstop.order_task()'),
         ('task_instance', 'dagstop_fence', 'dagstop.fence()'),
         ('task_instance', 'dagstop_deleted', 'dagstop.order_deleted_task()')
@@ -4696,8 +4785,8 @@ CREATE TABLE dagstop.refused_write (
     order_id bigint NOT NULL,
     dag_id text NOT NULL,
     run_id text,
-    task_id text NOT NULL,
-    map_index integer NOT NULL,
+    task_id text,
+    map_index integer,
     wanted_state text,
     session_user_name text DEFAULT SESSION_USER NOT NULL,
     application_name text DEFAULT current_setting('application_name'::text) NOT NULL,
@@ -4711,7 +4800,7 @@ CREATE TABLE dagstop.refused_write (
 -- Name: TABLE refused_write; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence reverted: a dying or late process tried to revive its task instance, or to mark it success.';
+COMMENT ON TABLE dagstop.refused_write IS 'Writes that the fence reverted: a dying or late process tried to revive its task instance or its run, or to mark the task instance success.';
 
 
 --
@@ -4753,14 +4842,14 @@ COMMENT ON COLUMN dagstop.refused_write.run_id IS 'The run.';
 -- Name: COLUMN refused_write.task_id; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.task_id IS 'The task.';
+COMMENT ON COLUMN dagstop.refused_write.task_id IS 'The task; null where the row of the run itself was written.';
 
 
 --
 -- Name: COLUMN refused_write.map_index; Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON COLUMN dagstop.refused_write.map_index IS 'The mapped index, -1 where there is none.';
+COMMENT ON COLUMN dagstop.refused_write.map_index IS 'The mapped index, -1 where there is none; null with task_id.';
 
 
 --
@@ -5777,6 +5866,13 @@ REVOKE ALL ON FUNCTION dagstop.fence_late(kept dagstop.unwritten_order) FROM PUB
 
 
 --
+-- Name: FUNCTION fence_run(); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.fence_run() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION fencing_order(order_ids bigint[], before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
@@ -5854,6 +5950,13 @@ REVOKE ALL ON FUNCTION dagstop.is_late_success(before jsonb, after jsonb) FROM P
 --
 
 REVOKE ALL ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION is_old_copy(before jsonb, after jsonb); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.is_old_copy(before jsonb, after jsonb) FROM PUBLIC;
 
 
 --
@@ -6076,10 +6179,10 @@ REVOKE ALL ON FUNCTION dagstop.reach_own(mode text, VARIADIC tables text[]) FROM
 
 
 --
--- Name: FUNCTION reach_references(schema_name text, task_instance jsonb); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION reach_references(schema_name text, table_name text, present jsonb); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.reach_references(schema_name text, task_instance jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.reach_references(schema_name text, table_name text, present jsonb) FROM PUBLIC;
 
 
 --
@@ -6090,10 +6193,10 @@ REVOKE ALL ON FUNCTION dagstop.record_fault(place text, code text, message text,
 
 
 --
--- Name: FUNCTION references_of(schema_name text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION references_of(schema_name text, table_name text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.references_of(schema_name text, table_name text) FROM PUBLIC;
 
 
 --
@@ -6206,10 +6309,10 @@ GRANT ALL ON FUNCTION dagstop.seconds_of(setting_name text, fallback integer) TO
 
 
 --
--- Name: FUNCTION set_again(schema_name text, task_instance jsonb, assignments text); Type: ACL; Schema: dagstop; Owner: -
+-- Name: FUNCTION set_again(schema_name text, present jsonb, assignments text); Type: ACL; Schema: dagstop; Owner: -
 --
 
-REVOKE ALL ON FUNCTION dagstop.set_again(schema_name text, task_instance jsonb, assignments text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dagstop.set_again(schema_name text, present jsonb, assignments text) FROM PUBLIC;
 
 
 --
