@@ -110,6 +110,7 @@ class Daemon:
             self._woken.ring,
             dry_run=config.dry_run,
             note=notes.container,
+            executed_at=self._watch.executed_at,
         )
         ident, outbox = str(uuid.uuid4()), Outbox()
         self.feed = OrderFeed(config.database_url, config.host_name, ident, outbox, self._woken, config.sweep)
@@ -162,7 +163,8 @@ class Daemon:
                 next_tick = next_hearing = min(next_tick, ticked + self.config.tick)
                 if self._watch.labelled():  # where no task runs it can wait for the next tick
                     self._guarded(self._attend)
-                    next_hearing = time.monotonic() + REST
+                    # who ends unread may have created what a task's compose seems to have
+                    next_hearing = time.monotonic() + (0.0 if self._containers.closely else REST)
             if self.feed.rung.is_set():
                 self.feed.rung.clear()
                 self._guarded(self._containers.ring)
@@ -250,17 +252,23 @@ class Daemon:
 
     def _attend(self) -> None:
         """See what tasks' processes have become, and which of them are docker clients."""
-        kin = self._watch.attend()
+        closely = self._containers.closely
+        kin = self._watch.attend_closely() if closely else self._watch.attend()
         self._containers.attend(kin, self._watch.client_ends())
         self._stopping.claim()
 
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
         self._sender.looked_at, self._known_at = time.monotonic(), time.time()
+        if closely := self._containers.closely:
+            self._watch.prove_soon()
         self._watch.tick()
         self._stopping.look_for_places()
-        self._containers.learn_clients(self._watch.labelled(), self._watch.processes.values())
+        labelled, everybody = self._watch.labelled(), self._watch.processes.values()
+        self._containers.learn_clients(labelled, everybody, closely=closely)
         self._containers.attend((), self._watch.client_ends())
+        if closely:
+            self._containers.hear(self._watch.heard())
         self._stopping.claim()
         self._stopping.tick(complete=self._swept)
         if time.monotonic() >= self._try_at:

@@ -159,7 +159,9 @@ def read_client(process: Process) -> Client | None:
         return None
     ask, runs = read_ask(words), read_exec(words)
     if ask is None and runs is None:
-        return None
+        if (words.command, *words.rest[:1]) != ("system", "dial-stdio"):
+            return None
+        ask = Ask(None, None)  # it passes on what another host asks for, over SSH
     engine = words.options.get("--host") or process.environ.get("DOCKER_HOST") or None
     if "--context" in words.options:
         engine = ANOTHER_CONTEXT

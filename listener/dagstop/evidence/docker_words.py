@@ -43,11 +43,14 @@ class ExecAsk:
 
 @dataclass(frozen=True, slots=True)
 class ComposeAsk:
-    """What the words of a compose say of its project."""
+    """What the words of a compose say of its project, and what it is to do there."""
 
     project: str | None
     files: tuple[str, ...]
     directory: str | None
+    command: str = ""
+    detached: bool = False  # it ends once all that it was asked for runs
+    sure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class Words:
 
 def is_client(argv: Sequence[str]) -> bool:
     return bool(argv) and argv[0].rsplit("/", 1)[-1] in PROGRAMS
+
+
+def may_create(argv: Sequence[str]) -> bool:
+    """True of a client, compose too."""
+    return is_client(argv) or any(word.rsplit("/", 1)[-1].startswith(_COMPOSES) for word in argv[:2])
 
 
 def read_words(argv: Sequence[str]) -> Words | None:
@@ -109,22 +117,34 @@ def read_ask(words: Words) -> Ask | None:
 
 def read_compose(argv: Sequence[str]) -> ComposeAsk | None:
     """None if it is not a compose that creates containers: docker's plugin, docker-compose 1 or later."""
-    programs = [word.rsplit("/", 1)[-1] for word in argv[:2]]
+    programs, sure = [word.rsplit("/", 1)[-1] for word in argv[:2]], True
     if programs[:1] == ["docker"]:
         words = read_words(argv)
         rest = list(words.rest) if words is not None and words.command == "compose" else []
-    elif programs[:1] == ["docker-compose"]:
+        sure = words is not None and words.sure
+    elif programs and programs[0].startswith(_COMPOSES):
         rest = list(argv[2:] if programs[1:] == ["compose"] else argv[1:])  # docker tells its plugin so
-    elif programs[1:] == ["docker-compose"] and programs[0].startswith("python"):
+        sure = programs[0] == "docker-compose"
+    elif programs[1:] and programs[1].startswith(_COMPOSES) and programs[0].startswith("python"):
         rest = list(argv[2:])
+        sure = programs[1] == "docker-compose"
     else:
         return None
     if _CREATING.isdisjoint(rest):
         return None
-    found, _, _ = _options(rest, _OF_COMPOSE)
+    found, words_of_it, known = _options(rest, _OF_COMPOSE)
     last = dict(found)
     files = tuple(value for name, value in found if name == "--file")
-    return ComposeAsk(last.get("--project-name") or None, files, last.get("--project-directory") or None)
+    command, *further = words_of_it or [""]
+    broken = any("\ufffd" in word for word in rest)  # not UTF-8: its folder may be another one
+    return ComposeAsk(
+        last.get("--project-name") or None,
+        files,
+        last.get("--project-directory") or last.get("--workdir") or None,
+        command,
+        not _DETACHING.isdisjoint(further),
+        sure and known and not broken,
+    )
 
 
 def read_exec(words: Words) -> ExecAsk | None:
@@ -262,6 +282,9 @@ _LETTERS = {
 _OF_CREATE = _Table(_CREATE_SWITCHES, _CREATE_VALUED, {k: v for k, v in _LETTERS.items() if k != "d"})
 _OF_RUN = _Table(_CREATE_SWITCHES | {"--detach", "--sig-proxy"}, _CREATE_VALUED | {"--detach-keys"}, _LETTERS)
 _CREATING = frozenset({"up", "run", "create", "scale", "watch"})
+_COMPOSES = ("docker-compose", "podman-compose")
+"""How its programs' names begin; docker-compose-1.29 is one, too."""
+_DETACHING = frozenset({"-d", "--detach", "--wait", "--no-start"})
 _OF_COMPOSE = _Table(
     switches=frozenset(
         "--all-resources --compatibility --dry-run --help --insecure-registry --no-ansi --skip-hostname-check"

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dagstop.evidence.docker_words import is_client
+from dagstop.evidence.docker_words import may_create
 from dagstop.host.process_events import EXIT, FORK, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
-from dagstop.model import Identity, Process, Role
+from dagstop.model import Process, Role
 
 _TICK = 10**9 // TICKS_PER_SECOND
 _LATE = 2_000_000_000
@@ -39,7 +39,7 @@ class _Node:
 class ClientEnd(NamedTuple):
     """How a docker client ended."""
 
-    identity: Identity
+    process: Process  # as it was last read
     status: int  # as wait(2) has it: 0 says that all that it was asked for was done
     at: int  # CLOCK_BOOTTIME in ns
 
@@ -68,8 +68,8 @@ class Lineage:
                 process = node.process if node is not None else self._processes.get(pid)
                 if node is not None:
                     node.ended = at + ahead
-                if process is not None and is_client(process.argv):
-                    self.ends.append(ClientEnd(process.identity, status, at + ahead))
+                if process is not None and may_create(process.argv):
+                    self.ends.append(ClientEnd(process, status, at + ahead))
                 self.born.discard(pid)
                 self.changed.discard(pid)
                 self.ended.add(pid)

@@ -6,28 +6,29 @@ container as soon as an engine shows it: a name passes on, an id does not.
 
 A client without either is tied by counting (`creators`), once it is proven that it has created its container
 on that engine: by an exit that says so, or, of one that stays with its container, by the connections that it
-holds meanwhile. What may be a client's and is not tied is `untied`.
+holds meanwhile. What a compose created is known if nobody else can have (`compose`). What may be a
+client's and is not tied is `untied`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from dagstop.evidence import cidfiles
-from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
+from dagstop.evidence.compose import WORDS, Project, Up, read_project, why_uncertain
+from dagstop.evidence.containers import ANOTHER_CONTEXT, Client, read_client
 from dagstop.evidence.creators import SLACK as SLACK_OF_ONE
 from dagstop.evidence.creators import Creator, assigned, fits, may_run, resolve
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
+from dagstop.evidence.unread import Heard
 from dagstop.host import unix_peers
 from dagstop.host.containers import Container
 from dagstop.host.creations import Creation, Creations, ExecCreation
@@ -50,6 +51,10 @@ BEGINS = 1.0
 """Seconds after a client's exec in which it connects to its engine."""
 LOOK_PAUSE = 2.0
 """Seconds between two looks at those of older ones."""
+STARTS = 60.0
+"""Seconds in which an attached compose creates what it creates, as a rule."""
+DECIDES = 15.0
+"""Seconds after a compose's end in which it becomes known what it has created."""
 ATTACHED = 3
 """Connections to its engine that a client holds only once it has created what it is attached to: one streams,
 one waits for the end, one asked for the start (docker/cli, command/container/run.go). Until then it has one,
@@ -60,13 +65,12 @@ EXECS_FOR = 1.0
 """Seconds for which it holds these: before, it may have two for a moment as well."""
 
 _UNIX = "unix://"
-_NOT_IN_A_NAME = re.compile(r"[^-_a-z0-9]")  # compose leaves it out
 _MAY = {
     "unsure": "docker {0}: its command line is not understood for certain",
     "elsewhere": "docker {0}: it was not seen connected to this engine",
     "unproven": "docker {0}: it was not seen to have",
     "gap": "docker {0}: the engine's events do not reach back that far",
-    "compose": "docker compose, pid {1}, may have created it: what compose creates is not followed",
+    **WORDS,
     "others": "docker {0}, and so may others",
 }
 """Why a container is not tied to a client that it fits."""
@@ -97,21 +101,6 @@ class Untied:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
-    """What a compose may be at work on: any of these."""
-
-    names: frozenset[str]
-    folders: frozenset[str]
-
-    def has(self, container: Container) -> bool:
-        """True if a container may be of it."""
-        labels = container.shape.labels if container.shape is not None else {}
-        name = labels.get("com.docker.compose.project", "")
-        folder = labels.get("com.docker.compose.project.working_dir")
-        return bool(name) and (name in self.names or folder in self.folders)
-
-
 @dataclass(slots=True, eq=False)
 class Noted:
     """A docker client, and the container that it started once that is known."""
@@ -125,6 +114,9 @@ class Noted:
     unseen: float | None = None  # since when its container does not run, monotonic seconds
     reached: str = ""  # URL of the engine that it was seen connected to
     project: Project | None = None  # of a compose
+    began: float | None = None  # when that was executed, seconds since 1970, if the kernel told
+    went_wrong: bool = False  # it ended with an error
+    composed: dict[str, str] = field(default_factory=dict)  # by id, the engine of each that it created
     streams_since: float | None = None  # when a `docker exec` was first seen to hold EXECS connections
     claimed: bool = False  # what it runs is known to the watch, or has ended
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
@@ -138,10 +130,22 @@ class Noted:
         return self.client.process.label
 
     @property
+    def matters(self) -> bool:
+        """True while something that it created, or may have, may be there."""
+        return bool(self.container or self.composed or self.fitting or self.may_run)
+
+    @property
+    def composes(self) -> bool:
+        """True of a task's compose."""
+        return self.label is not None and self.client.compose is not None
+
+    @property
     def unproven(self) -> bool:
         """True if its connections may still say something: whom it reached, that it has created one."""
         asks = self.client.ask or self.client.runs
-        if self.container or self.created_by is not None or asks is None:
+        if asks is None:
+            return self.client.compose is not None and not self.reached
+        if self.container or self.created_by is not None:
             return False
         return asks.attached or not self.reached
 
@@ -175,6 +179,7 @@ class Noted:
             "until": until.isoformat(),
             "container": self.container,
             "engine": self.engine,
+            "composed": self.composed,
             "fitting": self.fitting,
             "may_run": self.may_run,
             "failed": self.failed,
@@ -218,6 +223,7 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
     one = Noted(client, facts["path"], facts["cid"], until, facts["container"], facts["engine"])
     one.failed = bool(facts.get("failed"))  # an earlier release kept none of these
     one.reached = str(facts.get("reached", ""))
+    one.composed = {str(ident): str(engine) for ident, engine in dict(facts.get("composed", {})).items()}
     one.created_by = None if facts.get("created_by") is None else float(facts["created_by"])
     for ident, (engine, why) in dict(facts.get("fitting", {})).items():
         one.fitting[str(ident)] = Fit(str(engine), why if why in _MAY else "unproven")
@@ -237,19 +243,30 @@ class Ties:
         self._reading = threading.Thread()
         self._next_look = 0.0
         self._ended_execs: dict[str, None] = {}
+        self._gone: list[Noted] = []  # ended, and had no container: they may have been rivals of a compose
+        self._strangers: list[float] = []  # when another program was seen connected, seconds since 1970
+        self._forgot_at = float("-inf")  # when one of these was forgotten
+        self.heard: Heard | None = None  # what the kernel told, as far as that is known to be all
         self.changed = False  # differs from what was last saved
 
-    def note(self, clients: Iterable[Client]) -> None:
-        """Learn of living clients; those without a label are strangers', who may have asked for the same."""
+    def note(
+        self, clients: Iterable[Client], executed_at: Callable[[int], float | None] = lambda _: None
+    ) -> None:
+        """Learn of living clients; those without a label are strangers', who may have asked for the same.
+
+        executed_at: when a pid executed its program, seconds since 1970, if the kernel told.
+        """
         with self._lock:
             for client in clients:
                 process = client.process
                 known = self._noted.get(process.identity)
                 if known is not None:
                     known.client = client  # an earlier listener's knowledge of it was a copy
+                    known.project = known.project or read_project(client, self._proc)
                 elif process.state not in "ZXx":
                     self._noted[process.identity] = one = Noted(client, cidfiles.locate(client))
-                    one.project = _project_of(client, self._proc)
+                    one.project = read_project(client, self._proc)
+                    one.began = executed_at(process.pid) if client.compose is not None else None
                     self.changed = self.changed or process.label is not None
             self._see_who_is_gone()
 
@@ -259,12 +276,17 @@ class Ties:
             if one.until is None:
                 if not self._lives(identity):
                     one.until, self.changed = now, True
-            elif not (one.container or one.fitting or one.may_run) and one.until < now - timedelta(
-                seconds=AWAY
-            ):
-                del self._noted[identity]
+            elif not one.matters and one.until < now - timedelta(seconds=AWAY):
+                self._put_away(self._noted.pop(identity))
         for identity in list(self._noted)[:-MOST]:
             del self._noted[identity]
+            self._forgot_at = time.time()
+
+    def _put_away(self, one: Noted) -> None:
+        self._gone.append(one)
+        if len(self._gone) > MOST:
+            del self._gone[0]
+            self._forgot_at = time.time()
 
     def _lives(self, identity: Identity) -> bool:
         stat = self._proc.stat(identity.pid)
@@ -275,7 +297,11 @@ class Ties:
         ahead = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         with self._lock:
             for end in ends:
-                one = self._noted.get(end.identity)
+                one = self._noted.get(end.process.identity)
+                if one is None:
+                    self._note_ended(end, end.at / 1e9 + ahead)
+                if one is not None and one.client.compose is not None:
+                    one.went_wrong = os.WIFEXITED(end.status) and end.status != 0
                 asks = one.client.ask or one.client.runs if one is not None else None
                 if one is None or asks is None or asks.attached:
                     continue
@@ -283,6 +309,46 @@ class Ties:
                     one.created_by = end.at / 1e9 + ahead
                 elif os.WIFEXITED(end.status):  # of one that was killed nobody knows what it had done
                     one.failed = self.changed = True
+
+    def _note_ended(self, end: ClientEnd, at: float) -> None:
+        """A client that came and went between two looks: it may have created what a compose seems to have."""
+        client = read_client(end.process)
+        if client is not None:
+            one = Noted(client, None, until=datetime.fromtimestamp(at, timezone.utc))
+            one.project = read_project(client, self._proc)
+            self._put_away(one)
+
+    def composes(self) -> bool:
+        """True if a task's compose may have created containers."""
+        with self._lock:
+            return any(one.composes for one in self._noted.values())
+
+    def composes_now(self) -> bool:
+        """True if one is at it, or was a moment ago: all of that time is to be known."""
+        now = datetime.now(timezone.utc)
+        with self._lock:
+            return any(
+                one.client.compose is not None
+                and (one.client.compose.detached or time.monotonic() - one.noted_at < STARTS)
+                and (one.until is None or (now - one.until).total_seconds() < DECIDES)
+                for one in self._noted.values()
+                if one.composes
+            )
+
+    def see_others(self, url: str) -> None:
+        """While a compose works: note whether others than the known clients are connected to the engine."""
+        if not url.startswith(_UNIX) or not self.composes_now():
+            return
+        path = url[len(_UNIX) :]
+        with self._lock:
+            pids = [one.client.process.pid for one in self._noted.values() if one.until is None]
+        others = unix_peers.connected_to(path)
+        for pid in (os.getpid(), *pids):
+            others -= unix_peers.sockets_of(self._proc.root, pid)
+        if others & unix_peers.connected_to(path):  # what came and went meanwhile may be the listener's own
+            if len(self._strangers) > MOST:
+                self._forgot_at = self._strangers[-1]
+            self._strangers = [*self._strangers[-MOST:], time.time()]
 
     def see_connections(self, urls: Iterable[str]) -> None:
         """Look which engine's socket the living clients hold that are not known to have created theirs."""
@@ -328,7 +394,7 @@ class Ties:
                 one.label is not None
                 and not one.container
                 and not one.failed
-                and (one.client.ask or one.client.runs) is not None
+                and (one.client.ask or one.client.runs or one.client.compose) is not None
                 and (not one.reached or _one_engine(one.reached, engine))
                 for one in self._noted.values()
             )
@@ -416,7 +482,7 @@ class Ties:
         creations: all that the engine created, as far as it is known. seen: what it showed lately.
         """
         with self._lock:
-            taken = {one.container for one in self._noted.values()}
+            taken = self._taken()
             free = [container for container in containers if container.id not in taken]
             for one in self.open():
                 container = self._started_by(one, engine, free)
@@ -426,8 +492,15 @@ class Ties:
             shown = {**(seen or {}), **{container.id: container for container in containers}}
             self._count(engine, creations, shown)
             self._count_execs(engine, creations)
+            self._follow_composes(engine, containers, creations)
             self._note_fitting(engine, containers, creations)
             self._forget(engine, {container.id for container in containers}, begun)
+
+    def _taken(self) -> set[str]:
+        """What is known to be a client's."""
+        return {one.container for one in self._noted.values() if one.container}.union(
+            *(one.composed for one in self._noted.values())
+        )
 
     def _take(self, one: Noted, engine: str, ident: str) -> None:
         one.container, one.engine, self.changed = ident, engine, True
@@ -443,7 +516,7 @@ class Ties:
                 creators.append(
                     Creator(identity, one.client.ask, self._born_at(one), one.created_by, list(known))
                 )
-        taken = {one.container for one in self._noted.values() if one.container}
+        taken = self._taken()
         made = {one.id: one for creator in creators for one in creator.known}
         for identity, ident in resolve(creators, shown, taken).items():
             if not self._has_rival(self._noted[identity], made[ident], shown):
@@ -503,7 +576,7 @@ class Ties:
         self, engine: str, containers: Sequence[Container], creations: Creations | None
     ) -> None:
         """What the tasks' clients may have created, and nobody is known to have."""
-        taken = {one.container for one in self._noted.values()}
+        taken = self._taken()
         free = [container for container in containers if container.id not in taken]
         for one in self._noted.values():
             if one.label is None:
@@ -519,6 +592,10 @@ class Ties:
     ) -> dict[str, Fit]:
         why = self._why_not(one, engine, creations)
         fits_it = {} if why is None else {c.id: Fit(engine, why) for c in free if self._may_be(one, c)}
+        if why == "compose":
+            for container in (c for c in free if c.id in fits_it):
+                word = self._why_not_composed(one, engine, container, creations) or why
+                fits_it[container.id] = Fit(engine, word)
         if creations is None or (one.client.ask is None and one.client.starts_one):
             # a listener that knew more found these
             fits_it |= {c.id: one.fitting[c.id] for c in free if c.id in one.fitting}
@@ -543,13 +620,62 @@ class Ties:
 
     def _may_be(self, one: Noted, container: Container) -> bool:
         ask = one.client.ask
-        if not self._lived_at(one, container):
+        if not self._lived_at(one, container) and (ask is not None or not self._started_in(one, container)):
             return False
         if ask is None:
             return one.project is not None and one.project.has(container)
         if not ask.sure:
             return container.image in one.client.process.argv
         return fits(ask, container.name, container.image, container)
+
+    def _started_in(self, one: Noted, container: Container) -> bool:
+        """True if a container that was there began to run in the lifetime of a compose."""
+        at = container.started_at
+        if at is None or at.timestamp() < self._born_at(one):
+            return False
+        return one.until is None or at <= one.until
+
+    def _follow_composes(
+        self, engine: str, containers: Sequence[Container], creations: Creations | None
+    ) -> None:
+        """Tie what only a task's compose can have created."""
+        taken = self._taken()
+        for one in self._noted.values() if self.heard is not None and creations is not None else ():
+            if one.label is None or self._why_not(one, engine, creations) != "compose":
+                continue
+            for container in containers:
+                if container.id not in taken and self._may_be(one, container):
+                    if self._why_not_composed(one, engine, container, creations) is None:
+                        one.composed[container.id] = engine
+                        taken.add(container.id)
+                        self.changed = True
+
+    def _why_not_composed(
+        self, one: Noted, engine: str, container: Container, creations: Creations | None
+    ) -> str | None:
+        reached = bool(one.reached) and engine.startswith(_UNIX)
+        began = one.began if one.began is not None and one.began > self._forgot_at else None
+        up = Up(one.client, one.project, began, one.until is not None, one.went_wrong, reached)
+
+        def rivals(made: Creation) -> bool:
+            others = (other for other in (*self._noted.values(), *self._gone) if other.label != one.label)
+            return any(self._may_compose(other, engine, container, made) for other in others)
+
+        return why_uncertain(up, container, creations, self.heard, rivals, self._strangers)
+
+    def _may_compose(self, other: Noted, engine: str, container: Container, made: Creation) -> bool:
+        """False only if that client cannot have created it."""
+        says, client = other.client.engine, other.client
+        if other.reached and not _one_engine(other.reached, engine):
+            return False
+        if says and says.startswith(_UNIX) and not _one_engine(says, engine):
+            return False
+        until = other.until.timestamp() if other.until is not None else float("inf")
+        if not self._born_at(other) - SLACK_OF_ONE <= made.at <= until + SLACK_OF_ONE:
+            return False
+        if client.compose is not None:
+            return other.project is None or other.project.may_have(container)
+        return client.runs is None and (client.ask is None or _might(client, made, {container.id: container}))
 
     def untied(self) -> dict[str, list[Untied]]:
         """By container id, the clients that may have created what is tied to none."""
@@ -654,17 +780,22 @@ class Ties:
             if one.container and (one.engine != engine or one.container in running):
                 one.unseen = None if one.engine == engine else one.unseen
                 continue
+            if any(where != engine or ident in running for ident, where in one.composed.items()):
+                one.unseen = None
+                continue
             if one.until is None or one.until > late or one.fitting or one.may_run:
                 continue
             one.unseen = one.unseen or moment
             if moment - one.unseen >= KEPT or one.label is None:
-                del self._noted[identity]
+                self._put_away(self._noted.pop(identity))
                 self.changed = True
 
     def clients(self) -> dict[str, Client]:
         """The clients that started containers, by the full id of those."""
         with self._lock:
-            return {one.container: one.client for one in self._noted.values() if one.container}
+            known = list(self._noted.values())
+            composed = {ident: one.client for one in known for ident in one.composed}
+            return composed | {one.container: one.client for one in known if one.container}
 
     def all(self) -> list[Noted]:
         with self._lock:
@@ -699,22 +830,6 @@ def _might(client: Client, made: Creation | ExecCreation, shown: Mapping[str, Co
         return client.runs is not None and (not client.runs.sure or may_run(client.runs, made))
     ask = client.ask
     return ask is not None and (not ask.sure or fits(ask, made.name, made.image, shown.get(made.id)))
-
-
-def _project_of(client: Client, proc: ProcFS) -> Project | None:
-    """What a compose may be at work on, by its words and its environment."""
-    ask, pid = client.compose, client.process.pid
-    if ask is None:
-        return None
-    name = ask.project or proc.variable(pid, "COMPOSE_PROJECT_NAME") or ""
-    files = ask.files or (proc.variable(pid, "COMPOSE_FILE") or "").split(os.pathsep)
-    said = [os.path.dirname(file) for file in files if file] + ([ask.directory] if ask.directory else [])
-    # a shell names its folder as it was asked for, the kernel without links
-    here = {folder for folder in (proc.folder(pid), proc.variable(pid, "PWD") or "") if folder}
-    folders = {os.path.normpath(os.path.join(base, folder)) for base in here for folder in said or ("",)}
-    if not said:  # it looks for its file upwards
-        folders |= {str(parent) for folder in here for parent in PurePath(folder).parents}
-    return Project(frozenset({name, _NOT_IN_A_NAME.sub("", name.lower())} - {""}), frozenset(folders))
 
 
 def _one_engine(url: str, other: str) -> bool:

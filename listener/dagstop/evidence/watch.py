@@ -21,6 +21,7 @@ from dagstop.evidence.labelling import WORDS, Labelling
 from dagstop.evidence.lineage import ClientEnd, Lineage
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
+from dagstop.evidence.unread import Heard, Unread
 from dagstop.host.process_events import ProcessEvents
 from dagstop.host.procfs import ProcFS, Stat, parse_stat, parse_wordless
 from dagstop.logs import event, log
@@ -111,6 +112,8 @@ class Watch:
         self._unread: dict[int, Process] = {}  # whose environment may not be read
         self._stats: dict[int, bytes] = {}  # /proc/PID/stat as it was last read
         self._lineage = Lineage(self.processes)
+        self._unread_words = Unread()
+        self._read_through = self._heard_at  # all that was told by then and lived was read
         self._gap = False  # the kernel could not tell of everything: all is to be looked at
         self.deaf = False  # it has ceased to tell: a program with CAP_NET_ADMIN may switch it off for all
         self._prove_at = 0.0  # when that is looked at again, monotonic seconds
@@ -153,6 +156,7 @@ class Watch:
         # a zombie is told of once, and gone later
         self._ending = {pid for pid in ended if pid in self.processes}
         self._lineage.attended()
+        self._read_through = self._heard_at
 
     def _stir(self, pids: Iterable[int]) -> None:
         """What executed something or changed its title is read again, twice: it may be at it still."""
@@ -200,6 +204,31 @@ class Watch:
         kin = [] if self._gap else self._read_kin()
         return [process for pid in kin if (process := self.processes.get(pid)) is not None]
 
+    def attend_closely(self) -> list[Process]:
+        """As `attend`, and read everybody else that was told of: until then nobody knows what that is."""
+        kin = self.attend()
+        if not self._gap:
+            self._take_in(set())
+        return kin
+
+    def prove_soon(self) -> None:
+        """With the next tick, hold what the kernel told against what is there."""
+        self._prove_at = 0.0
+
+    def heard(self) -> Heard | None:
+        """Since when, and until when, all is known that the kernel told; None if it does not tell."""
+        if not self.told or self._gap or not self.gaps.all:
+            return None
+        since = max(gap.until for gap in self.gaps.all).timestamp()
+        until = min(self._read_through, self._proved_at).timestamp()
+        return self._unread_words.heard(since, until, self.processes)
+
+    def executed_at(self, pid: int) -> float | None:
+        """When it executed its program, seconds since 1970; None if the kernel did not tell."""
+        at = self._unread_words.executed.get(pid) if self.told else None
+        ahead = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return None if at is None else at / 1e9 + ahead
+
     def claim(self, identity: Identity, client: Process) -> None:
         """A process in a container is what a `docker exec` runs: it is of the same task as that."""
         self._labelling.claimed[identity] = client
@@ -217,6 +246,7 @@ class Watch:
     def look(self) -> dict[int, Process]:
         """Read every process's stat again and label what is new: the view that a kill goes by."""
         self._hear()
+        heard_at = self._heard_at
         pids = self._proc.pids()
         for gone in self.processes.keys() - set(pids):
             self._forget(gone)
@@ -225,8 +255,10 @@ class Watch:
         self._read(pids)
         self._label_late()
         self._lineage.attended()
+        self._read_through = heard_at
         if self._gap:
             self._lineage.reset()
+            self._unread_words.reset()
             self._gap = False
             self._note_gap(self._heard_at, "events of the kernel were lost")
         for _ in range(_ROUNDS):
@@ -243,6 +275,7 @@ class Watch:
         told = self._events.read()
         ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         self._lineage.take(told.events, ahead)
+        self._unread_words.take(told.events, ahead)
         if told.lost:
             self._gap = True
             lost, do = self._events.lost, "everything is looked at"
@@ -330,6 +363,7 @@ class Watch:
         self._changing.discard(pid)
         self._unread.pop(pid, None)
         self._stats.pop(pid, None)
+        self._unread_words.forget(pid)
         if gone is not None:
             self._labelling.claimed.pop(gone.identity, None)
             hostname = self._hostname_of(gone.place) if gone.place is not None else None
@@ -378,7 +412,7 @@ class Watch:
             self.changed, self._labelling.new_folder = True, False
 
     def _new(self, pid: int, stat: Stat) -> Process:
-        argv, environ = self._proc.argv(pid), self._proc.environ(pid)
+        argv, environ = self._words(pid), self._proc.environ(pid)
         unread = self._refused(pid, argv, environ)
         argv, environ = argv or (), environ or {}
         named = read_command(argv)
@@ -404,6 +438,13 @@ class Watch:
                 doubt(process, known.doubts)
         return process
 
+    def _words(self, pid: int) -> tuple[str, ...] | None:
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        argv = self._proc.argv(pid)
+        if argv:
+            self._unread_words.read(pid, before)
+        return argv
+
     def _refused(self, pid: int, argv: object, environ: object) -> dict[str, str]:
         """Which of a process's words could not be read, and why."""
         return {
@@ -414,7 +455,7 @@ class Watch:
 
     def _reread(self, process: Process) -> None:
         """Look again at a process that may have exec'd; what it was known as stays known."""
-        argv = self._proc.argv(process.pid)
+        argv = self._words(process.pid)
         settled = process.reads > _SETTLED_READS and not process.unread
         if argv == () or (argv == process.argv and settled):
             return  # ending, or in an exec; or Airflow's own process, unchanged

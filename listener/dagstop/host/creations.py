@@ -17,6 +17,7 @@ SHORT = 48
 BEHIND = 64
 """Events heard since the last answer, after which it is time for the next one."""
 MOST = 5000
+_NOTED = frozenset(("create", "exec_create", "destroy", "rename"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Creations:
     def __init__(self) -> None:
         self._found: dict[str, Creation] = {}
         self._execs: dict[str, ExecCreation] = {}
+        self._replaced: dict[tuple[str, float], Mapping[str, str]] = {}  # by id and time
         self._lock = threading.Lock()
         self._since = float("inf")
         self._until = float("-inf")
@@ -92,6 +94,19 @@ class Creations:
                 return None
             return [one for one in self._found.values() if since <= one.at <= until]
 
+    def of(self, ident: str) -> Creation | None:
+        """How that container was created, if that was heard of."""
+        with self._lock:
+            return self._found.get(ident)
+
+    def replaced(self, since: float, until: float) -> list[Mapping[str, str]]:
+        """Labels (and what else an event has) of all that were renamed or removed between the two.
+
+        Complete if `known` is.
+        """
+        with self._lock:
+            return [facts for (_, at), facts in self._replaced.items() if since <= at <= until]
+
     def exec_at(self, ident: str) -> float | None:
         """When it was created, if that is known."""
         with self._lock:
@@ -112,11 +127,13 @@ class Creations:
 
     def _note(self, event: Mapping[str, Any]) -> None:
         action, _, command = str(event.get("Action", "")).partition(": ")
-        if event.get("Type") != "container" or action not in ("create", "exec_create"):
+        if event.get("Type") != "container" or action not in _NOTED:
             return
         facts, at = event["Actor"]["Attributes"], event_at(event)
         ident, name = event["Actor"]["ID"], facts.get("name", "")
-        if action == "create":
+        if action in ("destroy", "rename"):
+            self._replaced[ident, at] = dict(facts)
+        elif action == "create":
             self._found[ident] = Creation(ident, name, facts.get("image", ""), at)
         else:
             self._execs[facts["execID"]] = ExecCreation(facts["execID"], ident, name, command, at)
@@ -125,6 +142,10 @@ class Creations:
                 # what was there before is not known any more
                 gone = found.pop(next(iter(found)))
                 self._since = max(self._since, gone.at + 1e-6)
+        while len(self._replaced) > MOST:
+            _, at = first = next(iter(self._replaced))
+            del self._replaced[first]
+            self._since = max(self._since, at + 1e-6)
 
 
 def event_at(event: Mapping[str, Any]) -> float:

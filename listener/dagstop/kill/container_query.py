@@ -19,6 +19,7 @@ from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Noted, Ties
+from dagstop.evidence.unread import Heard
 from dagstop.evidence.verdicts import Containers, of_containers, start_of_exec
 from dagstop.host.containers import Container
 from dagstop.host.engine import CHANGING, Engine, EngineUnreachable
@@ -82,6 +83,7 @@ class ContainerQueries:
     wake_main: Callable[[], None]
     dry_run: bool = False
     note: Callable[[int, Container, Verdict, str], None] = lambda *_: None  # before each first signal
+    executed_at: Callable[[int], float | None] = lambda _: None  # as Ties.note has it
     answers: deque[ContainerAnswer] = field(default_factory=deque)
     claims: deque[tuple[Identity, Process]] = field(default_factory=deque)  # run by a `docker exec`, and that
     refused: dict[str, str] = field(default_factory=dict)  # by engine: why it did not answer the last time
@@ -143,7 +145,8 @@ class ContainerQueries:
 
     def _tie(self, engine: Engine, containers: Sequence[Container], asked_at: float) -> None:
         """Which clients created them; the engine says what it created if one waits for that."""
-        if not self.ties.waits_for(engine.url) and not self.ties.execs(engine.url):
+        counts = self.ties.waits_for(engine.url) or self.ties.execs(engine.url) or self.ties.composes()
+        if not counts:
             self.ties.tie(engine.url, containers, asked_at)
             if self.ties.doubtful_execs():
                 engine.ask_creations()
@@ -178,6 +181,7 @@ class ContainerQueries:
         def told(action: str) -> None:
             if action == "create":
                 self.ties.see_connections([engine.url])
+                self.ties.see_others(engine.url)
             if engine.creations.behind and self.ties.may_count(engine.url):
                 engine.ask_creations()
             if action in _TELLING:
@@ -200,13 +204,22 @@ class ContainerQueries:
 
     def attend(self, kin: Iterable[Process], ends: Iterable[ClientEnd]) -> None:
         """Tasks' processes that were forked or have executed something; how docker clients ended."""
-        self.ties.note(client for process in kin if (client := read_client(process)))
+        self.ties.note((client for process in kin if (client := read_client(process))), self.executed_at)
         self.ties.told(ends)
         if self.any_engine:
             self.ties.see_connections(engine.url for engine in self.engines)
             self._watch_connections()
         if any(self.ties.waits_for(e.url) or self.ties.execs(e.url) for e in self.engines):
             self.warm_up()
+
+    @property
+    def closely(self) -> bool:
+        """True while a task's compose creates containers: who else may have is to be known."""
+        return self.ties.composes_now()
+
+    def hear(self, heard: Heard | None) -> None:
+        """What the kernel told, once the clients among all that it told of are known."""
+        self.ties.heard = heard
 
     def _watch_connections(self) -> None:
         """Look again and again at clients that have just begun: a `docker create` ends with its answer."""
@@ -225,7 +238,7 @@ class ContainerQueries:
     def unsettled(self) -> bool:
         """True if an engine is to be listed soon, or a client's container is not known yet."""
         execs = self.ties.open_execs() or any(self.ties.execs(engine.url) for engine in self.engines)
-        return self._news or bool(self._waiting()) or execs
+        return self._news or bool(self._waiting()) or execs or self.closely
 
     def _waiting(self) -> list[Noted]:
         """The tasks' clients whose container may become known yet."""
@@ -234,12 +247,18 @@ class ContainerQueries:
     def _may_learn(self) -> bool:
         return not self._learning.is_alive() and time.monotonic() >= self._next_learning
 
-    def learn_clients(self, tasks: Iterable[Process], everybody: Iterable[Process]) -> None:
+    def learn_clients(
+        self, tasks: Iterable[Process], everybody: Iterable[Process], *, closely: bool = False
+    ) -> None:
         """Note which containers the docker clients among the tasks' processes start.
 
         everybody: looked through for strangers who ask for the same while it is not known whose it is.
+        closely: all of them, and at once.
         """
-        self.ties.note(client for process in tasks if (client := read_client(process)))
+        self.ties.note((client for process in tasks if (client := read_client(process))), self.executed_at)
+        if closely:
+            self.ties.note(client for process in everybody if (client := read_client(process)))
+            self.warm_up()
         for engine in self.engines if self.ties.doubtful_execs() else ():
             self.ties.note_execs(engine.url, engine.creations)
         untied = self._waiting()
@@ -265,7 +284,7 @@ class ContainerQueries:
         """
         clients = [client for process in processes if (client := read_client(process))]
         if clients:
-            self.ties.note(clients)
+            self.ties.note(clients, self.executed_at)
             self.ties.see_connections(engine.url for engine in self.engines)
             self.ties.read_cidfiles(wait=0.05)
 

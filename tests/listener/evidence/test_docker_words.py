@@ -109,18 +109,29 @@ def test_what_may_be_a_compose_that_creates(line: str, may: bool) -> None:
 @pytest.mark.parametrize(
     ("line", "ask"),
     [
-        ("docker compose up -d", ComposeAsk(None, (), None)),
+        ("docker compose up -d", ComposeAsk(None, (), None, "up", True, True)),
         (
             "docker compose -p shop -f a.yml -f /srv/b.yml up web",
-            ComposeAsk("shop", ("a.yml", "/srv/b.yml"), None),
+            ComposeAsk("shop", ("a.yml", "/srv/b.yml"), None, "up", False, True),
         ),
-        ("docker-compose --project-name=shop --file=a.yml up", ComposeAsk("shop", ("a.yml",), None)),
+        (
+            "docker-compose --project-name=shop --file=a.yml up",
+            ComposeAsk("shop", ("a.yml",), None, "up", False, True),
+        ),
         (
             "/usr/bin/python3 /usr/bin/docker-compose -pshop --project-directory /srv up",
-            ComposeAsk("shop", (), "/srv"),
+            ComposeAsk("shop", (), "/srv", "up", False, True),
         ),
-        ("/x/docker-compose compose --ansi never --verbose -p up up", ComposeAsk("up", (), None)),
-        ("docker -H unix:///x compose --profile a -p b up -p", ComposeAsk("b", (), None)),
+        (
+            "/x/docker-compose compose --ansi never --verbose -p up up",
+            ComposeAsk("up", (), None, "up", False, True),
+        ),
+        ("docker -H unix:///x compose --profile a -p b up -p", ComposeAsk("b", (), None, "up", False, True)),
+        ("docker-compose --workdir /srv up --wait", ComposeAsk(None, (), "/srv", "up", True, True)),
+        ("docker-compose --what=1 run web", ComposeAsk(None, (), None, "run", False, False)),
+        ("docker --what=1 compose up", ComposeAsk(None, (), None, "up", False, False)),
+        ("docker-compose up caf\ufffd", ComposeAsk(None, (), None, "up", False, False)),
+        ("docker-compose -v up", ComposeAsk(None, (), None, "up", False, True)),
     ],
 )
 def test_what_a_compose_says_of_its_project(line: str, ask: ComposeAsk) -> None:

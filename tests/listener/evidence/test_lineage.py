@@ -307,7 +307,7 @@ def test_how_a_docker_client_ended_is_told_once(proc: FakeProc, events: FakeEven
         proc.end(pid)
     watch.attend()
     (end,) = watch.client_ends()
-    assert (end.identity.pid, end.status) == (800, 256)
+    assert (end.process.pid, end.status) == (800, 256)
     assert watch.client_ends() == []
 
 

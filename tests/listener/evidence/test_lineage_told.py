@@ -167,10 +167,10 @@ def test_an_end_of_a_client_has_its_status_and_its_time() -> None:
     told.fork(600, 700)
     client = told.read(700, argv=("/usr/bin/docker", "run", "-d", "image"))
     told.event(EXIT, 700, status=256)
-    assert told.lineage.ends == [ClientEnd(client.identity, 256, told.now)]
+    assert told.lineage.ends == [ClientEnd(client, 256, told.now)]
     told.event(EXIT, 602, status=1)
     told.event(EXIT, 601)
-    assert told.lineage.ends[1:] == [ClientEnd(told.processes[601].identity, 0, told.now)]
+    assert told.lineage.ends[1:] == [ClientEnd(told.processes[601], 0, told.now)]
 
 
 def test_a_client_whose_pid_passed_on_unread_has_not_ended_again() -> None:

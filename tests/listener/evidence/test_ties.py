@@ -252,7 +252,7 @@ def test_a_client_that_failed_has_created_nothing(proc: RealClock, status: int, 
     ties = Ties(proc)
     one = client(proc, 700, 60, name=None, ask=PLAIN)
     ties.note([one])
-    ties.told([ClientEnd(one.process.identity, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+    ties.told([ClientEnd(one.process, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
     assert tied(ties, container(30, 1, "calm_euler")) == [] and bool(ties.untied()) == may
 
 
@@ -265,7 +265,7 @@ def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_
         ties.note([one])
         (noted,) = ties.all()
         noted.reached = reached
-        ties.told([ClientEnd(one.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+        ties.told([ClientEnd(one.process, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
         found = [container(30, n + 1, "calm_euler") for n in range(number)]
         assert ties.waits_for(HERE) == (reached == HERE)
         since = time.time() - (100 if whole else 20)
@@ -358,7 +358,7 @@ def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twi
     ties.note([one])
     (noted,) = ties.all()
     noted.reached = HERE
-    ties.told([ClientEnd(one.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+    ties.told([ClientEnd(one.process, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
     inside = container(30, 1, "calm"), container(20, 2, "other" if not twin else "calm")
     ties.tie(HERE, inside, time.monotonic() + 60, made_by_engine(*inside, exec_of=("e", "sleep 5")))
     assert [one.container for one in ties.execs(HERE)] == ([] if twin else ["e1"])
@@ -469,8 +469,9 @@ def test_an_end_that_says_nothing_hides_no_other(proc: RealClock) -> None:
     named = client(proc, 702, 60)
     ties.note([stays, named, one])
     at = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    who = (Identity(999, 1), *(known.process.identity for known in (stays, named, one)))
-    ties.told(ClientEnd(identity, 0, at) for identity in who)
+    stranger = process(None, identity=Identity(999, 1))
+    who = (stranger, *(known.process for known in (stays, named, one)))
+    ties.told(ClientEnd(process, 0, at) for process in who)
     created_by = {noted.client.process.pid: noted.created_by for noted in ties.all()}
     assert created_by[700] is None and created_by[702] is None
     assert created_by[701] is not None and abs(created_by[701] - time.time()) < 30

@@ -237,7 +237,7 @@ def test_how_a_client_ended_is_given_on_once(proc: FakeProc, events: FakeEvents)
     proc.end(600)
     watch.tick()
     (end,) = watch.client_ends()
-    assert isinstance(end, ClientEnd) and (end.identity, end.status) == (Identity(600, 700), 256)
+    assert isinstance(end, ClientEnd) and (end.process.identity, end.status) == (Identity(600, 700), 256)
     assert watch.client_ends() == []
 
 

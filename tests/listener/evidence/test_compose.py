@@ -1,0 +1,390 @@
+"""What a task's `docker compose up` created: only what nobody else can have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagstop.evidence import memory
+from dagstop.evidence import ties as ties_module
+from dagstop.evidence.containers import read_client
+from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.ties import DECIDES, STARTS, Ties
+from dagstop.evidence.unread import Heard, Span
+from dagstop.host import unix_peers
+from dagstop.host.containers import Container, Shape
+from dagstop.host.creations import Creations
+from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.model import Identity, Label
+from tests.support.fake_proc import FakeProc, process
+
+HERE, THERE = "unix:///here", "unix:///there"
+OURS, OTHERS = Label(dag_id="d", run_id="r", task_id="t"), Label(dag_id="e", run_id="s", task_id="t")
+EVER = float("inf")
+UP = "docker-compose up"
+LABELS = {
+    "com.docker.compose.project": "shop",
+    "com.docker.compose.project.working_dir": "/srv/shop",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.oneoff": "False",
+}
+
+
+@dataclass
+class Shop:
+    """A host on which a task typed `docker-compose up` in /srv/shop 60 s ago; its container came 30 s ago."""
+
+    path: Path
+    now: float = field(default_factory=time.time)
+    url: str = HERE
+    labels: dict[str, str] = field(default_factory=lambda: dict(LABELS))
+    created_ago: float = 30.0
+    started_ago: float = 29.0
+    name: str = "shop_web_1"
+    heard: Heard | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        self.proc = FakeProc(self.path)
+        self.ties = Ties(self.proc)
+        self.heard = Heard(self.now - 300, self.now, ())
+
+    def types(
+        self,
+        line: str = UP,
+        *,
+        pid: int = 700,
+        label: Label | None = OURS,
+        ago: float = 60.0,
+        folder: str | None = "/srv/shop",
+        reached: str = HERE,
+        told: bool = True,
+        environ: dict[str, str] | None = None,
+    ) -> int:
+        """A client that was executed so long ago, and runs; folder: None where it cannot be read."""
+        argv = tuple(line.split())
+        start = ProcFS.now_ticks(self.proc) - int(ago * TICKS_PER_SECOND)
+        self.proc.add(pid, argv=argv, start=start, environ=environ or {"HOME": "/"})
+        if folder is not None:
+            self.proc.works_in(pid, folder)
+        one = process(OURS, identity=Identity(pid, start), argv=argv)
+        one.label = label
+        client = read_client(one)
+        assert client is not None
+        self.ties.note([client], lambda _: self.now - ago if told else None)
+        (noted,) = (known for known in self.ties.all() if known.client is client)
+        noted.reached = reached
+        return pid
+
+    def ends(self, pid: int = 700, status: int = 0, ago: float = 0.0) -> None:
+        (one,) = (known.client.process for known in self.ties.all() if known.client.process.pid == pid)
+        at = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(ago * 1e9)
+        self.ties.told([ClientEnd(one, status, at)])
+        self.proc.end(pid)
+        self.ties.note([])
+
+    def happens(self, action: str, ago: float, ident: str, name: str = "old", **labels: str) -> None:
+        attributes = {"name": name, "image": "image", **labels}
+        at = int((self.now - ago) * 1e9)
+        self.events.append(
+            {
+                "Type": "container",
+                "Action": action,
+                "timeNano": at,
+                "Actor": {"ID": ident, "Attributes": attributes},
+            }
+        )
+
+    def said(self) -> str | None:
+        """Why the container is not the task's; None: it is. "nothing": not even named."""
+        moment = datetime.fromtimestamp(self.now, timezone.utc)
+        created, started = (moment - timedelta(seconds=ago) for ago in (self.created_ago, self.started_ago))
+        shape = Shape(("sleep",), (), {}, self.labels, False, False, False)
+        one = Container(
+            "a" * 64, self.name, "image", 9, created, False, "no", {}, started_at=started, shape=shape
+        )
+        self.happens("create", self.created_ago, one.id, self.name, **self.labels)
+        creations = Creations()
+        creations.begun(self.now - (300 if self.whole else 20))
+        creations.answered(sorted(self.events, key=lambda event: event["timeNano"]), self.now)
+        self.ties.heard = self.heard
+        self.ties.tie(self.url, [one], time.monotonic() + 60, creations)
+        if one.id in self.ties.clients():
+            assert not self.ties.untied()
+            return None
+        return self.ties.untied()[one.id][0].why if self.ties.untied() else "nothing"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["docker-compose up -d", "docker compose up -d", UP, "docker compose -p shop up"]
+)
+@pytest.mark.parametrize("ended", ["no", "well", "killed"])
+def test_what_an_up_created_is_its_tasks(shop: Shop, line: str, ended: str) -> None:
+    """Of one that is to end by itself only once it has: how, may say that somebody else was there first."""
+    shop.types(line)
+    if ended != "no":
+        shop.ends(status={"well": 0, "killed": 9}[ended])
+    elif line.endswith("-d"):
+        assert "still at work" in (shop.said() or "")
+        return
+    assert shop.said() is None
+
+
+def beside(line: str, **more: Any) -> Callable[[Shop], None]:
+    def change(shop: Shop) -> None:
+        shop.types()
+        shop.types(line, pid=800, **{"label": None, "ago": 50.0, **more})
+
+    return change
+
+
+def came_and_went(line: str, until: float) -> Callable[[Shop], None]:
+    """A stranger that was read, and ended before anybody noted it."""
+
+    def change(shop: Shop) -> None:
+        shop.types()
+        passes(shop, line, until)
+
+    return change
+
+
+def passes(shop: Shop, line: str, until: float) -> None:
+    one = process(
+        None,
+        identity=Identity(800, ProcFS.now_ticks(shop.proc) - 50 * TICKS_PER_SECOND),
+        argv=tuple(line.split()),
+    )
+    one.label = None
+    at = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(until * 1e9)
+    shop.ties.told([ClientEnd(one, 0, at)])
+
+
+def unread(since: float, until: float) -> Callable[[Shop], None]:
+    def change(shop: Shop) -> None:
+        shop.types()
+        shop.heard = Heard(
+            shop.now - 300, shop.now, (Span(shop.now - since, shop.now - until if until else EVER),)
+        )
+
+    return change
+
+
+def changed(
+    line: str = UP, after: Callable[[Shop], None] = lambda _: None, **more: Any
+) -> Callable[[Shop], None]:
+    def change(shop: Shop) -> None:
+        shop.types(line, **more)
+        after(shop)
+
+    return change
+
+
+def sets(**facts: Any) -> Callable[[Shop], None]:
+    def change(shop: Shop) -> None:
+        shop.types()
+        for name, value in facts.items():
+            setattr(shop, name, value)
+
+    return change
+
+
+def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
+    def change(shop: Shop) -> None:
+        shop.types()
+        shop.happens(action, ago, "b" * 64, **{**LABELS, **labels})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (beside(UP), "another client"),
+        (beside(UP, label=OTHERS), "another client"),
+        (beside("docker-compose up", label=replace(OURS, try_number=2)), "another client"),
+        (beside(UP, folder="/srv/other"), None),
+        (beside(UP, folder=None), "another client"),
+        (beside("docker-compose -p other up", folder=None), None),
+        (beside("docker-compose -p shop up", folder="/srv/other"), "another client"),
+        (beside("docker-compose -f /srv/shop/a.yaml up", folder="/srv/other"), "another client"),
+        (beside(UP, folder="/srv/shop/below"), "another client"),
+        (beside(UP, environ={"COMPOSE_PROJECT_NAME": "shop"}, folder="/srv/other"), "another client"),
+        (beside(UP, reached=THERE), None),
+        (beside(UP, reached=""), "another client"),
+        (beside(UP, ago=20.0), None),  # it came later
+        (beside("docker-compose run web true"), "another client"),
+        (beside("docker-compose-1.29.2 up"), "another client"),
+        (
+            beside("docker run -d --name shop_web_1 -l com.docker.compose.project=shop image"),
+            "another client",
+        ),
+        (beside("docker run -d image"), None),  # the engine gives such names to no one
+        (beside("docker run -d --name shop_web_1 another"), None),
+        (beside("podman run -d image"), "another client"),
+        (beside("docker run --what -d image"), "another client"),
+        (beside("docker system dial-stdio"), "another client"),
+        (beside("docker exec -d x true"), None),
+        (came_and_went(UP, 25), "another client"),
+        (came_and_went(UP, 40), None),
+        (unread(50, 20), "ended unread"),
+        (unread(50, 0), "ended unread"),
+        (unread(30.005, 20), None),  # too young to have been one
+        (unread(50, 31), None),
+        (unread(29, 20), None),
+        (sets(heard=None), "not every process"),
+        (sets(heard=Heard(time.time() - 45, time.time(), ())), "not every process"),
+        (sets(heard=Heard(time.time() - 300, time.time() - 31, ())), "not every process"),
+        (changed(told=False), "not every process"),
+        (sets(whole=False), "do not reach back"),
+        (sets(created_ago=59.995), "it was there before"),
+        (sets(created_ago=90.0, started_ago=30.0), "it was there before"),  # the up has only started it
+        (sets(created_ago=90.0, started_ago=80.0), "nothing"),
+        (sets(labels={**LABELS, "com.docker.compose.oneoff": "True"}), "is not followed"),
+        (sets(labels={**LABELS, "com.docker.compose.project.working_dir": "/srv/q"}), "nothing"),
+        (sets(labels={"image": "x"}), "nothing"),
+        (sets(labels={**LABELS, "com.docker.compose.replace": "b"}), "in place of"),
+        (sets(name="0123456789ab_shop_web_1"), "in place of"),
+        (gone("destroy", 35), "in place of"),
+        (gone("rename", 35), "in place of"),
+        (gone("destroy", 25), None),
+        (gone("destroy", 100), None),
+        (gone("destroy", 35, **{"com.docker.compose.service": "db"}), None),
+        (changed(after=lambda shop: shop.ends(status=1 << 8)), "ended with an error"),
+        (changed(after=lambda shop: shop.ends(ago=31.0)), None),
+        (changed(reached=""), "not seen connected"),
+        (changed(reached=THERE), "nothing"),
+        (changed("docker-compose create"), "is not followed"),
+        (changed("docker-compose --what=1 up -d"), "not understood"),
+        (changed("docker-compose -p other up"), "project is not certain"),
+        (changed(folder=None), "nothing"),
+        (changed("docker-compose -p shop up", folder=None), "project is not certain"),
+    ],
+)
+def test_two_that_could_have_and_what_was_there_are_spared_and_named(
+    shop: Shop, change: Callable[[Shop], None], why: str | None
+) -> None:
+    change(shop)
+    said = shop.said()
+    assert said is None if why is None else said is not None and why in said, said
+
+
+def test_two_of_one_task_may_both_have_created_it(shop: Shop) -> None:
+    """docker and its plugin are two processes."""
+    shop.types("docker compose up")
+    shop.types("/usr/libexec/docker/cli-plugins/docker-compose compose up", pid=701)
+    assert shop.said() is None
+
+
+def test_an_engine_that_others_may_reach_from_elsewhere_is_not_believed(shop: Shop) -> None:
+    shop.url = "tcp://engine:2375"
+    shop.types(reached="tcp://engine:2375")
+    assert "not seen connected" in (shop.said() or "")
+
+
+def test_another_program_that_is_connected_may_have_created_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {700: frozenset({1}), 900: frozenset({2})}
+    monkeypatch.setattr(unix_peers, "sockets_of", lambda _, pid: held.get(pid, frozenset({9})))
+    monkeypatch.setattr(unix_peers, "connected_to", lambda _: frozenset({1, 9}))
+    shop.types(ago=60)
+    shop.created_ago = 1.0
+    shop.ties.see_others(HERE)
+    monkeypatch.setattr(unix_peers, "connected_to", lambda _: frozenset({1, 2, 9}))
+    shop.ties.see_others("tcp://engine:2375")
+    assert shop.said() is None
+    other = Shop(shop.path / "other")
+    other.path.mkdir(exist_ok=True)
+    other.types(ago=60)
+    other.created_ago = 1.0
+    other.ties.see_others(HERE)
+    assert "another program" in (other.said() or "")
+
+
+def test_what_an_up_created_is_remembered_until_it_is_gone(shop: Shop, tmp_path: Path) -> None:
+    shop.types()
+    assert shop.said() is None
+    shop.ends()
+    memory.save(tmp_path, "boot", [], shop.ties.all())
+    later = Ties(shop.proc)
+    later.restore(memory.load(tmp_path, "boot").all_clients())
+    assert {ident[0]: client.process.pid for ident, client in later.clients().items()} == {"a": 700}
+    later.tie(HERE, [], time.monotonic())
+    (one,) = later.all()
+    one.unseen = (one.unseen or time.monotonic()) - ties_module.KEPT - ties_module.LATE
+    one.until = datetime.now(timezone.utc) - timedelta(seconds=ties_module.AWAY)
+    later.tie(HERE, [], time.monotonic())
+    assert later.clients() == {}
+
+
+def test_what_an_up_may_have_created_is_named_by_a_later_listener(shop: Shop, tmp_path: Path) -> None:
+    """It knows of no process of that time, and the compose may live."""
+    shop.types()
+    shop.heard = None
+    assert shop.said() is not None
+    memory.save(tmp_path, "boot", [], shop.ties.all())
+    later = shop.ties = Ties(shop.proc)
+    later.restore(memory.load(tmp_path, "boot").all_clients())
+    (kept,) = later.all()
+    argv = tuple(UP.split())
+    later.note([client for one in [replace(kept.client.process, argv=argv)] if (client := read_client(one))])
+    shop.heard = Heard(shop.now, shop.now, ())
+    assert "not every process" in (shop.said() or "")
+
+
+def test_a_rival_that_is_long_gone_stays_one(shop: Shop) -> None:
+    shop.types()
+    shop.types(pid=800, label=None, ago=50)
+    shop.ends(800, ago=20)
+    (rival,) = (one for one in shop.ties.all() if one.label is None)
+    rival.until = datetime.now(timezone.utc) - timedelta(seconds=20)
+    for _ in range(3):
+        assert "another client" in (shop.said() or "")
+    assert len(shop.ties.all()) == 1
+
+
+@pytest.mark.parametrize(("number", "certain"), [(2, True), (3, False)])
+def test_where_clients_were_forgotten_nothing_is_certain(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int, certain: bool
+) -> None:
+    monkeypatch.setattr(ties_module, "MOST", 2)
+    shop.types()
+    for _ in range(number):
+        passes(shop, "docker run another", 10)
+    said = shop.said()
+    assert said is None if certain else "not every process" in (said or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "label", "noted_ago", "ended_ago", "now"),
+    [
+        ("docker-compose up -d", OURS, 2 * STARTS, None, True),
+        (UP, OURS, 0.0, None, True),
+        (UP, OURS, 2 * STARTS, None, False),
+        (UP, OURS, 0.0, DECIDES / 2, True),
+        (UP, OURS, 0.0, DECIDES * 2, False),
+        (UP, None, 0.0, None, False),
+    ],
+)
+def test_an_up_is_watched_closely_while_it_creates(
+    shop: Shop, line: str, label: Label | None, noted_ago: float, ended_ago: float | None, now: bool
+) -> None:
+    shop.types(line, label=label)
+    (one,) = shop.ties.all()
+    one.noted_at -= noted_ago
+    if ended_ago is not None:
+        one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
+    assert shop.ties.composes_now() is now
+    assert shop.ties.composes() is (label is not None)

@@ -1,0 +1,184 @@
+"""Whose words nobody read, by what the kernel told: what ended so may have been anything."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from dagstop.evidence import unread as module
+from dagstop.evidence.unread import LEAST, MOST, STEP, Heard, Span, Unread
+from dagstop.evidence.watch import Watch
+from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
+from dagstop.model import Identity
+from tests.support.fake_proc import FakeEvents, FakeProc, process, watch_of
+
+SECOND, PID, EVER = 10**9, 700, float("inf")
+FORKED, EXECUTED = 10 * SECOND, 11 * SECOND
+
+
+class Told:
+    """A kernel that tells, and what was read; times are seconds since boot."""
+
+    def __init__(self) -> None:
+        self.unread = Unread()
+
+    def tells(self, kind: int, at: float, pid: int = PID) -> None:
+        self.unread.take([Event(kind, pid, 1, int(at * SECOND) - SECOND)], SECOND)
+
+    def reads(self, at: float, pid: int = PID) -> None:
+        self.unread.read(pid, int(at * SECOND))
+
+    def spans(self, **processes: object) -> list[tuple[float, float]]:
+        """In seconds since boot."""
+        offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        heard = self.unread.heard(0, EVER, {})
+        return [(round(since - offset, 2), round(until - offset, 2)) for since, until in heard.unread]
+
+
+@pytest.mark.parametrize(
+    ("read", "ended", "span"),
+    [
+        (None, 12, (10, 12)),
+        (10.5, 12, (11, 12)),  # bash, and then something else
+        (11.5, 12, None),
+        (10.5, 11 + LEAST / 2, None),
+        (None, 10 + LEAST / 2, None),
+    ],
+)
+def test_what_ended_unread(read: float | None, ended: float, span: tuple[float, float] | None) -> None:
+    told = Told()
+    told.tells(FORK, 10)
+    if read is not None and read < 11:
+        told.reads(read)
+    if ended > 11:
+        told.tells(EXEC, 11)
+    told.tells(RENAMED, 11)
+    if read is not None and read > 11:
+        told.reads(read)
+    told.tells(EXIT, ended)
+    assert told.spans() == ([] if span is None else [span])
+    told.tells(FORK, 20)
+    told.reads(20.5)
+    told.tells(EXIT, 21)
+    assert told.spans() == ([] if span is None else [span])
+
+
+@pytest.mark.parametrize(
+    ("more", "since"),
+    [
+        ({"argv": ("sh",)}, 10.0),
+        ({"argv": ("sh",), "read": 10.5}, 11.0),
+        ({"argv": ("sh",), "read": 11.5}, None),
+        ({"argv": ()}, 10.0),  # in an exec
+        ({"argv": (), "state": "Z"}, None),
+        ({"argv": (), "ppid": 2}, None),
+        ({"argv": (), "identity": Identity(2, 0)}, None),
+    ],
+)
+def test_what_lives_unread(more: dict[str, object], since: float | None) -> None:
+    told = Told()
+    told.tells(FORK, 10)
+    told.tells(EXEC, 11)
+    read = more.pop("read", None)
+    if isinstance(read, float):
+        told.reads(read)
+    one = process(**{"identity": Identity(PID, 1000), **more})  # type: ignore[arg-type]
+    offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    found = [(round(s - offset, 2), u) for s, u in told.unread.heard(0, EVER, {one.pid: one}).unread]
+    assert found == ([] if since is None else [(since, EVER)])
+
+
+def test_of_more_than_it_keeps_the_earliest_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    told = Told()
+    for at in (10, 20, 30):
+        told.tells(FORK, at)
+        told.tells(EXIT, at + 1)
+    offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    heard = told.unread.heard(0, EVER, {})
+    assert len(heard.unread) == 2 and abs(heard.since - offset - 11) < 0.1
+    assert MOST > 1000
+
+
+@pytest.mark.parametrize("by", [STEP * 2, -STEP * 2, STEP / 2])
+def test_once_a_clock_was_set_nothing_before_is_known(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    unread, now = Unread(), 1000.0
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 100.0)
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert unread.heard(5, EVER, {}).since == 5
+    now += by
+    assert (unread.heard(5, EVER, {}).since == 5) == (abs(by) < STEP)
+
+
+def test_when_one_may_have_been_a_client() -> None:
+    heard = Heard(0, 100, (Span(10, 20),))
+    assert heard.whole(0, 100) and not heard.whole(-1, 100) and not heard.whole(0, 101)
+    slack, least = 0.01, 10 + LEAST - 0.01
+    at = (9.0, least - 0.001, least + 0.001, 20.0, 20 + slack / 2, 20.1)
+    assert [moment for moment in at if heard.unknown_at(moment, slack)] == list(at[2:5])
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path)
+
+
+def test_a_watch_says_since_when_and_until_when_all_is_known(proc: FakeProc, events: FakeEvents) -> None:
+    proc.add(300, argv=("bash",))
+    watch = watch_of(proc, events=events)
+    before = time.time()
+    watch.begin(None)
+    assert watch_of(proc).heard() is None
+    begun = time.time()
+    watch.prove_soon()
+    watch.tick()
+    heard = watch.heard()
+    assert heard is not None and before <= heard.since <= begun <= heard.until and heard.unread == ()
+    watch.tick()  # nothing is proven by that
+    later = watch.heard()
+    assert later is not None and later.until == heard.until
+    events.forked(300, 301)
+    proc.add(301, ppid=300, argv=("docker", "run"))
+    events.executed(301)
+    watch.attend_closely()
+    assert watch.processes[301].argv == ("docker", "run") and watch.executed_at(301) is not None
+    watch.prove_soon()
+    watch.tick()
+    after = watch.heard()
+    assert after is not None and after.until > heard.until and after.unread == ()
+    assert watch.executed_at(300) is None
+
+
+def test_what_a_watch_could_not_read_is_unread(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    watch.begin(None)
+    events.forked(300, 301)
+    events.executed(301)
+    proc.add(301, ppid=300)
+    watch.tick()
+    heard = watch.heard()
+    assert heard is not None and [until for _, until in heard.unread] == [EVER]
+    proc.become(301, ("sleep", "1"))
+    watch.tick()
+    heard = watch.heard()
+    assert heard is not None and heard.unread == ()
+
+
+def test_after_a_gap_nothing_before_is_known(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    watch.begin(None)
+    before = time.time()
+    events.overflows()
+    watch.tick()
+    heard = watch.heard()
+    assert heard is not None and heard.since >= before
+    proc.add(302, argv=("sh",))  # untold
+    watch.prove_soon()
+    watch.tick()
+    assert watch.heard() is None and watch.executed_at(302) is None
+
+
+@pytest.fixture
+def watch(proc: FakeProc, events: FakeEvents) -> Watch:
+    proc.add(300, argv=("bash",))
+    return watch_of(proc, events=events)
