@@ -33,7 +33,7 @@ from dagstop.feed.notices import News, OrderFeed
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_query import ContainerAnswer, ContainerQueries
 from dagstop.kill.endings import Endings, now
-from dagstop.logs import event, log
+from dagstop.logs import event, log, shown
 from dagstop.model import Decision, Identity, Process, Role, StopOrder
 from dagstop.report.counters import Counters
 from dagstop.report.findings import (
@@ -390,11 +390,18 @@ class Stopping:
         """When nobody was told what the tasks forked, and what may be one of those."""
         known = result if case.earlier is None else result.merged(case.earlier)
         begun = begun_here(case.order, known, self._host_names)
-        gaps = self._watch.gaps.since(self._clock.from_db(begun)) if begun is not None else []
+        if begun is None:
+            return
+        since = self._clock.from_db(begun)
+        gaps = self._watch.gaps.since(since)
         result.not_told = [gap.told(self._clock.to_db) for gap in gaps]
         if gaps:
             doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
             result.spared += [spared_process(*one) for one in doubtful]
+        users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._watch.users()
+        for name, conmon, verdict in self._watch.gaps.podmans(since, users, self._watch.processes):
+            result.containers_untied.append(shown(name))
+            result.spared.append({"container": shown(name), **spared_process(conmon, verdict)})
 
     def _send(self, case: Case, final: Findings | None) -> None:
         """Write a report: final with its outcome, or in progress without one."""

@@ -18,19 +18,28 @@ from dagstop.commands.common import (
     json_option,
     print_json,
     print_table,
+    uids,
     url_of,
 )
-from dagstop.commands.looking import listener_pid, look_around, state_dir_of, state_dir_option
+from dagstop.commands.looking import (
+    host_names,
+    kernel_tells,
+    listener_pid,
+    look_around,
+    state_dir_of,
+    state_dir_option,
+)
 from dagstop.database.asking import ask, open_database
 from dagstop.errors import DagstopError
 from dagstop.evidence.clock import Clock
 from dagstop.evidence.consent import selectors
+from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.verdicts import Containers, inside, of_containers, of_processes
 from dagstop.feed.orders import read_order
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Process, Verdict
-from dagstop.report.findings import command
+from dagstop.report.findings import Findings, begun_here, command
 
 
 @click.command()
@@ -81,6 +90,12 @@ def explain(
     facts = explained(by_process, by_container, proc)
     dying = [process.identity for process, verdict in by_process if verdict.decision is not Decision.SPARE]
     facts += [_process_fact(*one) for one in watch.gaps.doubtful(dying, watch.processes)]
+    watch.gaps.always = not kernel_tells(listeners)
+    users = trusted_uids(chosen.airflow_homes, uids(chosen.task_users)) | watch.users()
+    begun = [clock.started_at(p) for p, verdict in by_process if verdict.decision is not Decision.SPARE]
+    begun += [one for one in [begun_here(order, Findings(), host_names(listeners))] if one is not None]
+    podmans = watch.gaps.podmans(clock.from_db(min(begun)), users, watch.processes) if begun else ()
+    facts += [_fact(f"podman container {name}", command(one), verdict) for name, one, verdict in podmans]
     if as_json:
         print_json({"dag_id": dag_id, "run_id": run_id, "found": facts, "problems": problems})
         return

@@ -59,6 +59,17 @@ def listener_pid(listeners: Sequence[dict[str, Any]], proc: ProcFS) -> int | Non
     return next((p for p in pids if isinstance(p, int) and "listen" in (proc.argv(p) or ())), None)
 
 
+def host_names(listeners: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """Under which names Airflow may know this host."""
+    said = (name for detail in _here(listeners) for name in detail.get("host_names", ()))
+    return frozenset((socket.gethostname(), socket.getfqdn(), "localhost", *said))
+
+
+def kernel_tells(listeners: Sequence[dict[str, Any]]) -> bool:
+    """True if a listener of this host is told of each fork."""
+    return any(detail.get("process_events", {}).get("told") is True for detail in _here(listeners))
+
+
 def _here(listeners: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the living listeners of this host said with their last heartbeat."""
     names = {socket.gethostname(), socket.getfqdn()}

@@ -1,13 +1,16 @@
 """When nobody was told what tasks fork: no listener ran, or the kernel's events were lost.
 
 What a task forked in such a gap and let go is known by other signs only. So the report of a run that was
-running then names the gap, and each process that may be one of those. They are never signalled.
+running then names the gap, and each process that may be one of those. They are never signalled. Nor is a
+container of podman whose `conmon`, which leaves its parents at once, may be one.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -19,6 +22,8 @@ MOST = 20
 """Gaps that are kept; the earliest of more are told as one."""
 _OF_A_SERVICE = re.compile(r"([^/]+\.service|(docker[-/])?[0-9a-f]{64}(\.scope)?)$", re.MULTILINE)
 """The end of a control group's path that holds a service or a container, and nothing else of the host."""
+
+_PODMAN = "it may be the run's: podman started it after a task of the run began, and nobody was told for whom"
 
 
 class Gap(NamedTuple):
@@ -60,6 +65,9 @@ class Gaps:
         self._proc = proc
         self._own_pid = own_pid
         self.all: list[Gap] = []
+        self.always = (
+            False  # the kernel tells nothing: what leaves its parents between two looks is not known
+        )
         self._tasks: dict[Identity, _Task] = {}
 
     def restore(self, gaps: Iterable[Gap]) -> None:
@@ -111,6 +119,25 @@ class Gaps:
                 found[process.pid] = process, _verdict(gap, where.group(1) if where else "")
         return list(found.values())
 
+    def podmans(
+        self, begun: datetime, users: Collection[int], processes: Mapping[int, Process]
+    ) -> list[tuple[str, Process, Verdict]]:
+        """Containers of podman that a task which began then may have started: name, its conmon, and why.
+
+        users: as whom tasks run. Each conmon since then that is known as nobody's, and that began when nobody
+        was told.
+        """
+        found, gaps = [], self.since(begun)
+        for process in processes.values():
+            name = _watched_by(process.argv)
+            if not name or process.label is not None or process.state in "ZXx":
+                continue
+            at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
+            untold = any((gap.since is None or gap.since <= at) and at <= gap.until for gap in gaps)
+            if at >= begun and (untold or self.always) and self._proc.uid(process.pid) in users:
+                found.append((name, process, Verdict(Decision.SPARE, _PODMAN)))
+        return found
+
     def _gap_of(self, process: Process) -> Gap | None:
         at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
         # before a first listener anything may have begun: that names nothing
@@ -124,6 +151,14 @@ class Gaps:
         if process.place is not None and process.place.pid == process.ppid:
             return True
         return self._proc.cgroups(process.ppid) != self._proc.cgroups(process.pid)
+
+
+def _watched_by(argv: Sequence[str]) -> str:
+    """The name, or the id, of the container that a conmon watches; empty for other programs."""
+    if not argv or os.path.basename(argv[0]) != "conmon":
+        return ""
+    said = dict(itertools.pairwise(argv[1:]))
+    return said.get("-n") or said.get("--name") or (said.get("-c") or said.get("--cid") or "")[:12]
 
 
 def _verdict(gap: Gap, where: str) -> Verdict:

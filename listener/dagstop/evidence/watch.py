@@ -105,6 +105,7 @@ class Watch:
         self.processes: dict[int, Process] = {}
         self.departed = Departed()
         self.gaps = Gaps(proc, own_pid)
+        self.gaps.always = events is None
         self._heard_at = datetime.now(timezone.utc)  # all that was told by then is known
         self._restless: set[int] = set()  # pids whose words are to be read again soon
         self._changing: set[int] = set()  # Airflow's own: the kernel tells of each change, if it tells
@@ -187,7 +188,7 @@ class Watch:
         self._hear()
         unheard = new - heard - self._lineage.heard
         if self.told and not self._gap and unheard:
-            self.deaf = True
+            self.deaf = self.gaps.always = True
             self._note_gap(proved_at, "the kernel told nothing")
             do = "looks four times a second from now on; start the listener again"
             log.warning(event("process events ceased", untold=min(unheard), do=do))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -204,3 +205,53 @@ def test_one_that_is_not_in_doubt_hides_no_other(proc: FakeProc) -> None:
     proc.add(DAEMON + 2, argv=("sleep",), start=GAP + 30)
     lives_in(proc, SERVICE, BASH, *range(DAEMON, DAEMON + 3), LISTENER)
     assert doubtful(proc).keys() == {DAEMON + 2}
+
+
+CONMON = ("/usr/bin/conmon", "--api-version", "1", "-c", "c0ffee" * 11, "-n", "web", "--exit-dir", "/run")
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "named"),
+    [
+        (GAP + 10, {}, True),
+        (GAP - 10, {}, True),  # no listener ran that was ever heard of
+        (UNTIL + 10, {}, False),  # the kernel told by then: it is nobody's
+        (UNTIL + 10, {"always": True}, True),
+        (BEGAN - 10, {"always": True}, False),
+        (GAP + 10, {"known": True}, True),
+        (GAP - 10, {"known": True}, False),
+        (GAP + 10, {"uid": UID + 1}, False),
+        (GAP + 10, {"state": "Z"}, False),
+        (GAP + 10, {"environ": tags(run="other")}, False),  # known, as another run's
+        (GAP + 10, {"argv": ("conmonitor", "-n", "web")}, False),
+    ],
+)
+def test_a_container_of_podman_that_began_untold_is_named(
+    proc: FakeProc, start: int, more: dict[str, Any], named: bool
+) -> None:
+    always, known = more.pop("always", False), more.pop("known", False)
+    proc.add(DAEMON, start=start, **{"argv": CONMON, **more})
+    watch = watch_of(proc, events=FakeEvents(proc))
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP) if known else None, moment(UNTIL), WHY)])
+    watch.gaps.always = always
+    found = watch.gaps.podmans(moment(BEGAN), {UID}, watch.processes)
+    assert [(name, process.pid) for name, process, _ in found] == ([("web", DAEMON)] if named else [])
+    assert all(verdict.decision is Decision.SPARE for _, _, verdict in found)
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (("conmon", "--name", "web"), "web"),
+        (("conmon", "-c", "c0ffee" * 11), "c0ffeec0ffee"),
+        (("conmon", "--cid", "c0ffee"), "c0ffee"),
+        (("conmon",), None),
+    ],
+)
+def test_by_its_name_or_its_id(proc: FakeProc, argv: tuple[str, ...], name: str | None) -> None:
+    proc.add(DAEMON, argv=argv, start=GAP)
+    watch = watch_of(proc)
+    watch.look()
+    found = watch.gaps.podmans(moment(BEGAN), {UID}, watch.processes)  # the kernel tells nothing
+    assert [one for one, _, _ in found] == ([name] if name else [])
