@@ -9,7 +9,10 @@ from dagstop.model import Identity, Process
 
 
 class Clock:
-    """Moves moments to the database's clock, by an offset that agrees with each exchange of messages."""
+    """Moves moments to the database's clock, by an offset that agrees with each exchange of messages.
+
+    One thread bounds it; any may ask it.
+    """
 
     def __init__(self, proc: ProcFS) -> None:
         self._proc = proc
