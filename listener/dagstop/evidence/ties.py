@@ -665,10 +665,9 @@ class Ties:
 
     def _may_compose(self, other: Noted, engine: str, container: Container, made: Creation) -> bool:
         """False only if that client cannot have created it."""
-        says, client = other.client.engine, other.client
+        client = other.client
+        # what it says of its engine does not count: in a container a socket has another path
         if other.reached and not _one_engine(other.reached, engine):
-            return False
-        if says and says.startswith(_UNIX) and not _one_engine(says, engine):
             return False
         until = other.until.timestamp() if other.until is not None else float("inf")
         if not self._born_at(other) - SLACK_OF_ONE <= made.at <= until + SLACK_OF_ONE:

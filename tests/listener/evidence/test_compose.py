@@ -232,6 +232,7 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         ),
         (beside("docker run -d image"), None),  # the engine gives such names to no one
         (beside("docker run -d --name shop_web_1 another"), None),
+        (beside("docker -H unix:///there run -d --name shop_web_1 image", reached=""), "another client"),
         (beside("podman run -d image"), "another client"),
         (beside("docker run --what -d image"), "another client"),
         (beside("docker system dial-stdio"), "another client"),
