@@ -208,7 +208,7 @@ begin
             and (num_nonnulls(o.closed_at) = 0 or (t.state_before in ('queued', 'scheduled') and late))
             -- a success of what began after the order is another try's
             and (
-                (after ->> 'state') <> 'success' or (after ->> 'state') is null or t.state_before in ('queued', 'scheduled')
+                (after ->> 'state') is distinct from 'success' or t.state_before in ('queued', 'scheduled')
                 or t.started_at is not distinct from (before ->> 'start_date')::timestamptz
             )
     );

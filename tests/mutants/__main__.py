@@ -3,6 +3,7 @@ a sample is drawn of what they chose.
 
 Prints those that no test noticed, and how many of how many. Exits 1 if more than 3 % survive. `--keep FILE` keeps what
 the tests reach, for the next run. `--again FILE` tries those that survived in the run that printed the file.
+With MUTANTS=all each mutant is printed, and `--resume FILE` takes from the file what became of those in it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants import code, statements
-from tests.mutants.judge import ENDLESS, LIVES, Judge, Trial
+from tests.mutants.judge import DIES, ENDLESS, LIVES, Judge, Trial
 
 MOST = 3.0
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--again", type=Path)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--enough", type=float, help="seconds of tests for one mutant of sql")
     chosen = parser.parse_intermixed_args()
     if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
         return _refuse("run `make mutants`: mutants of a killer need a namespace of their own")
@@ -54,7 +57,11 @@ def main() -> int:
         # in the order in which they were drawn: the first of them are a sample, too
         mutants = random.Random(chosen.seed).sample(mutants, chosen.sample)
     began = time.monotonic()
-    results = _tried(chosen.half, mutants, chosen.keep)
+    known = _printed(chosen.resume) if chosen.resume is not None else {}
+    results = {mutant.name: known[mutant.name] for mutant in mutants if mutant.name in known}
+    rest = [mutant for mutant in mutants if mutant.name not in results]
+    if rest:
+        results |= _tried(chosen.half, rest, chosen.keep, chosen.enough)
     if len(results) != len(mutants):
         return _refuse("not all of them were tried")
     whole = f"{len(mutants)} of {among}"
@@ -70,7 +77,13 @@ def _mutants(half: str) -> Sequence[Mutant]:
     return [mutant for path in sql.FILES for mutant in statements.mutants_of(path)]
 
 
-def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str, str]:
+def _printed(path: Path) -> dict[str, str]:
+    """What became of each mutant that an earlier run printed; of several lines about one the last."""
+    lines = (line.partition(": ") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: outcome for outcome, _, name in lines if outcome in (LIVES, DIES, ENDLESS)}
+
+
+def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None, enough: float | None) -> dict[str, str]:
     from tests.mutants import python, sql
 
     # the pid is one of its own namespace: two runs at once may have the same
@@ -86,6 +99,7 @@ def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None) -> dict[str,
         return judge.results
 
     one_server = sql.OneServer()
+    one_server.enough = enough or sql.ENOUGH
 
     def trials(session: pytest.Session) -> Iterator[Trial]:
         if kept is not None:

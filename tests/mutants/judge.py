@@ -30,6 +30,7 @@ class Trial:
     seconds: float  # what these take without it
     around: Callable[[], AbstractContextManager[object]]  # in the parent, while it is tried
     inside: Callable[[], None]  # in the fork, before the first test
+    killed_by: Callable[[str], None] = lambda _: None  # told the test that failed
 
 
 class Judge:
@@ -63,16 +64,19 @@ class Judge:
 def _tried(session: pytest.Session, items: list[pytest.Item], trial: Trial) -> str:
     if not items:
         return LIVES
+    failed, told = os.pipe()
     child = os.fork()
     if child == 0:
         code = 70
         try:
+            os.close(failed)
             silence = os.open(os.devnull, os.O_RDWR)
             for number in (1, 2):
                 os.dup2(silence, number)
-            code = namespace.inside(lambda: _run(session, items, trial))
+            code = namespace.inside(lambda: _run(session, items, trial, told))
         finally:
             os._exit(code)
+    os.close(told)
     ended = os.pidfd_open(child)
     try:
         # a limit of processor time, since the machine may be busy; that of the clock is for what waits for ever
@@ -82,12 +86,16 @@ def _tried(session: pytest.Session, items: list[pytest.Item], trial: Trial) -> s
     if not waited[0]:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.set_blocking(failed, False)
+    with open(failed, encoding="utf-8") as pipe:
+        if name := pipe.read():
+            trial.killed_by(name)
     if code in (-signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL):
         return ENDLESS
     return LIVES if code == 0 else DIES
 
 
-def _run(session: pytest.Session, items: list[pytest.Item], trial: Trial) -> int:
+def _run(session: pytest.Session, items: list[pytest.Item], trial: Trial, told: int) -> int:
     seconds = int(10 + 4 * trial.seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -95,6 +103,7 @@ def _run(session: pytest.Session, items: list[pytest.Item], trial: Trial) -> int
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
+            os.write(told, item.nodeid.encode())
             return 1
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,12 @@ FILES = tuple(
 )
 OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
 RELEASE = max(binaries())  # as tests.support.marks
+ABOUT = {  # more files of tests that are about a file
+    "08_orders_deleted": ("left_behind",),
+    "09_cascade": ("left_behind", "isolation"),
+    "10_unwritten": ("unwritten_others",),
+    "11_fence": ("fence_others",),
+}
 ENOUGH = 60.0  # seconds of tests for one mutant
 _ABOUT_LOCKS = ("tests/sql/test_lock_modes.py", "tests/sql/test_locks.py")
 HANGS = "20s"  # a lock that nothing of ours waits for, and a mutant does
@@ -36,6 +43,8 @@ class OneServer(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.called: dict[str, set[str]] = {}
+        self.killers: dict[str, Counter[str]] = {}  # by function: the tests that failed for its mutants
+        self.enough = ENOUGH
         self._drop = Server.drop_database
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -71,23 +80,29 @@ class OneServer(Clock):
         self.called.setdefault(name, set()).update(str(function) for (function,) in found)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Those that call its function: of locks first for a lock, then those about the same file, then the quick ones."""
-        about = f"tests/sql/test_{mutant.file}.py"
+        """Those that call its function: what killed others of it first, of locks for a lock, then those about the same
+        file on one shape, then the quick ones.
+        """
+        own = f"tests/sql/test_{mutant.file}.py"
+        about = tuple(f"tests/sql/test_{word}.py" for word in ABOUT.get(mutant.file, ()))
+        killers = self.killers.get(mutant.function, Counter())
 
-        def rank(name: str) -> tuple[bool, bool, bool, float]:
+        def rank(name: str) -> tuple[bool, int, bool, int, float]:
             calls = mutant.function in self.called.get(name, ())
             of_locks = mutant.is_lock and name.startswith(_ABOUT_LOCKS)
-            return not calls, not of_locks, not name.startswith(about), self.seconds[name]
+            one_shape = not any(shape in name for shape in SHAPES[::2])
+            place = 0 if name.startswith(about) else 1 if name.startswith(own) and one_shape else 2
+            return not calls, -killers[name], not of_locks, place, self.seconds[name]
 
         reached = [
             name
             for name in self.seconds
             if name not in self.failed
-            and (name.startswith(about) or mutant.function in self.called.get(name, ()))
+            and (name.startswith(own) or mutant.function in self.called.get(name, ()))
         ]
         reached.sort(key=rank)
         spent = itertools.accumulate(map(self.seconds.__getitem__, reached))
-        return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
+        return [name for name, seconds in zip(reached, spent, strict=True) if seconds < self.enough]
 
 
 def _server(session: pytest.Session) -> Server:
@@ -125,6 +140,7 @@ def trials(session: pytest.Session, mutants: Iterable[Mutant], known: OneServer)
             sum(map(known.seconds.__getitem__, tests)),
             lambda m=mutant: _there(server, m),
             inside,  # type: ignore[misc]
+            lambda name, m=mutant: known.killers.setdefault(m.function, Counter()).update([name]),  # type: ignore[misc]
         )
 
 

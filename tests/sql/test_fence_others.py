@@ -207,6 +207,33 @@ def test_after_a_minute_it_stays_as_it_is(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.states() == {"a": "up_for_retry", "b": "skipped"}
 
 
+@shape_2
+def test_a_storm_of_refused_writes_starves_none_that_waits(airflow_db: AirflowDatabase) -> None:
+    hold_back(airflow_db)
+    airflow_db.rows(
+        "insert into dagstop.refused_write (order_id, dag_id, run_id, task_id, map_index, wanted_state, pending, at)"
+        " select 1, 'dag', 'run', 'a', -1, 'queued', false, now() - interval '20 seconds' from generate_series(1, 1000)"
+    )
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed", "b": "skipped"}
+
+
+@pytest.mark.parametrize("kind", ["run", "task"])
+@pytest.mark.parametrize("nameless", [False, True], ids=["with run_id", "without"])
+def test_what_no_host_carries_out_any_more_is_not_fenced(
+    airflow_db: AirflowDatabase, kind: str, nameless: bool
+) -> None:
+    """Whatever fence_seconds says: an order is too old for the hosts after order_seconds."""
+    set_setting(airflow_db, "fence_seconds", "100000000")
+    airflow_db.add_running()
+    if nameless and airflow_db.by_date:
+        airflow_db.rows("update dag_run set run_id = null")
+    airflow_db.rows(f"update {'dag_run' if kind == 'run' else 'task_instance'} set state = 'failed'")
+    airflow_db.rows("update dagstop.stop_order set created_at = created_at - interval '1 year'")
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "up_for_retry"}
+
+
 # a later try that has come to the same state differs in one of these
 CHANGED = {
     "try_number": "2", "max_tries": "5", "job_id": "8",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.marks import one_server, shape_1_10
 from tests.support.settings import set_setting
@@ -131,3 +133,20 @@ def test_a_run_that_somebody_has_does_not_hold_up_the_others(airflow_db: Airflow
         assert airflow_db.rows(PENDING) == [("dag", "run")]
     airflow_db.beat()
     assert airflow_db.states() == {"a": "failed", "b": "failed"}
+
+
+@pytest.mark.parametrize(("setting", "value"), [("observe_only", "on"), ("protected", "dag")])
+def test_what_is_not_to_be_carried_out_is_not_left_for_ever(
+    airflow_db: AirflowDatabase, setting: str, value: str
+) -> None:
+    set_setting(airflow_db, setting, value)
+    airflow_db.add_running()
+    leave_behind(airflow_db)
+    airflow_db.beat()
+    assert airflow_db.rows(PENDING) == [] and airflow_db.states() == {"a": "running"}
+    assert airflow_db.one("select hands_off is not null from dagstop.stop_order")
+    airflow_db.rows("update dag_run set state = 'running'")
+    leave_behind(airflow_db)
+    set_setting(airflow_db, setting, "off" if value == "on" else "")
+    airflow_db.beat()  # whatever the setting says by then, it is decided
+    assert airflow_db.rows(PENDING) == []

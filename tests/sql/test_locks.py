@@ -121,6 +121,18 @@ def test_who_holds_a_row_for_a_moment_is_waited_out(airflow_db: AirflowDatabase,
     assert airflow_db.states() == {"a": "failed"}
 
 
+@shape_2
+def test_who_builds_an_index_on_the_task_instances_is_waited_out_too(
+    airflow_db: AirflowDatabase, airflow: Any
+) -> None:
+    """SHARE lets us lock the rows and not write them: an UPDATE would wait, with the run in its hands."""
+    airflow_db.add_running()
+    airflow.execute("lock table task_instance in share mode")
+    with somebody_fails_the_run(airflow_db):
+        airflow.connection.commit()
+    assert airflow_db.faults() == [] and airflow_db.states() == {"a": "failed"}
+
+
 def test_a_reference_to_a_task_instance_is_no_obstacle(airflow_db: AirflowDatabase, airflow: Any) -> None:
     """What Airflow writes about a task (an XCom, say) locks the key of its row only."""
     airflow_db.add_running()

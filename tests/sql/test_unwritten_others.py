@@ -334,3 +334,18 @@ def test_what_a_row_refers_to_is_waited_for_too(airflow_db: AirflowDatabase, wha
     airflow_db.beat()
     assert airflow_db.one(KEPT) == 0 and airflow_db.states() == {"a": "failed"}
     assert airflow_db.one("select count(*) from dagstop.refused_write") == (what == "fence")
+
+
+def test_a_clear_from_before_the_order_lifts_nothing_of_it(airflow_db: AirflowDatabase) -> None:
+    """The task instance had failed by itself and was cleared while nobody could judge that; then its run was failed."""
+    airflow_db.add_running()
+    airflow_db.rows("set session_replication_role = replica; update task_instance set state = 'failed'")
+    with airflow_db.transaction() as dba:
+        dba.execute("lock table dagstop.stop_order in access exclusive mode")
+        hurry(airflow_db, "update task_instance set state = null")
+    assert airflow_db.one(KEPT) == 1
+    airflow_db.rows(FAIL_THE_RUN)
+    airflow_db.beat()
+    assert airflow_db.rows(TARGETS) == [("a", -1, None, False)] and airflow_db.one(KEPT) == 0
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "failed"}

@@ -9,7 +9,7 @@ import pytest
 
 from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
-from dagstop.evidence.place import Place, is_of_twin, named_in, pid_recorded
+from dagstop.evidence.place import Place, is_of_twin, named_in, pid_recorded, why_not_ours
 from dagstop.host.containers import Container
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
@@ -347,3 +347,86 @@ def test_a_host_name_counts_from_the_row_as_it_was_or_as_it_is(which: str) -> No
     assert not named_in(order(targets=(gone,), present=(gone,)), PLACE)
     assert not named_in(order(targets=(gone,), present=(gone,)), replace(PLACE, hostname=None))
     assert not named_in(order(**rows), None)
+
+
+@pytest.mark.parametrize(
+    ("container", "hostname", "after_id"),
+    [
+        (ID, ID[:12], True),
+        (ID, ID, True),
+        (ID, ID[:11], False),  # Docker gives twelve digits at least
+        (ID, OTHER_ID[:12], False),
+        (ID, None, False),
+        (ID, "", False),
+        (None, ID[:12], False),  # whose cgroup shows no id
+    ],
+)
+def test_a_name_is_the_containers_id_only_if_it_begins_it(
+    container: str | None, hostname: str | None, after_id: bool
+) -> None:
+    assert replace(PLACE, container=container, hostname=hostname).named_after_id is after_id
+
+
+def test_one_of_our_databases_is_enough() -> None:
+    """--same-database names others that are the same."""
+    ours = frozenset({KEY, "pooler.example:6432/airflow"})
+    assert why_not_ours(PLACE, ours) is None
+    assert why_not_ours(replace(PLACE, databases=ours), ours) is None
+    assert why_not_ours(replace(PLACE, databases=ours | {"bank.example:5432/a"}), ours) is not None
+    here = site(homes=frozenset(), places={INIT: PLACE}, databases=ours)
+    assert judge(asked(), inside(replace(LABEL, database=KEY)), at(-60), here).decision is Decision.KILL
+
+
+TWIN = Identity(700, 60)
+TWINS_PLACE = Place(init=TWIN, container=OTHER_ID, hostname=OTHER_ID[:12], home=HOME)
+THEIRS = "f" * 36
+
+
+def of_twin(under: StopOrder, one: Process, ours: Place = PLACE) -> bool:
+    return is_of_twin(under, one, {INIT: ours, TWIN: TWINS_PLACE}, frozenset({KEY}))
+
+
+def test_a_twin_is_one_whose_job_ran_in_a_container_of_ours() -> None:
+    assert of_twin(asked(), inside(place=TWIN))
+    assert not of_twin(asked(), inside(place=None))  # a process of this host
+    assert not of_twin(asked(), inside(place=Identity(1, 2)))  # of a container that is not known
+    assert not of_twin(asked(), replace(inside(place=TWIN), label=None))
+    assert not of_twin(asked(), inside(place=TWIN), replace(PLACE, named_by=None))  # that one is not ours
+    assert not of_twin(asked("elsewhere"), inside(place=TWIN))
+
+
+def test_a_uuid_of_the_database_is_no_twins_whichever_row_has_it() -> None:
+    label = replace(LABEL, job_id=None, ti_id=UUID, try_number=1)
+    own, other = (
+        row(ti_id=UUID, hostname="moved", job_id=None),
+        row(ti_id=THEIRS, hostname=ID[:12], job_id=None),
+    )
+    assert of_twin(order(targets=(other,), present=()), inside(label, place=TWIN))
+    assert not of_twin(order(targets=(own,), present=(other,)), inside(label, place=TWIN))
+
+
+@pytest.mark.parametrize(
+    ("label", "there"),
+    [
+        ({"ti_id": UUID, "try_number": 1}, {"task": "u", "ti_id": THEIRS}),  # another task
+        ({"ti_id": UUID, "try_number": 1}, {"ti_id": None}),
+        ({"ti_id": UUID, "try_number": None}, {"ti_id": THEIRS, "try_number": None}),
+        ({"ti_id": UUID, "try_number": 2}, {"ti_id": THEIRS}),
+        ({"ti_id": None, "try_number": 1}, {"ti_id": THEIRS}),
+        ({"job_id": 8}, {"job_id": 7}),
+        ({"job_id": 7}, {"task": "u", "job_id": 7}),
+    ],
+)
+def test_a_row_of_another_try_or_task_makes_no_twin(label: dict[str, Any], there: dict[str, Any]) -> None:
+    mine = replace(LABEL, **{"job_id": None, **label})
+    other = row(**{"hostname": ID[:12], "job_id": None, **there})
+    assert not of_twin(order(targets=(other,), present=()), inside(mine, place=TWIN))
+
+
+@pytest.mark.parametrize("job", [7, None])
+def test_a_runner_without_a_label_or_a_job_ties_nothing(job: int | None) -> None:
+    under = asked("worker-1", job_id=None)
+    for above in (runner(label=None), replace(runner(), label=replace(LABEL, job_id=job))):
+        child = inside(runner=above, identity=Identity(600, 100))
+        verdict = decide(FIXED, child, under)
+        assert verdict.decision is Decision.SPARE and "nothing ties the host name" in verdict.reason

@@ -90,6 +90,10 @@ def test_so_many_runners_above_each_other_are_kept() -> None:
         pids.append(again.pid)
         again = again.runner
     assert pids == [511, 510, 509, 508, 507, 506, 505, 504]
+    saved, depth = row_of(chain), 0
+    while saved is not None:
+        saved, depth = saved[-1], depth + 1
+    assert depth == len(pids)  # the file, too
 
 
 def test_a_row_deeper_than_those_is_not_followed() -> None:
@@ -105,7 +109,7 @@ def test_a_row_deeper_than_those_is_not_followed() -> None:
 def test_what_an_earlier_release_kept_has_no_doubts() -> None:
     early = runner_of([500, 90, JOB.facts(), 1, [499]], read_label)
     assert early is not None and early.trusted and early.contrary is None and early.runner is None
-    assert early.line == {499}
+    assert early.line == {499} and early.uid == -1  # nobody's, as far as is known
     facts = {name: value for name, value in doubts(runner()).items() if name not in ("vouchers", "inner")}
     assert checked(facts)["vouchers"] == checked(facts)["inner"] == frozenset()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dagstop.evidence.containers import judge_container, neighbours
+from dagstop.evidence.twins import Neighbours
 from dagstop.host.containers import Airflow, Container
 from dagstop.model import Decision, StopOrder, Verdict, Whose
 from tests.support.fake_proc import DATE, HOME, UUID, at, order, process, row, site
@@ -57,6 +58,7 @@ CASES: list[tuple[dict[str, Any], StopOrder, Decision, Whose | None, str]] = [
     ({**BY_JOB, "DAGSTOP_HOSTNAME": "b"}, of_rows(), SPARE, Whose.ANOTHER, "its host is b"),
     ({**BY_JOB, "DAGSTOP_PID": "501"}, of_rows(), SPARE, Whose.ANOTHER, "its pid is 501"),
     (BY_JOB, of_rows(job_id=None), SPARE, Whose.RUN, "no try"),
+    ({**BY_JOB, "DAGSTOP_JOB_ID": "8", "DAGSTOP_HOSTNAME": "b"}, of_rows(job_id=None), SPARE, Whose.RUN, "no try"),
     (BY_JOB, order(targets=(), present=()), SPARE, Whose.RUN, "no try"),
     (BY_JOB, of_rows(task="u"), SPARE, Whose.RUN, "no try"),
     (BY_JOB, of_rows(**RETRIED), KILL, None, "run"),
@@ -204,3 +206,56 @@ def test_a_try_is_an_earlier_one_if_all_rows_are_of_later_ones(
     asked = order(targets=rows, present=rows)
     seen = container(**{**without, "AIRFLOW_CTX_TRY_NUMBER": number}, **BY_JOB)
     assert verdict(asked, seen).decision is decision
+
+
+def test_a_try_without_a_number_is_not_known_to_the_database() -> None:
+    """So a job that it does not have may be one that was deleted."""
+    without = {name: value for name, value in IDS.items() if name != "AIRFLOW_CTX_TRY_NUMBER"}
+    other = {**BY_JOB, "DAGSTOP_JOB_ID": "8", "DAGSTOP_HOSTNAME": "b"}
+    for asked in (of_rows(try_number=None), of_rows()):
+        found = verdict(asked, container(**without, **other))
+        assert (found.decision, found.whose) == (SPARE, Whose.RUN)
+
+
+def test_a_container_that_names_no_database_is_of_its_own_project() -> None:
+    one, other = Airflow(HOME, "a", None), Airflow("/srv/b", "b", "db:5432/x")
+    same_home = Airflow(HOME, "b", "db:5432/x")
+    assert Neighbours.among([], [one, other]).airflows == {HOME: 1, "/srv/b": 1}
+    assert Neighbours.among([], [one, same_home]).airflows == {HOME: 2}
+    assert Neighbours.among([], [one, Airflow(HOME, "a", "db:5432/x"), None]).airflows == {HOME: 1}
+
+
+def without(*names: str, **more: str) -> dict[str, str]:
+    """The tags of an earlier policy, some of them lacking."""
+    return {**{name: value for name, value in IDS.items() if name not in names}, **more}
+
+
+def test_another_run_of_that_date_or_another_date_of_no_name_is_no_other_claim() -> None:
+    """A run goes by its run_id; one of Airflow 1.10 that shows none by its date."""
+    later = (DATE + timedelta(days=1)).isoformat()
+    run, date = "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_EXECUTION_DATE"
+    assert verdict(of_rows(), container(**IDS), container(1, **without(run, **{run: "s"}))).decision is KILL
+    assert (
+        verdict(of_rows(), container(**without(run)), container(1, **without(run, **{date: later}))).decision
+        is KILL
+    )
+    assert verdict(of_rows(), container(**without(run)), container(1, **without(run))).decision is SPARE
+
+
+def test_an_order_without_a_date_is_not_of_another_date() -> None:
+    """Airflow 3 has runs without one."""
+    rows = (row(),)
+    assert verdict(order(targets=rows, logical_date=None), container(**IDS)).decision is KILL
+
+
+def test_tags_without_a_home_may_be_of_any_airflow_here() -> None:
+    silent = container(**without("DAGSTOP_AIRFLOW_HOME"))
+    one, other = (
+        container(1, Airflow(HOME, "a", "db:5432/x")),
+        container(2, Airflow("/srv/b", "b", "db:5432/x")),
+    )
+    assert verdict(of_rows(), silent, one).decision is KILL
+    both = verdict(of_rows(), silent, one, other)
+    assert both.decision is SPARE and "two Airflows are here" in both.reason
+    same_home = verdict(of_rows(), container(**IDS), one, container(2, Airflow(HOME, "b", "db:5432/x")))
+    assert f"more than one Airflow here has the AIRFLOW_HOME {HOME}" in same_home.reason
