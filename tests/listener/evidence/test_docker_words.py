@@ -46,6 +46,8 @@ READ: list[tuple[str, dict[str, Any]]] = [
     ("docker --host tcp://x -D -l debug run img", {"image": "img", "sure": True}),
     ("docker --new=1 run img", {"sure": False}),
     ("podman run -d img", {"image": "img", "attached": False, "sure": False}),
+    ("podman run --replace --name x img sleep 5", {"name": "x", "image": "img", "command": ("sleep", "5")}),
+    ("docker run --of-tomorrow value img", {"image": "img", "sure": False}),
     ("nerdctl run --name x img", {"name": "x", "sure": False}),
 ]  # fmt: skip
 

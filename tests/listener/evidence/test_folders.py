@@ -251,6 +251,26 @@ def test_a_folder_in_which_only_its_leader_was_seen_is_forgotten_in_time(proc: F
     assert folders.facts() == []
 
 
+def test_a_folder_is_kept_while_anybody_who_works_there_lives(proc: FakeProc) -> None:
+    """The task is over, its folder deleted; what it left behind starts another process."""
+    leader, left = process(identity=Identity(DAEMON, 100)), process(identity=Identity(301, 100))
+    for pid in (DAEMON, 301):
+        proc.add(pid, start=100)
+        proc.works_in(pid, f"{FOLDER} (deleted)")
+    processes = {DAEMON: leader, 301: left}
+    folders = Folders(proc, processes)
+    folders.note(leader, 1000)
+    assert folders.leader_of(left, 1000) == (leader, FOLDER)
+    del processes[DAEMON]
+    folders.forget_the_old(2 * KEPT)
+    folders.forget_the_old(4 * KEPT)
+    assert folders.leader_of(process(identity=Identity(302, 200)), 4 * KEPT) == (None, "")
+    assert folders.leader_of(left, 4 * KEPT) == (leader, FOLDER)
+    del processes[301]
+    folders.forget_the_old(6 * KEPT)
+    assert folders.leader_of(left, 6 * KEPT) == (None, "")
+
+
 def test_a_folder_names_its_leader_to_others_that_did_not_begin_before_it(proc: FakeProc) -> None:
     leader = process(identity=Identity(DAEMON, 100))
     for pid, start in ((DAEMON, 100), (301, 100), (302, 99)):

@@ -256,6 +256,18 @@ def test_a_client_that_failed_has_created_nothing(proc: RealClock, status: int, 
     assert tied(ties, container(30, 1, "calm_euler")) == [] and bool(ties.untied()) == may
 
 
+def test_one_client_of_several_is_enough_to_be_waited_for(proc: RealClock) -> None:
+    ties = Ties(proc)
+    one, other = client(proc, 700, 60, name=None, ask=PLAIN), client(proc, 701, 60, name="y")
+    for clients, waits in (([other], False), ([other, one], True)):
+        ties.note(clients)
+        for seen in ties.all():
+            seen.reached = HERE
+        ends = [ClientEnd(c.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)) for c in clients]
+        ties.told(ends)
+        assert ties.waits_for(HERE) is waits
+
+
 def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_it_reached(
     proc: RealClock,
 ) -> None:

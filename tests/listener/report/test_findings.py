@@ -47,6 +47,7 @@ def test_what_died_before_its_signal_says_so() -> None:
     (item,) = result.processes
     assert item["signals"] == [] and item["died_at"] is not None
     assert item["noticed"] == "ended before it was signalled"
+    assert result.last_death_at is not None and result.first_signal_at is None
 
 
 def item(
