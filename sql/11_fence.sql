@@ -113,11 +113,11 @@ set search_path = pg_catalog, pg_temp
 as $$
     -- 1.10's runner takes its start and its place in the queue again when it gives up for want of a slot; a clear
     -- touches neither
-    select not before ? 'queued_by_job_id' and after ->> 'state' is null
+    select not before ? 'queued_by_job_id'
         and before -> 'start_date' is distinct from after -> 'start_date'
         and before -> 'queued_dttm' is distinct from after -> 'queued_dttm'
 $$;
-comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'True if a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, not to a person who cleared it.';
+comment on function dagstop.is_late_without_slot(jsonb, jsonb) is 'Of a row of task_instance that lost its state: true if that was the late message of Airflow 1.10 that found no free slot, not a person who cleared it.';
 
 create or replace function dagstop.left_to_put_back() returns bigint[]
 language plpgsql stable

@@ -80,19 +80,24 @@ class OneServer(Clock):
         self.called.setdefault(name, set()).update(str(function) for (function,) in found)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Those that call its function: what killed others of it first, of locks for a lock, then those about the same
-        file on one shape, then the quick ones.
+        """Those that call its function: what killed others of it first, of locks for a lock, then of each test about the
+        same file one case, then a second one, and so on, then the quick ones.
         """
         own = f"tests/sql/test_{mutant.file}.py"
-        about = tuple(f"tests/sql/test_{word}.py" for word in ABOUT.get(mutant.file, ()))
+        about = (own, *(f"tests/sql/test_{word}.py" for word in ABOUT.get(mutant.file, ())))
         killers = self.killers.get(mutant.function, Counter())
+        cases: Counter[str] = Counter()
 
-        def rank(name: str) -> tuple[bool, int, bool, int, float]:
+        def rank(name: str) -> tuple[bool, int, bool, bool, int, float]:
             calls = mutant.function in self.called.get(name, ())
             of_locks = mutant.is_lock and name.startswith(_ABOUT_LOCKS)
-            one_shape = not any(shape in name for shape in SHAPES[::2])
-            place = 0 if name.startswith(about) else 1 if name.startswith(own) and one_shape else 2
-            return not calls, -killers[name], not of_locks, place, self.seconds[name]
+            test = name.partition("[")[0]
+            cases[test] += 1
+            is_about = name.startswith(about)
+            return (
+                not calls, -killers[name], not of_locks, not is_about, cases[test] if is_about else 0,
+                self.seconds[name],
+            )  # fmt: skip
 
         reached = [
             name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
@@ -277,3 +280,40 @@ def test_a_task_failed_by_sql_has_an_end(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.one("select end_date > start_date, duration > 3500 from task_instance") == (True, True)
     assert airflow_db.one("select self_reported from dagstop.stop_order") is False
     assert airflow_db.faults() == []
+
+
+# what a row had and what was written besides `success`; a task's own process sets end and duration, and keeps the start
+WRITTEN = [
+    ({"end_date": 2, "duration": 2}, True),
+    ({"end_date": None, "duration": 2}, False),  # the state alone, and no end
+    ({"end_date": 1, "duration": 2}, False),  # people keep an end that is there
+    ({"end_date": 2, "duration": 1}, False),
+    ({"end_date": 2, "duration": 2, "start_date": 2}, False),  # 1.10's web interface sets all three
+]
+OF_RELEASE = {
+    "1.10": ({}, True), "2.0 to 2.2": ({"queued_by_job_id": None}, False),
+    "2.3 to 2.11": ({"queued_by_job_id": None, "map_index": -1}, True),
+    "3": ({"queued_by_job_id": None, "map_index": -1, "id": "x"}, False),
+}  # fmt: skip
+
+
+@shape_2
+def test_whose_success_it_is_shows_in_what_was_written_with_it(airflow_db: AirflowDatabase) -> None:
+    moment = "2026-01-0{} 00:00:00+00"
+
+    def row(columns: dict[str, Any], **more: Any) -> str:
+        facts = {"state": "failed", "start_date": 1, "end_date": 1, "duration": 1, **columns, **more}
+        dates = {name: moment.format(facts[name]) for name in ("start_date", "end_date") if facts[name]}
+        return json.dumps({**facts, **dates})
+
+    late = "select dagstop.is_late_success(%s, %s)"
+    for release, (columns, own) in OF_RELEASE.items():
+        for written, expected in WRITTEN:
+            pair = (row(columns), row(columns, state="success", **written))
+            assert airflow_db.one(late, pair) is (own and expected), (release, written)
+    # no end before: a person of 2.3 on would set one, too
+    without = (
+        row(OF_RELEASE["2.3 to 2.11"][0], end_date=None),
+        row(OF_RELEASE["2.3 to 2.11"][0], end_date=2, duration=2),
+    )
+    assert airflow_db.one(late, without) is False

@@ -349,3 +349,22 @@ def test_a_clear_from_before_the_order_lifts_nothing_of_it(airflow_db: AirflowDa
     assert airflow_db.rows(TARGETS) == [("a", -1, None, False)] and airflow_db.one(KEPT) == 0
     airflow_db.set_task("a", "up_for_retry")
     assert airflow_db.states() == {"a": "failed"}
+
+
+@pytest.mark.parametrize("why", ["observe_only", "bypass"])
+def test_a_late_write_that_was_allowed_or_is_only_observed_stays(
+    airflow_db: AirflowDatabase, why: str
+) -> None:
+    airflow_db.add_running()
+    airflow_db.rows(FAIL_THE_RUN)
+    with airflow_db.transaction() as dba:
+        dba.execute("lock table dagstop.stop_order in access exclusive mode")
+        allowed = (
+            "select set_config('dagstop.bypass', txid_current()::text, true);" if why == "bypass" else ""
+        )
+        hurry(airflow_db, f"{allowed} update task_instance set state = 'up_for_retry'")
+    assert airflow_db.one(KEPT) == 1
+    if why == "observe_only":
+        set_setting(airflow_db, "observe_only", "on")
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "up_for_retry"} and airflow_db.one(KEPT) == 0
