@@ -42,6 +42,7 @@ ABOUT = {  # more files of tests that are about a module
     "ties": ("creators",),
     "containers": ("place", "twins", "verdicts"),
     "case": ("phases", "stopping"),
+    "consent": ("places",),
 }
 OPTIONS = ("--unit", "-q", "-s")
 ENOUGH = 15.0  # seconds of tests for one mutant

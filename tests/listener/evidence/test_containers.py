@@ -67,6 +67,7 @@ CASES: list[tuple[str, Callable[[], Decision], Decision]] = [
      case(TAGS, process(Label(dag_id="d", run_id="s", task_id="t"))), Decision.SPARE),
     ("through a client of the run, and asks to be spared", case({"DAGSTOP_SPARE": "1"}, process()),
      Decision.SPARE),
+    ("through a client whose ancestor asked to be spared", case({}, process(kin_spared=True)), Decision.SPARE),
     ("through a stranger's client", case({}, process(trusted=False)), Decision.SPARE),
     ("through a contradicted client", case({}, process(contrary="because")), Decision.SPARE),
     ("a client of the run, another run's tags", case({**TAGS, "AIRFLOW_CTX_DAG_RUN_ID": "s"}, process()),

@@ -255,3 +255,17 @@ def test_by_its_name_or_its_id(proc: FakeProc, argv: tuple[str, ...], name: str 
     watch.look()
     found = watch.gaps.podmans(moment(BEGAN), {UID}, watch.processes)  # the kernel tells nothing
     assert [one for one, _, _ in found] == ([name] if name else [])
+
+
+def test_of_several_processes_of_a_task_one_that_shares_its_service_is_enough(proc: FakeProc) -> None:
+    proc.add(BASH + 1, argv=("bash",), environ=tags(), start=BEGAN)
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SHARED, BASH + 1)
+    lives_in(proc, SERVICE, BASH, DAEMON)
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.note_tasks(watch.labelled())
+    own = [watch.processes[pid].identity for pid in (BASH + 1, BASH)]
+    assert [one.pid for one, _ in watch.gaps.doubtful(own, watch.processes)] == [DAEMON]
+    assert watch.gaps.doubtful(own[:1], watch.processes) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dagstop.evidence.labelling import _one_try
 from dagstop.evidence.match import ELSEWHERE
 from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
@@ -336,3 +337,19 @@ def test_a_session_goes_on_while_its_leader_lives(proc: FakeProc, watch: Watch) 
     watch.look()
     watch.look()
     assert watch.processes[700].label is not None
+
+
+@pytest.mark.parametrize(
+    ("title", "label", "same"),
+    [
+        (Label(dag_id="d", task_id="t", job_id=7), Label(dag_id="d", task_id="t", job_id=7), True),
+        (Label(dag_id="d", task_id="t", job_id=7), Label(dag_id="d", task_id="t", job_id=8), False),
+        (Label(dag_id="d", task_id="t", job_id=7), Label(dag_id="e", task_id="t", job_id=7), False),
+        (Label(dag_id="d", task_id="t", job_id=7), Label(dag_id="d", task_id="u", job_id=7), False),
+        (Label(dag_id="d", task_id="t"), Label(dag_id="d", task_id="t"), False),  # of any try
+        (Label(ti_id=UUID), Label(ti_id=UUID), True),
+        (Label(ti_id=UUID), Label(dag_id="d", task_id="t", job_id=7), False),
+    ],
+)
+def test_a_title_names_a_try_by_its_job_or_uuid(title: Label, label: Label, same: bool) -> None:
+    assert _one_try(title, label) is same

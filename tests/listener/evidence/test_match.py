@@ -61,6 +61,8 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ("the map index by its job", order(kind="task", task_id="t", map_index=1, targets=MAPPED[1:2],
      present=()),
      label(job_id=71), BEFORE, KILL),
+    ("the map index by the job of one of several rows", order(kind="task", task_id="t", map_index=1,
+     targets=MAPPED[:2], present=()), label(job_id=71), BEFORE, KILL),
     ("3.x: the map index by its uuid", order(kind="task", task_id="t", map_index=0, targets=(MAPPED_3,),
      present=(MAPPED_3,)), label(ti_id=UUID), BEFORE, KILL),
     ("3.x: the uuid of another map index, or of an earlier try", order(kind="task", task_id="t", map_index=0,
@@ -368,6 +370,11 @@ def test_whose_a_spared_process_is(tied: Label, more: Any, others: tuple[str, ..
     stopped = order(targets=(row(ti_id=UUID),))
     verdict = judge(stopped, process(tied, **more), BEFORE, here)
     assert (verdict.decision, verdict.whose) == (SPARE, whose)
+
+
+def test_another_database_proves_nothing_to_a_listener_that_knows_of_none() -> None:
+    verdict = judge(order(), process(ELSEWHERES), BEFORE, site(databases=frozenset()))
+    assert (verdict.decision, verdict.whose) == (SPARE, Whose.RUN)
 
 
 def test_a_later_try_is_not_left_alive() -> None:

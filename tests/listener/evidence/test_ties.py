@@ -411,6 +411,27 @@ def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealC
     assert later.untied_execs() == {}
 
 
+class Execs:
+    """An engine that knows what became of some execs."""
+
+    url = HERE
+
+    def exec_process(self, ident: str) -> tuple[str, int, bool] | None:
+        return {"runs": ("c", 700, False), "ended": ("c", 0, True)}.get(ident)
+
+
+def test_an_exec_that_the_engine_knows_no_more_or_that_has_ended_is_not_named(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    runs = ExecAsk("busy", ("sleep", "5"), attached=False, sure=True)
+    ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
+    for ident in ("runs", "ended", "forgotten"):
+        creations.heard(exec_event(ident, 2))
+    ties.note_execs(HERE, creations)
+    assert ties.untied_execs().keys() == {"runs", "ended", "forgotten"}
+    ties.drop_ended_execs(Execs())  # type: ignore[arg-type]
+    assert ties.untied_execs().keys() == {"runs"}
+
+
 def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> None:
     ties, creations = Ties(proc), Creations()
     runs = ExecAsk("busy", ("sleep", "5"), attached=False, sure=True)
