@@ -27,8 +27,9 @@ FILES = tuple(
 OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
 RELEASE = max(binaries())  # as tests.support.marks
 ABOUT = {  # more files of tests that are about a file
-    "08_orders_deleted": ("left_behind",),
-    "09_cascade": ("left_behind", "isolation"),
+    "07_orders": ("settings",),
+    "08_orders_deleted": ("left_behind", "settings"),
+    "09_cascade": ("left_behind", "isolation", "settings"),
     "10_unwritten": ("unwritten_others",),
     "11_fence": ("fence_others",),
 }

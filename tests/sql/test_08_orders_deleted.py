@@ -275,3 +275,20 @@ def test_a_protected_run_that_is_failed_and_deleted_at_once_is_two_orders(
         session.execute("delete from task_instance")
     after = [row[4] for row in airflow_db.rows(ORDERS)]
     assert after == ["failed", "deleted"] and airflow_db.rows(TARGETS) == []
+
+
+@one_server
+@shape_1_10
+def test_of_a_protected_run_each_task_instance_is_an_order_until_the_last_one(
+    airflow_db: AirflowDatabase,
+) -> None:
+    """While others of it are left, the run may be created again."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    set_setting(airflow_db, "protected", "dag")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.rows("update dag_run set run_id = null")
+    with airflow_db.transaction() as session:
+        session.execute("delete from dag_run")
+        session.execute("delete from task_instance where task_id = 'a'")
+        session.execute("delete from task_instance")
+    assert [(row[0], row[2]) for row in airflow_db.rows(ORDERS)] == [("run", None), ("task", "a")]

@@ -317,3 +317,16 @@ def test_whose_success_it_is_shows_in_what_was_written_with_it(airflow_db: Airfl
         row(OF_RELEASE["2.3 to 2.11"][0], end_date=2, duration=2),
     )
     assert airflow_db.one(late, without) is False
+
+
+@shape_2
+def test_only_the_runner_of_1_10_without_a_slot_takes_start_and_queue_anew(
+    airflow_db: AirflowDatabase,
+) -> None:
+    asked = "select dagstop.is_late_without_slot(%s, %s)"
+    before = {"start_date": "1", "queued_dttm": "1"}
+    for changed, late in (({"start_date": "2", "queued_dttm": "2"}, True), ({"start_date": "2"}, False),
+                          ({"queued_dttm": "2"}, False), ({}, False)):  # fmt: skip
+        for release in ({}, {"queued_by_job_id": None}):
+            pair = (json.dumps({**before, **release}), json.dumps({**before, **release, **changed}))
+            assert airflow_db.one(asked, pair) is (late and not release), (changed, release)

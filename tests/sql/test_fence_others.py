@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
-from tests.support.marks import one_server, shape_1_10, shape_2
+from tests.support.marks import one_server, shape_1_10, shape_2, shape_3
 from tests.support.settings import set_setting
 
 pytestmark = one_server
@@ -250,6 +250,18 @@ def test_what_has_changed_since_is_not_put_back(airflow_db: AirflowDatabase, col
     before = airflow_db.states()["a"]
     airflow_db.beat()
     assert airflow_db.states() == {"a": before, "b": "skipped"}
+
+
+@shape_3
+def test_another_uuid_in_the_same_state_is_not_put_back(airflow_db: AirflowDatabase) -> None:
+    """Airflow 3 gives each try its own; nothing else need differ."""
+    hold_back(airflow_db)
+    airflow_db.rows(
+        "set session_replication_role = replica;"
+        " update task_instance set id = gen_random_uuid() where task_id = 'a'"
+    )
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "up_for_retry", "b": "skipped"}
 
 
 LOCKED = ("setting", "stop_order", "stop_target", "refused_write", "fault", "unwritten_order")
