@@ -263,7 +263,7 @@ def test_one_client_of_several_is_enough_to_be_waited_for(proc: RealClock) -> No
         ties.note(clients)
         for seen in ties.all():
             seen.reached = HERE
-        ends = [ClientEnd(c.process.identity, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)) for c in clients]
+        ends = [ClientEnd(c.process, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)) for c in clients]
         ties.told(ends)
         assert ties.waits_for(HERE) is waits
 
