@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import pytest
 
@@ -100,3 +101,16 @@ def test_a_task_is_an_order_while_a_migration_holds_dag_run(airflow_db: AirflowD
     assert order == ("task", "dag", "a")
     assert airflow_db.states() == {"a": "failed"}
     assert [place for place, _ in airflow_db.faults()] == ["order_task"]
+
+
+def test_a_task_is_of_its_own_dags_run(airflow_db: AirflowDatabase) -> None:
+    """Runs of other DAGs have the same run_id, or the same date."""
+    later = FIRST_DATE + timedelta(hours=1)
+    airflow_db.add_run("dag0", "run", date=later)
+    airflow_db.add_run("dag1", "another", date=FIRST_DATE)
+    airflow_db.add_run("dag", "another", date=later)
+    airflow_db.add_running()
+    airflow_db.set_task("a", "failed")
+    assert airflow_db.rows("select dag_id, run_id, logical_date from dagstop.stop_order") == [
+        ("dag", "run", FIRST_DATE)
+    ]

@@ -69,6 +69,18 @@ def test_end_and_duration_are_set_as_airflow_sets_them(airflow_db: AirflowDataba
         assert airflow_db.one("select bool_and(updated_at is not null) from task_instance") is True
 
 
+def test_what_is_under_way_ends_now_whatever_an_earlier_try_left(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_run()
+    for state in UNFINISHED:
+        airflow_db.add_task(
+            f"was {state}", state, start_date=FIRST_DATE, end_date=FIRST_DATE + timedelta(seconds=5)
+        )
+    airflow_db.set_run("failed")
+    now = airflow_db.rows("select task_id from task_instance where end_date > now() - interval '1 min'")
+    under_way = ("running", "restarting", "shutdown", "deferred", "sensing", "awaiting_input")
+    assert {task for (task,) in now} == {f"was {state}" for state in under_way}
+
+
 def test_other_runs_are_left_alone(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running("run", ("a",), 0)
     airflow_db.add_running("other", ("b",), 1)

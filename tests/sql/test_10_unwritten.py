@@ -133,14 +133,18 @@ def test_an_order_that_could_not_be_written_is_made_good_once(airflow_db: Airflo
 
 def test_two_listeners_make_it_good_once(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
+    airflow_db.add_running("run2", ("b",), 1)
     lose(airflow_db)
     with airflow_db.transaction() as first:
-        first.execute("select from dagstop.unwritten_order for no key update")  # the other's chore takes more
+        # the other's chore is at this one, and takes more
+        first.execute(
+            "select from dagstop.unwritten_order where draft ->> 'run_id' = 'run' for no key update"
+        )
         airflow_db.beat("other")
-        assert airflow_db.rows(ORDERS) == []
+        assert [row[1] for row in airflow_db.rows(ORDERS)] == ["run2"]
     airflow_db.beat("host")
     airflow_db.beat("other")
-    assert len(airflow_db.rows(ORDERS)) == 1
+    assert sorted(row[1] for row in airflow_db.rows(ORDERS)) == ["run", "run2"]
 
 
 def cleared(db: AirflowDatabase, task: str) -> None:

@@ -38,7 +38,7 @@ def add_others(db: AirflowDatabase, state: str, ended: str = "success") -> None:
         db.add_run(dag, run, state, date)
         db.add_task("a", state, dag, run, date=date, **running)
     db.add_run()
-    db.add_task("b", ended, **running, end_date=FIRST_DATE)
+    db.add_task("0", ended, **running, end_date=FIRST_DATE)
     if not db.by_date:
         db.add_task("a", ended, map_index=0, **running, end_date=FIRST_DATE)
     db.add_task(
