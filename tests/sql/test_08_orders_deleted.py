@@ -292,3 +292,18 @@ def test_of_a_protected_run_each_task_instance_is_an_order_until_the_last_one(
         session.execute("delete from task_instance where task_id = 'a'")
         session.execute("delete from task_instance")
     assert [(row[0], row[2]) for row in airflow_db.rows(ORDERS)] == [("run", None), ("task", "a")]
+
+
+@one_server
+@shape_1_10
+@pytest.mark.parametrize("state", ["running", None])
+def test_what_a_deleted_run_left_unfinished_fails_only_if_the_setting_says_so(
+    airflow_db: AirflowDatabase, state: str | None
+) -> None:
+    for run, also, after in (("one", "", state), ("two", "deleted", "failed")):
+        set_setting(airflow_db, "also_stop_on", also)
+        airflow_db.rows("delete from task_instance")
+        airflow_db.add_run(run_id=run)
+        airflow_db.add_task("a", state)
+        airflow_db.rows("delete from dag_run")
+        assert airflow_db.states() == {"a": after}

@@ -49,9 +49,11 @@ def test_an_order_keeps_its_date_when_another_gets_one(airflow_db: AirflowDataba
     airflow_db.set_run("failed")
     again = FIRST_DATE + timedelta(hours=1)
     airflow_db.rows(f"update dag_run set state = 'running', {airflow_db.date_column} = %s", (again,))
+    airflow_db.add_run("dag0", "other", date=FIRST_DATE)
     airflow_db.add_running("other", ("b",), 1)
     airflow_db.add_run("dag2", "other", date=FIRST_DATE)
-    leave_behind(airflow_db, "update dag_run set state = 'failed' where dag_id = 'dag' and run_id = 'other'")
+    airflow_db.rows("set session_replication_role = replica; update dag_run set state = 'failed'")
+    airflow_db.rows("select dagstop.stop_again('dag', 'other')")
     assert airflow_db.rows(DATES) == [(FIRST_DATE,), (FIRST_DATE + timedelta(days=1),)]
 
 
@@ -135,18 +137,17 @@ def test_a_run_that_somebody_has_does_not_hold_up_the_others(airflow_db: Airflow
     assert airflow_db.states() == {"a": "failed", "b": "failed"}
 
 
-@pytest.mark.parametrize(("setting", "value"), [("observe_only", "on"), ("protected", "dag")])
-def test_what_is_not_to_be_carried_out_is_not_left_for_ever(
-    airflow_db: AirflowDatabase, setting: str, value: str
-) -> None:
-    set_setting(airflow_db, setting, value)
+@pytest.mark.parametrize("still", [True, False])
+def test_what_was_protected_then_is_not_left_for_ever(airflow_db: AirflowDatabase, still: bool) -> None:
+    """Beside a run of another DAG, whose cascade met the error."""
+    set_setting(airflow_db, "protected", "dag")
     airflow_db.add_running()
+    airflow_db.add_run("dag2", "run")
+    airflow_db.add_task("b", dag_id="dag2")
     leave_behind(airflow_db)
+    assert len(airflow_db.rows(PENDING)) == 2
+    if not still:
+        set_setting(airflow_db, "protected", "")
     airflow_db.beat()
-    assert airflow_db.rows(PENDING) == [] and airflow_db.states() == {"a": "running"}
-    assert airflow_db.one("select hands_off is not null from dagstop.stop_order")
-    airflow_db.rows("update dag_run set state = 'running'")
-    leave_behind(airflow_db)
-    set_setting(airflow_db, setting, "off" if value == "on" else "")
-    airflow_db.beat()  # whatever the setting says by then, it is decided
     assert airflow_db.rows(PENDING) == []
+    assert airflow_db.states() == {"a": "running" if still else "failed", "b": "failed"}
