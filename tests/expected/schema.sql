@@ -1602,7 +1602,7 @@ begin
             and (num_nonnulls(o.closed_at) = 0 or (t.state_before in ('queued', 'scheduled') and late))
             -- a success of what began after the order is another try's
             and (
-                (after ->> 'state') <> 'success' or (after ->> 'state') is null or t.state_before in ('queued', 'scheduled')
+                (after ->> 'state') is distinct from 'success' or t.state_before in ('queued', 'scheduled')
                 or t.started_at is not distinct from (before ->> 'start_date')::timestamptz
             )
     );
@@ -1915,7 +1915,7 @@ CREATE FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) RETURNS 
     AS $$
     -- 1.10's runner takes its start and its place in the queue again when it gives up for want of a slot; a clear
     -- touches neither
-    select not before ? 'queued_by_job_id' and after ->> 'state' is null
+    select not before ? 'queued_by_job_id'
         and before -> 'start_date' is distinct from after -> 'start_date'
         and before -> 'queued_dttm' is distinct from after -> 'queued_dttm'
 $$;
@@ -1925,7 +1925,7 @@ $$;
 -- Name: FUNCTION is_late_without_slot(before jsonb, after jsonb); Type: COMMENT; Schema: dagstop; Owner: -
 --
 
-COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'True if a row of task_instance lost its state to the late message of Airflow 1.10 that found no free slot, not to a person who cleared it.';
+COMMENT ON FUNCTION dagstop.is_late_without_slot(before jsonb, after jsonb) IS 'Of a row of task_instance that lost its state: true if that was the late message of Airflow 1.10 that found no free slot, not a person who cleared it.';
 
 
 --
