@@ -2,7 +2,7 @@
 -- name) in any way, or a run went from failed to running; the heartbeat, for what could not be put back at once.
 -- Changes: while an order is open it puts back what would run again, the dying process' own success, a late message's
 -- NULL and a dying task's old copy of its run, and writes dagstop.refused_write; else it stamps stop_target.released_at.
--- Leaves alone: every other column (but for a run's end), and every other change of state. It neither raises
+-- Leaves alone: every other column (but for a run's end and its last look), every other change of state. It neither raises
 -- nor makes the row go missing: SQLAlchemy would call that stale data, and a scheduler could fall.
 -- Afterwards, not before: a BEFORE trigger would lock each row once more, at heartbeats too. The price is
 -- a second update in one transaction, at which Postgres checks the row's foreign keys: see reach_references.
@@ -346,7 +346,10 @@ begin
         return null;
     end if;
     perform dagstop.reach_own('row exclusive', 'refused_write');
-    if not dagstop.set_again(tg_table_schema, before, format('state = %L, end_date = %L', old.state, old.end_date)) then
+    -- the time too, or the next copy would differ in nothing but the state
+    if not dagstop.set_again(tg_table_schema, before, format(
+        'state = %L, end_date = %L, last_scheduling_decision = %L', old.state, old.end_date, old.last_scheduling_decision
+    )) then
         raise lock_not_available using message = 'another session has what the run refers to';
     end if;
     insert into dagstop.refused_write (order_id, dag_id, run_id, wanted_state)

@@ -1545,7 +1545,10 @@ begin
         return null;
     end if;
     perform dagstop.reach_own('row exclusive', 'refused_write');
-    if not dagstop.set_again(tg_table_schema, before, format('state = %L, end_date = %L', old.state, old.end_date)) then
+    -- the time too, or the next copy would differ in nothing but the state
+    if not dagstop.set_again(tg_table_schema, before, format(
+        'state = %L, end_date = %L, last_scheduling_decision = %L', old.state, old.end_date, old.last_scheduling_decision
+    )) then
         raise lock_not_available using message = 'another session has what the run refers to';
     end if;
     insert into dagstop.refused_write (order_id, dag_id, run_id, wanted_state)

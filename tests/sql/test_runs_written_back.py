@@ -41,6 +41,18 @@ def test_it_stays_failed_and_that_is_no_new_order(db: AirflowDatabase) -> None:
     assert db.faults() == []
 
 
+def test_so_it_is_for_each_of_its_tasks(db: AirflowDatabase) -> None:
+    """Two that began between the same two looks have the same copy."""
+    looked_at = "select last_scheduling_decision from dag_run"
+    before = db.one(looked_at)
+    for _ in range(2):
+        db.rows(OLD_COPY)
+        assert db.one(RUN) == ("failed", False)
+        assert db.one(looked_at) == before
+    assert db.one("select count(*) from dagstop.refused_write") == 2
+    assert db.rows(ORDERS) == [("run",)]
+
+
 def test_also_once_its_order_is_closed(db: AirflowDatabase) -> None:
     db.rows("update dagstop.stop_order set closed_at = now()")
     db.rows(OLD_COPY)
