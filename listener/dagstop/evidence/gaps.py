@@ -65,9 +65,8 @@ class Gaps:
         self._proc = proc
         self._own_pid = own_pid
         self.all: list[Gap] = []
-        self.always = (
-            False  # the kernel tells nothing: what leaves its parents between two looks is not known
-        )
+        # the kernel tells nothing: what leaves its parents between two looks is not known
+        self.always = False
         self._tasks: dict[Identity, _Task] = {}
 
     def restore(self, gaps: Iterable[Gap]) -> None:

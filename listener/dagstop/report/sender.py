@@ -57,7 +57,7 @@ class ReportSender:
         self._host = config.host_name
         self._listener_id = listener_id
         self.outbox = outbox
-        self._feed = feed  # there is no heartbeat while it reads no orders
+        self._feed = feed  # while it reads no orders, no heartbeat is sent
         self.about: dict[str, Any] = {}  # what heartbeats say of this listener; replaced, never changed
         self.looked_at = time.monotonic()  # when it last looked at its host
         self._held_until = 0.0
