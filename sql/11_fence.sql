@@ -322,26 +322,36 @@ as $$
 $$;
 comment on function dagstop.is_old_copy(jsonb, jsonb) is 'True if an update of a row of dag_run wrote back what the row was earlier, as a dying task of Airflow 2 does.';
 
+create or replace function dagstop.order_fencing_run(order_ids bigint[]) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off  -- a plan made while the table was small must not read all of it later
+as $$
+declare
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds');
+begin
+    -- also a closed one: nobody but a dying task writes so
+    return (
+        select max(o.id) from dagstop.stop_order o
+        where o.id = any (order_ids) and o.hands_off is null and (o.created_at > oldest) is true
+    );
+end
+$$;
+comment on function dagstop.order_fencing_run(bigint[]) is 'The latest of these orders that keeps a run from being written back.';
+
 create or replace function dagstop.fence_run() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     before constant jsonb := to_jsonb(old);
-    oldest timestamptz;
     fencing bigint;
 begin
     if not dagstop.is_old_copy(before, to_jsonb(new)) or dagstop.asked_for('bypass') then
         return null;
     end if;
     perform dagstop.reach_own('access share', 'setting', 'stop_order');
-    oldest := clock_timestamp() - dagstop.seconds_of('fence_seconds');
-    -- also a closed one: nobody but a dying task writes so
-    fencing := (
-        select max(o.id) from dagstop.stop_order o
-        where o.id = any (dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state))
-            and o.hands_off is null and (o.created_at > oldest) is true
-    );
+    fencing := dagstop.order_fencing_run(dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state));
     if fencing is null or dagstop.observes() then
         return null;
     end if;

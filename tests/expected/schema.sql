@@ -1527,20 +1527,13 @@ CREATE FUNCTION dagstop.fence_run() RETURNS trigger
     AS $$
 declare
     before constant jsonb := to_jsonb(old);
-    oldest timestamptz;
     fencing bigint;
 begin
     if not dagstop.is_old_copy(before, to_jsonb(new)) or dagstop.asked_for('bypass') then
         return null;
     end if;
     perform dagstop.reach_own('access share', 'setting', 'stop_order');
-    oldest := clock_timestamp() - dagstop.seconds_of('fence_seconds');
-    -- also a closed one: nobody but a dying task writes so
-    fencing := (
-        select max(o.id) from dagstop.stop_order o
-        where o.id = any (dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state))
-            and o.hands_off is null and (o.created_at > oldest) is true
-    );
+    fencing := dagstop.order_fencing_run(dagstop.orders_of_task(tg_table_schema, before, old.run_id, old.state));
     if fencing is null or dagstop.observes() then
         return null;
     end if;
@@ -2665,6 +2658,34 @@ $$;
 --
 
 COMMENT ON FUNCTION dagstop.order_deleted_task() IS 'Trigger function: writes the stop order of a task instance that was deleted while it ran, or of its run if that was deleted too, if setting also_stop_on says so.';
+
+
+--
+-- Name: order_fencing_run(bigint[]); Type: FUNCTION; Schema: dagstop; Owner: -
+--
+
+CREATE FUNCTION dagstop.order_fencing_run(order_ids bigint[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    oldest timestamptz := clock_timestamp() - dagstop.seconds_of('fence_seconds');
+begin
+    -- also a closed one: nobody but a dying task writes so
+    return (
+        select max(o.id) from dagstop.stop_order o
+        where o.id = any (order_ids) and o.hands_off is null and (o.created_at > oldest) is true
+    );
+end
+$$;
+
+
+--
+-- Name: FUNCTION order_fencing_run(order_ids bigint[]); Type: COMMENT; Schema: dagstop; Owner: -
+--
+
+COMMENT ON FUNCTION dagstop.order_fencing_run(order_ids bigint[]) IS 'The latest of these orders that keeps a run from being written back.';
 
 
 --
@@ -6088,6 +6109,13 @@ REVOKE ALL ON FUNCTION dagstop.order_deleted_run() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION dagstop.order_deleted_task() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION order_fencing_run(order_ids bigint[]); Type: ACL; Schema: dagstop; Owner: -
+--
+
+REVOKE ALL ON FUNCTION dagstop.order_fencing_run(order_ids bigint[]) FROM PUBLIC;
 
 
 --

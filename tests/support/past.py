@@ -111,6 +111,10 @@ def airflow(db: AirflowDatabase, ask: Ask, first: int, count: int) -> None:
     like = (f"{name}%",)
     ask(f"{many}heartbeat", "update dag_run set end_date = end_date where run_id like %s", like)
     ask(f"{many}fail runs", run.format("'failed'"), like)
+    if not db.by_date:
+        look = "update dag_run set {} last_scheduling_decision = timestamptz '{}' where run_id like %s"
+        ask(f"{many}look at runs", look.format("", "2024-01-02"), like)
+        ask(f"{many}write runs back", look.format("state = 'running',", "2024-01-01"), like)
     ask(f"{many}retry", task.format("'up_for_retry'"), like)
     ask(f"{many}clear", task.format("null"), like)
     ask(f"{many}clear runs", run.format("'queued'"), like)
