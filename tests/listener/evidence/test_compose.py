@@ -181,6 +181,16 @@ def unread(since: float, until: float) -> Callable[[Shop], None]:
     return change
 
 
+def hears(since: float, until: float) -> Callable[[Shop], None]:
+    """The kernel told of every process from so long ago until so long ago."""
+
+    def change(shop: Shop) -> None:
+        shop.types()
+        shop.heard = Heard(shop.now - since, shop.now - until, ())
+
+    return change
+
+
 def changed(
     line: str = UP, after: Callable[[Shop], None] = lambda _: None, **more: Any
 ) -> Callable[[Shop], None]:
@@ -245,8 +255,8 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (unread(50, 31), None),
         (unread(29, 20), None),
         (sets(heard=None), "not every process"),
-        (sets(heard=Heard(time.time() - 45, time.time(), ())), "not every process"),
-        (sets(heard=Heard(time.time() - 300, time.time() - 31, ())), "not every process"),
+        (hears(45, 0), "not every process"),
+        (hears(300, 31), "not every process"),
         (changed(told=False), "not every process"),
         (sets(whole=False), "do not reach back"),
         (sets(created_ago=59.995), "it was there before"),
