@@ -11,7 +11,7 @@ from tests.bench.table import median
 MOMENTS = (
     ("OrderFeed._rung ended", "the doorbell rang (NOTIFY reached the listener)"),
     ("OrderFeed._fetch ended", "the orders were read from the database"),
-    ("Stopping.prepare ended", "what is new was read, where the kernel tells (catch_up), others' homes too"),
+    ("Stopping.prepare ended", "what is new was read until then, where the kernel tells"),
     ("Stopping.take begun", "the main thread has them"),
     ("Watch.tick ended", "the first look after the signals has ended (tick)"),
     ("Endings._send begun", "first signal goes out"),

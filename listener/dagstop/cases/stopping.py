@@ -170,10 +170,13 @@ class Stopping:
         return True
 
     def prepare(self) -> None:
-        """Orders are being read: look around, so that their first signals need not wait for that."""
-        kin = self._watch.catch_up()
-        self._site = self._survey()
+        """Orders are being read: look around until they are here, so that no signal waits for that."""
+        kin = self._watch.attend()
+        self._site, homes = self._survey(), self._watch.at_homes()
         self._containers.attend(kin, self._watch.client_ends())
+        self._watch.catch_up(lambda: bool(self._feed.news))
+        if self._watch.at_homes() is not homes:
+            self._site = None  # another Airflow may be among them
 
     def _begin(self, cases: list[Case]) -> None:
         """Signal what is known to be the run's; a search for what is new and a look at everything follow."""

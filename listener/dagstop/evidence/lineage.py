@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from dagstop.airflow_names import is_init
 from dagstop.evidence.docker_words import may_create
 from dagstop.host.process_events import EXIT, FORK, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
@@ -111,6 +112,11 @@ class Lineage:
                 found.append(pid)
         return found
 
+    def born_in_order(self) -> list[int]:
+        """The pids of `born` as they were forked, but those that descend from an Airflow's process first."""
+        nodes = self._nodes
+        return sorted(self.born, key=lambda pid: (not _of_an_airflow(nodes[pid]), nodes[pid].at))
+
     def _labelled_above(self, node: _Node) -> tuple[Process | None, bool]:
         above = node.parent
         while above is not None:
@@ -166,3 +172,14 @@ class Lineage:
 def _began_by(process: Process, at: int) -> bool:
     """True if it had started by that moment (CLOCK_BOOTTIME, ns): one of that pid since then had not."""
     return process.identity.start * _TICK <= at + _TICK
+
+
+def _of_an_airflow(node: _Node) -> bool:
+    """True if what it descends from is a task's or one of Airflow's own, as far as a name tells."""
+    above: _Node | None = node
+    while above is not None:
+        known = above.process
+        if known is not None and (known.role is not Role.OTHER or known.label is not None):
+            return not is_init(known.argv)
+        above = above.parent
+    return False

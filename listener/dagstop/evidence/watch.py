@@ -34,8 +34,8 @@ PROVE = 10.0
 """Seconds between two listings that hold what the kernel tells against what is there, at least."""
 SHARE = 0.0003
 """The most of a core's time that these listings may take: on a host of many they come less often."""
-_MANY = 50
-"""New processes that an order does not wait for: the next tick reads them."""
+_FEW = 2
+"""Processes that are read at once while an order may come: it waits for no more than these."""
 _ROUNDS = 20
 """How often a look goes after what was forked during it: what forks faster is found by the next one."""
 
@@ -138,15 +138,21 @@ class Watch:
         new = set() if self.told and time.monotonic() < self._prove_at else self._list()
         self._take_in(new.union(concerned))
 
-    def catch_up(self) -> list[Process]:
-        """Where the kernel tells: read what it told of since the last tick, of many only what is a task's.
+    def catch_up(self, enough: Callable[[], bool]) -> None:
+        """Where the kernel tells: read what it told of since the last tick, until it is `enough`.
 
-        /proc is not listed for that. Gives the tasks' own, as `attend` does.
+        What Airflows forked comes first, and parents come before their children. What is left the next tick
+        reads. /proc is not listed.
         """
-        kin = self.attend()
-        if self.told and not self._gap and len(self._lineage.born) <= _MANY:
-            self._take_in(set())
-        return kin
+        if not self.told or self._gap:
+            return
+        self._stir(self._lineage.changed)
+        later = self._restless - self._notable.keys()
+        pids = [*(self._restless - later), *self._lineage.born_in_order(), *later]
+        while pids and not enough():
+            self._read_each(pids[:_FEW])
+            self._lineage.born.difference_update(pids[:_FEW])
+            del pids[:_FEW]
 
     def _take_in(self, pids: set[int]) -> None:
         """Read these, what the kernel told of, and what may have changed."""
@@ -374,6 +380,10 @@ class Watch:
             self._derived = None
 
     def _read(self, pids: Iterable[int]) -> None:
+        self._read_each(pids)
+        self._labelling.remember_groups(self.labelled())
+
+    def _read_each(self, pids: Iterable[int]) -> None:
         fresh: list[Process] = []
         for pid in pids:
             data = self._proc.read(pid, "stat")
@@ -408,7 +418,6 @@ class Watch:
             soon = soon and not (known.argv == () and parse_wordless(data))
             (self._restless.add if soon else self._restless.discard)(pid)
         self._label(fresh)
-        self._labelling.remember_groups(self.labelled())
         if self._labelling.new_folder:
             self.changed, self._labelling.new_folder = True, False
 

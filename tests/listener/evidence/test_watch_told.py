@@ -12,6 +12,11 @@ from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
 from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
 
 
+def never() -> bool:
+    """No order has been read yet."""
+    return False
+
+
 class CountedProc(FakeProc):
     """Writes down what is read."""
 
@@ -49,7 +54,7 @@ def test_at_rest_nothing_is_read(proc: CountedProc, watch: Watch) -> None:
     """Of Airflow's own processes neither, which change their titles: the kernel tells of that, too."""
     assert not watch.restless
     watch.tick()
-    watch.catch_up()
+    watch.catch_up(never)
     assert proc.read_of == []
 
 
@@ -125,26 +130,50 @@ def test_what_has_begun_is_known_when_an_order_comes(
     events.forked(901, 902)
     events.ended(901)
     proc.add(902, argv=("sleep", "1"))
-    watch.catch_up()
+    watch.attend()
+    watch.catch_up(never)
     found = {process.pid: process.label for process in watch.labelled()}
     assert found[900] is not None and found[900].run_id == "another"
     assert found[902] is not None and found[902].task_id == "t"
     assert "everything" not in proc.read_of
 
 
-def test_an_order_does_not_wait_for_many_strangers(
+def test_an_order_that_is_here_waits_for_no_strangers(
     proc: CountedProc, events: FakeEvents, watch: Watch
 ) -> None:
-    """Where others fork all the time, only what tasks have forked is read before the first signals."""
-    for pid in range(1000, 1100):
+    """What tasks have forked is read before; of the rest a few at a time, until the order has been read."""
+    strangers = range(1000, 1100)
+    for pid in strangers:
         events.forked(1, pid)
         proc.add(pid, argv=("sleep", "1"))
     events.forked(BASH, 900)
     proc.add(900, ppid=BASH, argv=("sleep", "1"))
-    watch.catch_up()
-    assert 900 in watch.processes and 1000 not in proc.read_of
+    assert [process.pid for process in watch.attend()] == [900]
+    watch.catch_up(lambda: True)
+    assert not set(proc.read_of) & set(strangers)
+    watch.catch_up(lambda: 1009 in watch.processes)
+    assert 1000 in watch.processes and 1020 not in proc.read_of
     watch.tick()
-    assert {900, *range(1000, 1100)} <= watch.processes.keys() and "everything" not in proc.read_of
+    assert {900, *strangers} <= watch.processes.keys() and "everything" not in proc.read_of
+
+
+def test_what_an_airflow_forked_is_read_first_and_each_after_what_forked_it(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    """A runner that nobody has read yet is to be signalled before what it started."""
+    for pid in range(1000, 1100):
+        events.forked(1, pid)
+        proc.add(pid, argv=("sleep", "1"))
+    events.forked(SCHEDULER, 950)
+    proc.add(
+        950, ppid=SCHEDULER, argv=("airflow task runner: d t manual__1 9",), environ={"AIRFLOW_HOME": HOME}
+    )
+    events.forked(950, 900)
+    proc.add(900, ppid=950, argv=("bash",), environ=tags())
+    watch.attend()
+    watch.catch_up(lambda: 900 in watch.processes)
+    assert watch.processes[950].role is Role.RUNNER and watch.processes[900].runner is watch.processes[950]
+    assert 1000 not in proc.read_of
 
 
 def test_how_the_concerned_stand_is_seen_without_a_listing(
@@ -161,7 +190,7 @@ def test_after_a_gap_an_order_waits_for_no_listing(
     events.forked(1, 900)
     proc.add(900, argv=("sleep", "1"))
     events.overflows()
-    watch.catch_up()
+    watch.catch_up(never)
     assert proc.read_of == []
     watch.tick()
     assert "everything" in proc.read_of
@@ -277,7 +306,8 @@ def test_where_nobody_tells_an_order_waits_for_no_reading(proc: CountedProc) -> 
     watch = watch_of(proc)
     watch.look()
     proc.read_of.clear()
-    assert watch.restless and watch.catch_up() == [] and proc.read_of == []
+    watch.catch_up(never)
+    assert watch.restless and proc.read_of == []
 
 
 def test_a_look_reads_airflows_own_processes_whatever_was_told(proc: CountedProc, watch: Watch) -> None:
