@@ -38,7 +38,11 @@ def main() -> int:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--again", type=Path)
     parser.add_argument("--resume", type=Path)
-    parser.add_argument("--enough", type=float, help="seconds of tests for one mutant of sql")
+    parser.add_argument("--tests", nargs="+", default=(), help="of Python: all of these, and no others")
+    parser.add_argument("--at-once", type=int, default=2, help="mutants of Python under trial at a time")
+    parser.add_argument(
+        "--enough", type=float, help="seconds of tests for one mutant; of Python those of the processor"
+    )
     chosen = parser.parse_intermixed_args()
     if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
         return _refuse("run `make mutants`: mutants of a killer need a namespace of their own")
@@ -61,7 +65,7 @@ def main() -> int:
     results = {mutant.name: known[mutant.name] for mutant in mutants if mutant.name in known}
     rest = [mutant for mutant in mutants if mutant.name not in results]
     if rest:
-        results |= _tried(chosen.half, rest, chosen.keep, chosen.enough)
+        results |= _tried(rest, chosen)
     if len(results) != len(mutants):
         return _refuse("not all of them were tried")
     whole = f"{len(mutants)} of {among}"
@@ -83,23 +87,24 @@ def _printed(path: Path) -> dict[str, str]:
     return {name: outcome for outcome, _, name in lines if outcome in (LIVES, DIES, ENDLESS)}
 
 
-def _tried(half: str, mutants: Sequence[Mutant], keep: Path | None, enough: float | None) -> dict[str, str]:
+def _tried(mutants: Sequence[Mutant], asked: argparse.Namespace) -> dict[str, str]:
     from tests.mutants import python, sql
 
     # the pid is one of its own namespace: two runs at once may have the same
     options = [f"--basetemp={tempfile.mkdtemp(prefix='dagstop-mutants-')}"]
+    keep: Path | None = asked.keep
     kept = pickle.loads(keep.read_bytes()) if keep is not None and keep.exists() else None
-    if half == "python":
-        baseline = kept or python.measured()
-        if keep is not None:
+    if asked.half == "python":
+        baseline = python.Only() if asked.tests else kept or python.measured()
+        if keep is not None and not asked.tests:
             keep.write_bytes(pickle.dumps(baseline))
         chosen = [mutant for mutant in mutants if isinstance(mutant, code.Mutant)]
-        judge = Judge(lambda _: python.trials(chosen, baseline), _said)
-        pytest.main([*python.OPTIONS, *options, *python.TESTS], plugins=[judge])
+        judge = Judge(lambda _: python.trials(chosen, baseline, asked.enough), _said, asked.at_once)
+        pytest.main([*python.OPTIONS, *options, *(asked.tests or python.TESTS)], plugins=[judge, baseline])
         return judge.results
 
     one_server = sql.OneServer()
-    one_server.enough = enough or sql.ENOUGH
+    one_server.enough = asked.enough or sql.ENOUGH
 
     def trials(session: pytest.Session) -> Iterator[Trial]:
         if kept is not None:

@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,20 +28,25 @@ class Trial:
 
     name: str
     tests: Sequence[str]  # node ids, in the order in which they are to run
-    seconds: float  # what these take without it
+    seconds: float  # what these take without it, of the processor for Python
     around: Callable[[], AbstractContextManager[object]]  # in the parent, while it is tried
     inside: Callable[[], None]  # in the fork, before the first test
     killed_by: Callable[[str], None] = lambda _: None  # told the test that failed
+    patience: Callable[[str], float] = lambda _: 0.0  # seconds by the clock for one test; 0: without end
 
 
 class Judge:
     """Give it the trials once the tests are collected; `results` then has what became of each."""
 
     def __init__(
-        self, trials: Callable[[pytest.Session], Iterator[Trial]], said: Callable[[str, str], None]
+        self,
+        trials: Callable[[pytest.Session], Iterator[Trial]],
+        said: Callable[[str, str], None],
+        at_once: int = 1,
     ) -> None:
         self._trials = trials
         self._said = said
+        self._at_once = at_once
         self.results: dict[str, str] = {}
 
     def pytest_configure(self) -> None:
@@ -53,46 +59,70 @@ class Judge:
         if session.testsfailed:
             raise session.Interrupted("the tests cannot be collected")
         items = {item.nodeid: item for item in session.items}
+        under_way: list[_Fork] = []
         for trial in self._trials(session):
-            with trial.around():
-                outcome = _tried(session, [items[name] for name in trial.tests if name in items], trial)
-            self.results[trial.name] = outcome
-            self._said(trial.name, outcome)
+            tests = [items[name] for name in trial.tests if name in items]
+            if not tests:
+                self._end(trial, LIVES)
+                continue
+            under_way.append(_Fork(session, tests, trial))
+            while len(under_way) >= self._at_once:
+                self._wait(under_way)
+        while under_way:
+            self._wait(under_way)
         return True
 
+    def _wait(self, under_way: list[_Fork]) -> None:
+        """Until one has ended, or its time has."""
+        first = min(fork.until for fork in under_way)
+        ended = select.select([fork.pidfd for fork in under_way], [], [], max(0, first - time.monotonic()))[0]
+        for fork in list(under_way):
+            if fork.pidfd in ended or fork.until <= time.monotonic():
+                under_way.remove(fork)
+                self._end(fork.trial, fork.outcome())
 
-def _tried(session: pytest.Session, items: list[pytest.Item], trial: Trial) -> str:
-    if not items:
-        return LIVES
-    failed, told = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            os.close(failed)
-            silence = os.open(os.devnull, os.O_RDWR)
-            for number in (1, 2):
-                os.dup2(silence, number)
-            code = namespace.inside(lambda: _run(session, items, trial, told))
-        finally:
-            os._exit(code)
-    os.close(told)
-    ended = os.pidfd_open(child)
-    try:
+    def _end(self, trial: Trial, outcome: str) -> None:
+        self.results[trial.name] = outcome
+        self._said(trial.name, outcome)
+
+
+class _Fork:
+    """One mutant under trial."""
+
+    def __init__(self, session: pytest.Session, items: list[pytest.Item], trial: Trial) -> None:
+        self.trial = trial
+        self._around = trial.around()
+        self._around.__enter__()
         # a limit of processor time, since the machine may be busy; that of the clock is for what waits for ever
-        waited = select.select([ended], [], [], 60 + 10 * trial.seconds)
-    finally:
-        os.close(ended)
-    if not waited[0]:
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.set_blocking(failed, False)
-    with open(failed, encoding="utf-8") as pipe:
-        if name := pipe.read():
-            trial.killed_by(name)
-    if code in (-signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL):
-        return ENDLESS
-    return LIVES if code == 0 else DIES
+        self.until = time.monotonic() + 60 + 10 * trial.seconds
+        self._failed, told = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            code = 70
+            try:
+                silence = os.open(os.devnull, os.O_RDWR)
+                for number in (1, 2):
+                    os.dup2(silence, number)
+                code = namespace.inside(lambda: _run(session, items, trial, told))
+            finally:
+                os._exit(code)
+        os.close(told)
+        self.pidfd = os.pidfd_open(self._child)
+
+    def outcome(self) -> str:
+        """What became of it; ends it if it has not."""
+        if not select.select([self.pidfd], [], [], 0)[0]:
+            os.kill(self._child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        os.close(self.pidfd)
+        os.set_blocking(self._failed, False)
+        with open(self._failed, "rb", buffering=0) as pipe:
+            if name := pipe.read():  # None while what is left of the fork holds the other end
+                self.trial.killed_by(name.decode())
+        self._around.__exit__(None, None, None)
+        if code in (-signal.SIGKILL, *(128 + by for by in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL))):
+            return ENDLESS
+        return LIVES if code == 0 else DIES
 
 
 def _run(session: pytest.Session, items: list[pytest.Item], trial: Trial, told: int) -> int:
@@ -101,6 +131,7 @@ def _run(session: pytest.Session, items: list[pytest.Item], trial: Trial, told: 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     trial.inside()
     for item, following in zip(items, [*items[1:], None], strict=True):
+        signal.setitimer(signal.ITIMER_REAL, trial.patience(item.nodeid))
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
             os.write(told, item.nodeid.encode())

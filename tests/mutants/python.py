@@ -17,7 +17,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
@@ -26,35 +28,25 @@ from types import CodeType, FunctionType
 import pytest
 
 from tests.mutants.code import LISTENER, Mutant, mutants_of
-from tests.mutants.judge import Clock, Trial, hurried
+from tests.mutants.judge import Trial, hurried
 
 FILES = (
     *sorted((LISTENER / "evidence").glob("*.py")),
     LISTENER / "cases/case.py",
     LISTENER / "report/findings.py",
 )
-TESTS = ("tests/listener/evidence", "tests/listener/cases", "tests/listener/report")  # of the same rooms
-ABOUT = {  # more files of tests that are about a module
-    "match": ("place", "spared_runner", "index", "unreadable"),
-    "labelling": ("folders", "forks", "groups", "spared_runner", "unreadable", "places", "watch"),
-    "lineage": ("watch_told",),
-    "watch": ("unreadable", "lineage", "labelling"),
-    "ties": ("creators",),
-    "containers": ("place", "twins", "verdicts"),
-    "case": ("phases", "stopping"),
-    "consent": ("places",),
-}
+TESTS = ("tests",)
 OPTIONS = ("--unit", "-q", "-s")
-ENOUGH = 15.0  # seconds of tests for one mutant
+SLOW = 0.1  # seconds of one test
+COLLECT = 60.0  # seconds for importing the tests once more
 _MUTANT = "DAGSTOP_MUTANT"  # path and number: for a pytest of its own
 
 
 class Baseline:
-    """Which tests reach which lines, and how long they take."""
+    """Which tests reach which lines, and how many seconds of the processor they take."""
 
     def __init__(self, folder: str) -> None:
-        facts = json.loads((Path(folder) / "seconds.json").read_text())
-        self.seconds: dict[str, float] = facts["seconds"]
+        self.seconds: dict[str, float] = json.loads((Path(folder) / "seconds.json").read_text())
         self._lines: dict[str, dict[int, list[str]]] = {}
         from coverage import CoverageData
 
@@ -63,24 +55,27 @@ class Baseline:
         for path in data.measured_files():
             self._lines[path] = data.contexts_by_lineno(path)
 
-    def tests(self, mutant: Mutant) -> list[str]:
-        """Those that reach it: of the file about its module first, then the quick ones, as many as fit into a time."""
+    def tests(self, mutant: Mutant) -> set[str]:
+        """Those that reach it."""
         lines = self._lines.get(str(mutant.path.resolve()), {})
         chosen = lines.values() if mutant.function is None else (lines.get(line, []) for line in mutant.lines)
         names = {context.rpartition("|")[0] for contexts in chosen for context in contexts if context}
-        stem = mutant.path.stem
-        about = tuple(f"/test_{word}" for word in (stem, *ABOUT.get(stem, ())))
+        return names & self.seconds.keys()
 
-        def rank(name: str) -> tuple[int, float]:
-            """Of its own file first, then of the others about it, then the quick ones."""
-            own, others = about[0] in name, any(part in name for part in about)
-            return 0 if own else 1 if others else 2, self.seconds[name]
 
-        reached = sorted(names & self.seconds.keys(), key=rank)
-        if mutant.function is None:  # each file of tests is to be imported again
-            reached = [name for name in reached if rank(name)[0] < 2] or reached[:20]
-        spent = accumulate(map(self.seconds.__getitem__, reached))
-        return [name for name, seconds in zip(reached, spent, strict=True) if seconds < ENOUGH]
+class Only(Baseline):
+    """Some tests, not measured: each of them for each mutant."""
+
+    def __init__(self) -> None:
+        self.seconds = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """As a plugin."""
+        self.seconds = {item.nodeid: 1.0 for item in session.items}
+
+    def tests(self, mutant: Mutant) -> set[str]:
+        """All."""
+        return set(self.seconds)
 
 
 def measured() -> Baseline:
@@ -92,23 +87,49 @@ def measured() -> Baseline:
         return Baseline(folder)
 
 
-def trials(mutants: list[Mutant], baseline: Baseline) -> Iterator[Trial]:
-    """For `Judge`: after the collection, since they look for the functions that are there."""
+def trials(mutants: list[Mutant], baseline: Baseline, enough: float | None) -> Iterator[Trial]:
+    """For `Judge`: after the collection, since they look for the functions that are there.
+
+    enough: seconds of tests for one mutant, of the processor; None: all of those that reach it.
+    """
     functions: dict[tuple[str, str, int], list[FunctionType]] = {}
     for one in gc.get_objects():
         if isinstance(one, FunctionType) and str(LISTENER) in one.__code__.co_filename:
             functions.setdefault(_key(one.__code__), []).append(one)
     gc.freeze()
+    killers: dict[
+        object, Counter[str]
+    ] = {}  # by function and by module: the tests that failed for its mutants
     for mutant in mutants:
-        tests = baseline.tests(mutant)
-        seconds = sum(map(baseline.seconds.__getitem__, tests))
+        own = f"/test_{mutant.path.stem}"
+        counts = [killers.setdefault(key, Counter()) for key in ((mutant.path, mutant.function), mutant.path)]
+
+        def rank(name: str, own: str = own, counts: list[Counter[str]] = counts) -> tuple[object, ...]:
+            """What failed for others of it first, the slow ones last, of the quick ones its own file's first."""
+            seconds = baseline.seconds[name]
+            return *(-count[name] for count in counts), seconds > SLOW, own not in name, seconds
+
+        def killed_by(name: str, counts: list[Counter[str]] = counts) -> None:
+            for count in counts:
+                count[name] += 1
+
+        tests = sorted(baseline.tests(mutant), key=rank)
+        if enough is not None:
+            spent = accumulate(map(baseline.seconds.__getitem__, tests))
+            tests = [name for name, seconds in zip(tests, spent, strict=True) if seconds < enough]
 
         def inside(mutant: Mutant = mutant, tests: list[str] = tests) -> None:
             if mutant.function is None:
                 _own_pytest(mutant, tests)
             _put_in(mutant, functions)
 
-        yield Trial(mutant.name, tests, seconds, nullcontext, inside)
+        seconds = sum(map(baseline.seconds.__getitem__, tests)) + (COLLECT if mutant.function is None else 0)
+        yield Trial(mutant.name, tests, seconds, nullcontext, inside, killed_by, _patience(baseline))
+
+
+def _patience(baseline: Baseline) -> Callable[[str], float]:
+    """A test that waits for ever ends, one that a busy machine keeps waiting does not."""
+    return lambda name: 20 + 20 * baseline.seconds[name]
 
 
 def _key(code: CodeType) -> tuple[str, str, int]:
@@ -131,9 +152,14 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _own_pytest(mutant: Mutant, tests: list[str]) -> None:
+    """Each file of tests is to be imported again: those of its own by themselves, before all others."""
     os.environ[_MUTANT] = f"{mutant.path}:{mutant.number}"
-    options = ("-x", *OPTIONS)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-p", "tests.mutants.python", *options, *tests])
+    command = [sys.executable, "-m", "pytest", "-p", "tests.mutants.python", "-x", *OPTIONS]
+    files = dict.fromkeys(name.partition("::")[0] for name in tests)
+    own = [name for name in files if f"/test_{mutant.path.stem}" in name]
+    if own and subprocess.run([*command, *own]).returncode:
+        os._exit(1)
+    os.execv(sys.executable, [*command, *(name for name in files if name not in own)])
 
 
 def pytest_configure() -> None:
@@ -160,12 +186,31 @@ if _MUTANT in os.environ:  # a plugin is imported before the conftests, which im
     _import_with(os.environ[_MUTANT].rpartition(":")[0], int(os.environ[_MUTANT].rpartition(":")[2]))
 
 
+class Clock:
+    """A plugin: seconds of the processor, since other programs of the machine are not a test's own."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """One test."""
+        began = time.process_time()
+        result = yield
+        self.seconds[item.nodeid] = time.process_time() - began
+        return result
+
+    def pytest_configure(self) -> None:
+        """As for the mutants."""
+        hurried()
+
+
 def main(folder: str) -> int:
     """The run without mutants."""
     clock = Clock()
     options = ("--cov=dagstop", "--cov-context=test", "--cov-report=")
     code = pytest.main([*OPTIONS, *options, *TESTS], plugins=[clock])
-    (Path(folder) / "seconds.json").write_text(json.dumps({"seconds": clock.seconds}))
+    (Path(folder) / "seconds.json").write_text(json.dumps(clock.seconds))
     return int(code)
 
 

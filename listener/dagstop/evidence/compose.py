@@ -56,8 +56,8 @@ class Project:
 
     names: frozenset[str]
     folders: frozenset[str]
-    named: bool = False  # its words or its environment say the name
-    certain: bool = True  # its folder and its environment could be read
+    named: bool  # its words or its environment say the name
+    certain: bool  # its folder and its environment could be read
 
     def has(self, container: Container) -> bool:
         """True if a container may be of it."""

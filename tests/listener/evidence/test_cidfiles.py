@@ -62,3 +62,12 @@ def test_a_fifo_holds_nobody_up(sleeper: subprocess.Popen[bytes], tmp_path: Path
 def test_nothing_is_read_for_a_client_without_one(sleeper: subprocess.Popen[bytes]) -> None:
     client = client_of(sleeper, None)
     assert (cidfiles.locate(client), cidfiles.read(client, None)) == (None, "")
+
+
+def test_reading_leaves_no_file_open(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    (tmp_path / "cid").write_text(CID)
+    client = client_of(sleeper, "cid")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        assert cidfiles.read(client, None) == CID
+    assert len(os.listdir("/proc/self/fd")) == len(before)

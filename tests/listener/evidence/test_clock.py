@@ -39,6 +39,8 @@ def test_only_that_very_process_lives_and_no_zombie_does(tmp_path: Path) -> None
     assert not clock.lives(Identity(600, 101)) and not clock.lives(Identity(601, 100))
     proc.becomes_zombie(600)
     assert not clock.lives(Identity(600, 100))
+    proc.add(602, start=100, state="X")  # the kernel is removing it
+    assert not clock.lives(Identity(602, 100))
 
 
 def test_when_a_process_began_is_told_on_the_databases_clock(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ LABELS = {
     "com.docker.compose.service": "web",
     "com.docker.compose.oneoff": "False",
 }
+ELSEWHERE = {**LABELS, "com.docker.compose.project.working_dir": "/srv/q"}
 
 
 @dataclass
@@ -201,9 +202,9 @@ def changed(
     return change
 
 
-def sets(**facts: Any) -> Callable[[Shop], None]:
+def sets(line: str = UP, **facts: Any) -> Callable[[Shop], None]:
     def change(shop: Shop) -> None:
-        shop.types()
+        shop.types(line)
         for name, value in facts.items():
             setattr(shop, name, value)
 
@@ -263,10 +264,12 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (sets(created_ago=90.0, started_ago=30.0), "it was there before"),  # the up has only started it
         (sets(created_ago=90.0, started_ago=80.0), "nothing"),
         (sets(labels={**LABELS, "com.docker.compose.oneoff": "True"}), "is not followed"),
-        (sets(labels={**LABELS, "com.docker.compose.project.working_dir": "/srv/q"}), "nothing"),
+        (sets(labels=ELSEWHERE), "nothing"),
         (sets(labels={"image": "x"}), "nothing"),
         (sets(labels={**LABELS, "com.docker.compose.replace": "b"}), "in place of"),
         (sets(name="0123456789ab_shop_web_1"), "in place of"),
+        (sets(labels={**LABELS, "com.docker.compose.project.working_dir": "."}), "nothing"),
+        (sets("docker-compose -p shop up", labels=ELSEWHERE), "project is not certain"),
         (gone("destroy", 35), "in place of"),
         (gone("rename", 35), "in place of"),
         (gone("destroy", 25), None),
@@ -276,6 +279,7 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (changed(after=lambda shop: shop.ends(ago=31.0)), None),
         (changed(reached=""), "not seen connected"),
         (changed(reached=THERE), "nothing"),
+        (changed(folder="/data/shop", environ={"PWD": "/srv/shop"}), None),  # a link leads there
         (changed("docker-compose create"), "is not followed"),
         (changed("docker-compose --what=1 up -d"), "not understood"),
         (changed("docker-compose -p other up"), "project is not certain"),
