@@ -62,10 +62,18 @@ def _left_alone(connection: Connection, url: str) -> Iterator[Finding]:
 
 
 def _triggers(connection: Connection, url: str) -> Iterator[Finding]:
+    """A line for each that is not as installed; one for each table's others."""
+    installed: dict[str, int] = {}
     for row in ask(connection, url, "trigger_health"):
-        name = f"trigger {row['table_name']}.{row['trigger_name']}"
-        ok = row["status"] == "installed"
-        yield Finding(name, ok, row["status"], "" if ok else "run `dagstop install`")
+        table, status = row["table_name"], row["status"]
+        installed.setdefault(table, 0)
+        if status == "installed":
+            installed[table] += 1
+        else:
+            yield Finding(f"trigger {table}.{row['trigger_name']}", False, status, "run `dagstop install`")
+    for table, count in installed.items():
+        if count:
+            yield Finding(f"{table} triggers", True, f"{count} installed")
 
 
 def _whole(connection: Connection, url: str) -> Iterator[Finding]:

@@ -138,13 +138,17 @@ def test_check_is_red_until_a_listener_lives_and_after_a_trigger_is_gone(
 ) -> None:
     arguments = ("check", "--json", "--database-url", airflow_db.url)
 
+    said: dict[str, str] = {}
+
     def red() -> set[str]:
         done = dagstop(*arguments, check=False)
         facts = json.loads(done.stdout)
         assert done.returncode == (0 if facts["ok"] else 1)
+        said.update({finding["name"]: finding["said"] for finding in facts["findings"]})
         return {finding["name"] for finding in facts["findings"] if not finding["ok"]}
 
     assert red() == {"listeners"}
+    assert (said["dag_run triggers"], said["task_instance triggers"]) == ("4 installed", "3 installed")
     with Listener(airflow_db.url, tmp_path) as listener:
         assert red() == set()
         airflow_db.add_running("run")
@@ -152,6 +156,7 @@ def test_check_is_red_until_a_listener_lives_and_after_a_trigger_is_gone(
         airflow_db.rows("update task_instance set hostname = 'host-1'")
         airflow_db.rows("drop trigger dagstop_fence on task_instance")
         assert red() == {"trigger task_instance.dagstop_fence"}
+        assert said["task_instance triggers"] == "2 installed"
         assert "task_instance.dagstop_fence" in dagstop("install", "--database-url", airflow_db.url).stdout
         assert red() == set()
         listener.stop()
