@@ -203,8 +203,7 @@ def _pid_recorded(order: StopOrder, process: Process) -> bool:
     pids = {
         row.pid
         for row in order.rows
-        if row.pid
-        and row.task_id == label.task_id
+        if row.task_id == label.task_id
         and (row.job_id is None or label.job_id is None or row.job_id == label.job_id)
     }
     return not pids.isdisjoint({process.pid, process.ppid, *process.line})
@@ -326,14 +325,13 @@ def _kill(order: StopOrder, process: Process, target: Target | None, late: bool,
 
 def _rows(order: StopOrder, label: Label) -> list[tuple[Target | None, Target | None]]:
     """(target, present) of each task instance that the label may be about; at least one pair."""
-    sure = [row for row in order.rows if label.ti_id is not None and row.ti_id == label.ti_id]
     task = [row for row in order.rows if row.task_id == label.task_id]
-    if not sure:
-        sure = [row for row in task if row.map_index == label.map_index]
-    if not sure and label.map_index is None and label.job_id is not None:
-        sure = [row for row in task if row.job_id == label.job_id]
-    if not sure and label.map_index is None:
-        sure = task
+    sure = (
+        [row for row in order.rows if label.ti_id is not None and row.ti_id == label.ti_id]
+        or [row for row in task if row.map_index == label.map_index]
+        or [row for row in task if label.job_id is not None and row.job_id == label.job_id]
+        or (task if label.map_index is None else [])
+    )
     keys = dict.fromkeys((row.task_id, row.map_index) for row in sure)
     targets = {(row.task_id, row.map_index): row for row in order.targets}
     present = {(row.task_id, row.map_index): row for row in order.present}

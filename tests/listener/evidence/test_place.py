@@ -210,6 +210,14 @@ def test_a_container_whose_database_is_unknown_is_left_in_doubt() -> None:
     assert "--same-database" in verdict.reason
 
 
+def test_a_home_of_this_machine_says_nothing_of_a_container() -> None:
+    """The same path is another folder in there."""
+    here = site(homes=frozenset(), places={INIT: PLACE}, other_airflows=frozenset({"/srv/other"}))
+    one = inside(replace(LABEL, airflow_home="/srv/other"))
+    verdict = judge(asked("worker-2"), one, at(-60), here)
+    assert (verdict.decision, verdict.whose) == (Decision.SPARE, Whose.RUN)
+
+
 def sibling(**more: str) -> Container:
     """What DockerOperator started from a task in the worker, under the cluster policy."""
     tags = {
@@ -256,6 +264,9 @@ def test_a_home_says_which_airflow_of_its_container_it_is_of() -> None:
     silent = replace(loose, airflow_home=None)
     assert decide(PLACE, inside(silent, inner=frozenset())).decision is Decision.SPARE
     assert decide(PLACE, inside(silent)).decision is Decision.KILL
+    assert decide(PLACE, inside(replace(silent, job_id=7), inner=frozenset())).decision is Decision.KILL
+    unread = {"environ": "its environment cannot be read"}
+    assert decide(PLACE, inside(silent, inner=frozenset(), unread=unread)).reason == unread["environ"]
 
 
 def test_of_several_containers_the_one_of_that_host_name_counts() -> None:
