@@ -71,7 +71,7 @@ class Only(Baseline):
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """As a plugin."""
-        self.seconds = {item.nodeid: 1.0 for item in session.items}
+        self.seconds = {item.nodeid: 10.0 for item in session.items}
 
     def tests(self, mutant: Mutant) -> set[str]:
         """All."""
@@ -129,7 +129,7 @@ def trials(mutants: list[Mutant], baseline: Baseline, enough: float | None) -> I
 
 def _patience(baseline: Baseline) -> Callable[[str], float]:
     """A test that waits for ever ends, one that a busy machine keeps waiting does not."""
-    return lambda name: 20 + 20 * baseline.seconds[name]
+    return lambda name: 60 + 60 * baseline.seconds[name]
 
 
 def _key(code: CodeType) -> tuple[str, str, int]:

@@ -183,7 +183,7 @@ def _options(words: Sequence[str], table: _Table) -> tuple[list[tuple[str, str]]
             name, equals, value = word.partition("=")
             known = name in table.switches or name in table.valued
             # what older and other programs have more, and what takes no value there
-            bare = name in table.switches or (not known and name in _OTHERS)
+            bare = name in table.switches or name in _OTHERS
             sure = sure and known
             if bare and not equals:
                 value = "true"

@@ -115,3 +115,16 @@ def test_a_fork_of_a_runner_is_asked_with_it() -> None:
     host.look(case, above)
     host.look(case, above, fork)
     assert host.sent == [(600, "SIGTERM", 0.0), (601, "SIGTERM", 0.0)]
+
+
+def test_only_a_runner_is_waited_for() -> None:
+    """A runner that a task started has that task's process above it: what the runner left waits for neither."""
+    host = CaseHost()
+    case = host.case()
+    bash = process(identity=Identity(590, 590), sid=590)
+    above = runner(600, "airflow task runner: d t r 7", ppid=590)
+    below = child(601, above)
+    host.look(case, bash, above)
+    host.die(above, case)
+    host.look(case, bash, below)
+    assert host.sent[2:] == [(601, "SIGTERM", 0.0)]

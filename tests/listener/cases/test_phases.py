@@ -523,7 +523,14 @@ def test_who_only_watches_a_container_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "gone"), [("c1", True), (f"{1:064x}"[:12], True), (f"{1:064x}"[:11], False), ("c", False)]
+    ("named", "gone"),
+    [
+        ("c1", True),
+        (f"{1:064x}"[:12], True),
+        (f"{1:064x}"[:11], False),
+        ("c", False),
+        ("another-web-server", False),
+    ],
 )
 def test_what_is_watched_is_named_as_docker_names_it(named: str, gone: bool) -> None:
     """By its name, or by the beginning of its id that the docker CLI shows."""

@@ -257,6 +257,13 @@ def test_what_a_task_in_a_container_started_beside_it(
     assert judge_container(asked(), sibling(**tags), None, at(-10), here).decision is decision
 
 
+def test_a_container_that_names_a_worker_and_no_home_may_be_of_any_airflow() -> None:
+    one = sibling()
+    one = replace(one, tags={name: value for name, value in one.tags.items() if "HOME" not in name})
+    here = site(homes=frozenset(), homes_elsewhere=frozenset({HOME}), places={INIT: PLACE})
+    assert judge_container(asked(), one, None, at(-10), here).decision is Decision.SPARE
+
+
 def test_a_home_says_which_airflow_of_its_container_it_is_of() -> None:
     """Whatever else ties it: one that shows none has to be in the database."""
     loose = replace(LABEL, job_id=None)
