@@ -203,7 +203,8 @@ def _pid_recorded(order: StopOrder, process: Process) -> bool:
     pids = {
         row.pid
         for row in order.rows
-        if row.task_id == label.task_id
+        if row.pid
+        and row.task_id == label.task_id
         and (row.job_id is None or label.job_id is None or row.job_id == label.job_id)
     }
     return not pids.isdisjoint({process.pid, process.ppid, *process.line})
