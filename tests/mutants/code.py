@@ -113,7 +113,9 @@ def _places(node: ast.AST, names: tuple[str, ...], function: tuple[str, int] | N
                 yield from _places(child, (*names, child.name), below)
                 continue
             is_limit = isinstance(node, ast.Assign) and not names and _is_number(child)
-            if isinstance(child, ast.stmt | ast.expr) and not is_limit:
+            if is_limit:
+                continue
+            if isinstance(child, ast.stmt | ast.expr):
                 yield _Place(child, ".".join(names) or "<module>", inner)
             yield from _places(child, names, inner)
 
@@ -215,6 +217,8 @@ def _compared(node: ast.Compare) -> Iterator[ast.AST]:
 
 
 def _is_number(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):  # 1 << 20
+        return _is_number(node.left) and _is_number(node.right)
     return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
 
 

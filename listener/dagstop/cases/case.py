@@ -44,12 +44,11 @@ NEVER = float("inf")
 
 
 class Phase(Enum):
-    """How far a case is. Only a look at everything leads to CLEAR or STUCK; a death leads back."""
+    """How far a case is. Only a look at everything leads to CLEAR; a death leads back."""
 
     STOPPING = "something of it lives or is given time, as far as anyone knows"
     NOTHING_NEW = "the last look found nothing left, but was at new processes only"
-    CLEAR = "a look at everything found nothing left"
-    STUCK = "what is left cannot be killed: all that could be done was done"
+    CLEAR = "a look at everything found nothing left, or only what cannot be killed"
     LAST_QUERY = "the engines are asked after that, and nothing has contradicted it since"
     DONE = "reported with its outcome"
 
@@ -176,7 +175,7 @@ class Case:
         """
         if self.query is not None or self.phase is Phase.LAST_QUERY:
             return None
-        if self.phase in (Phase.CLEAR, Phase.STUCK):
+        if self.phase is Phase.CLEAR:
             self.phase = Phase.LAST_QUERY
         if any_engine or self.known():
             self.query = ContainerQuery(self.order, self.known(), self.named(), self.quiet)
@@ -438,7 +437,7 @@ class Case:
         if waits or (left and not self._beyond_help(now)):
             self.phase = Phase.STOPPING
         elif self.phase is not Phase.LAST_QUERY:
-            self.phase = Phase.STUCK if left else Phase.CLEAR
+            self.phase = Phase.CLEAR
 
     def plan(self, now: float, *, closely: bool) -> None:
         """After a look: when the next one is due if nobody dies before."""
@@ -473,7 +472,7 @@ class Case:
     def _back(self) -> None:
         """What was to be the last query is not: the engines are asked again."""
         if self.phase is Phase.LAST_QUERY:
-            self.phase = Phase.STUCK if self.alive() else Phase.CLEAR
+            self.phase = Phase.CLEAR
 
     def _calm_at(self) -> float:
         deaths = [ending.died for ending in self.endings.values() if ending.died is not None]

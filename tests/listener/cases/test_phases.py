@@ -196,8 +196,8 @@ def test_a_container_that_cannot_be_stopped_is_not_asked_for_for_ever() -> None:
     host = CaseHost(engine=True)
     case = host.case()
     round_of(host, case)
-    host.answer(case, ends=[ended(died_at=None, refused="read-only engine")])
-    assert case.known() == () and case.named() == (container().id,)
+    host.answer(case, ends=[ended(1, died_at=None, refused="read-only engine"), ended(2)])
+    assert case.known() == () and case.named() == (container(1).id, container(2).id)
     host.report(case)
     assert host.reports == [True]
 
@@ -248,6 +248,17 @@ def test_what_cannot_be_killed_is_given_up(how: str) -> None:
         host.seconds += 0.1
     round_of(host, case, one)
     assert case.phase is Phase.DONE and host.reports[-1] is True
+
+
+def test_what_cannot_be_killed_ends_no_settling_time() -> None:
+    host, above, below = CaseHost(masked=frozenset({601})), runner(), bash()
+    case = host.case(order(kind="task", task_id="t", map_index=-1, self_reported=True, settle_seconds=5.0))
+    for _ in range(2):
+        round_of(host, case, above, below)
+    assert case.phase is Phase.STOPPING
+    host.seconds = START + 5.0
+    host.look(case, above, below)
+    assert host.sent == [(600, "SIGTERM", 5.0)]
 
 
 def test_what_was_given_up_and_dies_after_all_is_not_the_end() -> None:
@@ -511,7 +522,7 @@ def test_a_dry_run_is_over_with_its_next_look() -> None:
 
 
 def test_who_only_watches_a_container_ends_with_it() -> None:
-    host, watcher = CaseHost(engine=True), bash(argv=("docker", "stats", "c1"))
+    host, watcher = CaseHost(engine=True), bash(argv=("docker", "stats", "c1", "c2"))
     case = host.case()
     round_of(host, case, watcher)
     host.answer(case, ends=[ended(2)])
@@ -569,8 +580,8 @@ def test_a_container_that_is_let_live_is_spared_and_its_signals_said() -> None:
     host = CaseHost(engine=True)
     case = host.case()
     round_of(host, case)
-    host.answer(case, ends=[ended(died_at=None, let_live="observe only")])
-    assert case.ends == {}
+    host.answer(case, ends=[ended(died_at=None, let_live="observe only"), ended(2)])
+    assert list(case.ends) == [container(2).id]
     host.look(case)
     host.ask(case)
     host.answer(case, spared=[(container(), Verdict(Decision.SPARE, "observe only"))])

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence.containers import Client, judge_container, read_client, watches
+from dagstop.evidence.match import ELSEWHERE
 from dagstop.host.containers import Container
-from dagstop.model import Decision, Label, Process, Whose
+from dagstop.model import Decision, Identity, Label, Process, Whose
 from tests.support.fake_proc import HOME, UUID, at, order, process, row, site
 
 TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
@@ -123,7 +124,7 @@ COMMANDS: list[tuple[str, str | None, str | None]] = [
 @pytest.mark.parametrize(("command", "name", "cidfile"), COMMANDS)
 def test_what_a_docker_command_names(command: str, name: str | None, cidfile: str | None) -> None:
     found = client(command.split())
-    assert (found.name, found.cidfile) if found else (None, None) == (name, cidfile)
+    assert ((found.name, found.cidfile) if found else (None, None)) == (name, cidfile)
     assert (found is None) == (" run" not in command or command.startswith("sleep"))
 
 
@@ -154,6 +155,19 @@ def test_no_command_breaks_it(words: list[str]) -> None:
     found = client(["docker", *words])
     if found is not None and "--name" not in words and found.name is not None:
         assert f"--name={found.name}" in words
+
+
+def test_a_client_that_nothing_labels_leaves_it_to_the_tags() -> None:
+    nobodys = process()
+    nobodys.label = None
+    assert verdict(TAGS, nobodys) is Decision.KILL
+    assert verdict({}, nobodys) is Decision.FOREIGN
+
+
+@pytest.mark.parametrize(("contrary", "why"), [("because", "because"), (None, ELSEWHERE)])
+def test_a_client_in_a_container_is_in_doubt(contrary: str | None, why: str) -> None:
+    by = Client("name", None, process(contrary=contrary, place=Identity(400, 50)))
+    assert judge_container(order(), container(TAGS), by, at(-10), site()).reason == why
 
 
 def test_a_verdict_has_the_label_by_which_it_was_judged() -> None:

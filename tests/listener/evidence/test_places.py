@@ -353,6 +353,14 @@ def test_a_listener_inside_keeps_its_container(proc: Machine) -> None:
     assert places.names() == frozenset()
 
 
+def test_who_only_speaks_of_a_listener_keeps_no_container(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.task(400, 410)
+    words = ("sh", "-c", "x", "/opt/dagstop", "not", "listen")
+    proc.add(430, ppid=400, argv=words, namespace="pid:[400]", inner=9)
+    assert only(proc, places_of(proc)).kept_by is None
+
+
 def test_orphans_belong_to_the_container_that_adopted_them(proc: Machine) -> None:
     """Its init is pid 1 to them: being its child says nothing, and a shell there is nobody's."""
     proc.container(400, OURS)
@@ -379,6 +387,16 @@ def test_what_somebody_runs_by_docker_exec_is_spared(proc: Machine) -> None:
     watch, found = seen(proc, places_of(proc))
     verdict = decide(watch.processes[420], found)
     assert verdict.decision is Decision.SPARE and "it runs under 'containerd-shim'" in verdict.reason
+
+
+def test_what_nobody_expects_is_in_the_log_once(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = places_of(proc)
+    for said in ("a", "a", "b"):
+        monkeypatch.setattr(places, "_survey", lambda *_, said=said: {}[said])
+        assert places.survey({}, ()) == {}
+    assert len([one for one in caplog.records if "not read" in str(one.msg)]) == 2
 
 
 def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:

@@ -109,6 +109,12 @@ def test_what_is_anothers_for_certain_is_not_in_doubt() -> None:
     assert judged(containers) == {}
 
 
+def test_what_names_the_run_itself_is_not_in_doubt() -> None:
+    one = container(1, tags=TAGS)
+    found = judged(Containers([one], {}, untied={one.id: [Untied(client(), WHY)]}))
+    assert found["c1"].decision is Decision.KILL
+
+
 def test_what_was_signalled_before_is_stopped_though_its_client_is_forgotten() -> None:
     one = container(1)
     found = judged(Containers([one, container(2)], {}), known=(one.id,))
