@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import resource
 import select
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,7 @@ class _Fork:
         self._around.__enter__()
         # a limit of processor time, since the machine may be busy; that of the clock is for what waits for ever
         self.until = time.monotonic() + 60 + 10 * trial.seconds
+        self._folder = tempfile.mkdtemp(prefix="dagstop-mutant-")
         self._failed, told = os.pipe()
         self._child = os.fork()
         if self._child == 0:
@@ -103,6 +107,8 @@ class _Fork:
                 silence = os.open(os.devnull, os.O_RDWR)
                 for number in (1, 2):
                     os.dup2(silence, number)
+                # pytest empties its folder when a process first asks for it: not that of others under way
+                session.config._tmp_path_factory._basetemp = Path(self._folder)  # type: ignore[attr-defined]
                 code = namespace.inside(lambda: _run(session, items, trial, told))
             finally:
                 os._exit(code)
@@ -120,6 +126,7 @@ class _Fork:
             if name := pipe.read():  # None while what is left of the fork holds the other end
                 self.trial.killed_by(name.decode())
         self._around.__exit__(None, None, None)
+        shutil.rmtree(self._folder, ignore_errors=True)
         if code in (-signal.SIGKILL, *(128 + by for by in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL))):
             return ENDLESS
         return LIVES if code == 0 else DIES

@@ -120,7 +120,7 @@ def _of_untied(
     for one in may:
         verdict = judge_container(order, container, one.client, created, site, containers.beside)
         if verdict.decision in (Decision.KILL, Decision.SETTLE):
-            return replace(verdict, decision=Decision.SPARE, reason=one.why, at_once=False, untied=True)
+            return replace(verdict, decision=Decision.SPARE, reason=one.why, untied=True)
     return None
 
 

@@ -314,6 +314,9 @@ def test_it_is_not_due_again_without_a_pause_whatever_fails() -> None:
     case.next_glance = 0.0
     case.begin_round(host.seconds)
     assert case.due_at > host.seconds
+    case.next_look = host.seconds + 60
+    case.failed("KeyError: k", host.seconds)
+    assert host.seconds < case.due_at <= host.seconds + 10
 
 
 def test_a_death_of_another_orders_process_is_no_concern_of_it() -> None:

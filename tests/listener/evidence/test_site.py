@@ -147,11 +147,13 @@ def test_urls_of_several_servers_name_one_database_if_they_share_one(
 def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path / "proc")
     named = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-    homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same")}
+    homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same", "huge")}
     for home in homes.values():
         home.mkdir()
     config = "[core]\nsql_alchemy_conn = {}\n"
     (homes["by_config"] / "airflow.cfg").write_text(config.format("postgresql://b@db.example/b"))
+    another = config.format("postgresql://b@db.example/b")
+    (homes["huge"] / "airflow.cfg").write_text(another + "#" * (1 << 20))
     (homes["sqlite"] / "airflow.cfg").write_text(config.format("sqlite:////srv/airflow.db"))
     (homes["same"] / "airflow.cfg").write_text(config.format(URL))
     others = [process(environ={"AIRFLOW_HOME": str(home)}) for home in homes.values()]

@@ -398,6 +398,8 @@ def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealC
     assert (ident, what.name, what.runs, what.pid, len(may)) == ("e", "busy", "sleep 5", 0, 2)
     assert "docker exec 700 may have asked for it" in may[0].why
     assert ties.untied_execs("unix:///elsewhere") == {}
+    ties.note_execs(HERE, Creations())  # the engine tells no more of that time
+    assert ties.untied_execs().keys() == {"e"}
 
     (known, _) = (json.loads(json.dumps(one.facts())) for one in ties.all())
     later = Ties(proc)

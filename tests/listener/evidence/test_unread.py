@@ -11,6 +11,7 @@ from dagstop.evidence import unread as module
 from dagstop.evidence.unread import LEAST, MOST, STEP, Heard, Span, Unread
 from dagstop.evidence.watch import Watch
 from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
+from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity
 from tests.support.fake_proc import FakeEvents, FakeProc, process, watch_of
 
@@ -143,7 +144,10 @@ def test_a_watch_says_since_when_and_until_when_all_is_known(proc: FakeProc, eve
     proc.add(301, ppid=300, argv=("docker", "run"))
     events.executed(301)
     watch.attend_closely()
-    assert watch.processes[301].argv == ("docker", "run") and watch.executed_at(301) is not None
+    executed = watch.executed_at(301)
+    assert watch.processes[301].argv == ("docker", "run") and executed is not None
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert abs(executed - booted - proc.now / TICKS_PER_SECOND) < 1
     watch.prove_soon()
     watch.tick()
     after = watch.heard()
