@@ -10,6 +10,7 @@ import pytest
 from dagstop.evidence.containers import Client, judge_container
 from dagstop.evidence.match import judge
 from dagstop.evidence.place import Place, is_of_twin, named_in, pid_recorded, why_not_ours
+from dagstop.evidence.twins import Neighbours
 from dagstop.host.containers import Container
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Identity, Label, Process, Role, StopOrder, Whose
@@ -274,6 +275,15 @@ def test_a_home_says_which_airflow_of_its_container_it_is_of() -> None:
     assert decide(PLACE, inside(replace(silent, job_id=7), inner=frozenset())).decision is Decision.KILL
     unread = {"environ": "its environment cannot be read"}
     assert decide(PLACE, inside(silent, inner=frozenset(), unread=unread)).reason == unread["environ"]
+
+
+def test_an_airflow_with_the_home_of_this_machine_is_no_twin_of_a_container_with_another() -> None:
+    """An older try, of which the database keeps only that it was on this host."""
+    one = sibling(DAGSTOP_JOB_ID="5", AIRFLOW_CTX_TRY_NUMBER="1")
+    under = asked(try_number=2)
+    here = site(homes=frozenset({"/srv/x"}), places={INIT: PLACE})
+    verdict = judge_container(under, one, None, at(-10), here, Neighbours(airflows={"/srv/x": 1}))
+    assert verdict.decision is Decision.KILL, verdict.reason
 
 
 def test_of_several_containers_the_one_of_that_host_name_counts() -> None:

@@ -442,7 +442,8 @@ def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> 
     assert ties.doubtful_execs()
     strangers = Ties(proc)
     strangers.note([replace(client(proc, 702, 5, name=None, label=None), runs=runs)])
-    assert not strangers.doubtful_execs()
+    strangers.note_execs(HERE, creations)
+    assert not strangers.doubtful_execs() and strangers.untied_execs() == {}
     one, other = ties.all()
     one.container, other.failed = "e", True
     ties.note_execs(HERE, creations)

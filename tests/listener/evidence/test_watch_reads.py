@@ -64,6 +64,9 @@ def test_what_ran_in_a_container_by_docker_exec_is_its_clients(proc: FakeProc, w
         stat = proc.stat(pid)
         assert stat is not None
         watch.claim(Identity(pid, stat.start), watch.processes[BASH])
+    assert watch.processes[311].label == watch.processes[BASH].label, (
+        "what it had started is labelled with it"
+    )
     seen = watch.look()
     for pid in (310, 311, 320, 321):
         assert seen[pid].label == seen[BASH].label and seen[pid].contrary is None and seen[pid].trusted
