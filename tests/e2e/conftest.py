@@ -2,6 +2,7 @@
 
 AIRFLOW=1.10.0,2.11.2 selects versions (`1.10.0-bare`: without dagstop's cluster policy); MODE=up,late
 selects modes, ACTION=sql_run,stop actions. Without MATRIX=full a part is played that fits CI: two modes on one start of Airflow.
+tests/e2e/turns.py says which releases are played in short, today.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import missing
+from tests.e2e import turns
 from tests.e2e.actions import ACTIONS, MODES, Act, acts_of
-from tests.e2e.kinds import KINDS
+from tests.e2e.kinds import FEW, KINDS
 from tests.e2e.play import Cell, Cells, Play
 from tests.e2e.site import Site
 from tests.support.browser import Browser, NoBrowser
@@ -48,7 +50,19 @@ def plays() -> dict[tuple[str, str], list[Act]]:
     return {name: acts for name, acts in found.items() if acts}
 
 
+def turn_plays() -> dict[tuple[str, str], list[Act]]:
+    """A run failed by SQL, with Airflow alive and dead, on each release whose turn it is."""
+    found = {}
+    for version in turns.wanted():
+        generation = int(version.partition(".")[0])
+        found[version, "turn"] = [
+            act for mode in ("up", "web_only") for act in acts_of(mode, ("sql_run",), generation)
+        ]
+    return found
+
+
 PLAYS = plays()
+TURNS = turn_plays()
 PLAYED: dict[tuple[str, str], Cells] = {}
 BROKEN_OFF: dict[tuple[str, str], BaseException] = {}
 
@@ -99,10 +113,16 @@ def cells(request: pytest.FixtureRequest, docker_engine: Engine, airflow_server:
 
 
 def _play(key: tuple[str, str], engine: Engine, server: Server) -> Cells:
-    timed = any(act.action == "timeout" for act in PLAYS[key])
-    site = Site(key[0], server, engine, "matrix", **({"DAGSTOP_TESTBED_SCHEDULED": "1"} if timed else {}))
+    few = [kind for kind in KINDS if kind.name in FEW] if key in TURNS else None
+    acts = TURNS[key] if few else PLAYS[key]
+    more = {}
+    if any(act.action == "timeout" for act in acts):
+        more["DAGSTOP_TESTBED_SCHEDULED"] = "1"
+    if few:
+        more["DAGSTOP_TESTBED_TASKS"] = ",".join(kind.task_id for kind in few)
+    site = Site(key[0], server, engine, "matrix", **more)
     try:
-        play = Play(site, PLAYS[key])
+        play = Play(site, acts, few)
         play.run()
         return play.cells
     finally:
@@ -112,6 +132,9 @@ def _play(key: tuple[str, str], engine: Engine, server: Server) -> Cells:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print a table for each version: kinds of tasks by actions, below each mode that was played."""
     say = terminalreporter.write_line
+    if taken := tuple(version for version, mode in (*PLAYED, *BROKEN_OFF) if mode == "turn"):
+        terminalreporter.section("releases in turn")
+        say(f"The turn of {turns.DAY} (UTC). To play it again: {turns.again(taken)}")
     for version in dict.fromkeys(version for version, _ in PLAYED):
         cells = {
             key: cell for (v, _), played in PLAYED.items() if v == version for key, cell in played.items()

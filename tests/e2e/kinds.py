@@ -51,6 +51,10 @@ def kinds_of(generation: int) -> Sequence[Kind]:
     return [kind for kind in KINDS if kind.since <= generation]
 
 
+# of each release that takes its turn in CI: a process group, Airflow's own process, what on_kill ends, a container
+FEW = ("children", "python", "marks", "container")
+
+
 def tasks_of(generation: int) -> Sequence[str]:
     """The tasks that must stop, each once."""
     return list(dict.fromkeys(kind.task_id for kind in kinds_of(generation)))

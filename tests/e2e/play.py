@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.e2e import evidence
@@ -41,12 +41,15 @@ Cells = dict[tuple[str, str, str], Cell]  # by mode, action and kind (or `run`: 
 
 
 class Play:
-    """Acts of one or more modes on one `site`, in their order; `cells` is the result."""
+    """Acts of one or more modes on one `site`, in their order; `cells` is the result.
 
-    def __init__(self, site: Site, acts: list[Act]) -> None:
+    `kinds`: those that the DAG has, if not all of its generation.
+    """
+
+    def __init__(self, site: Site, acts: list[Act], kinds: Sequence[Kind] | None = None) -> None:
         self.site = site
         self.acts = acts
-        self.kinds = kinds_of(site.airflow.generation)
+        self.kinds = kinds or kinds_of(site.airflow.generation)
         self.cells: Cells = defaultdict(Cell)
 
     def run(self) -> None:

@@ -47,7 +47,7 @@ class Recipe:
 
 def _with_providers(version: str, python: str, exclude_newer: str) -> Recipe:
     """Of a 2.x or 3.x: Docker and Postgres are packages of their own, in some so is the login."""
-    fab = ("apache-airflow-providers-fab",) if (2, 8) <= environment.release(version) < (3,) else ()
+    fab = ("apache-airflow-providers-fab",) if (2, 9) <= environment.release(version) < (3,) else ()
     packages = (
         f"apache-airflow=={version}",
         "apache-airflow-providers-docker",
