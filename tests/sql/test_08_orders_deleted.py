@@ -307,3 +307,57 @@ def test_what_a_deleted_run_left_unfinished_fails_only_if_the_setting_says_so(
         airflow_db.add_task("a", state)
         airflow_db.rows("delete from dag_run")
         assert airflow_db.states() == {"a": after}
+
+
+@one_server
+def test_a_run_is_gone_although_another_dag_has_one_of_its_name(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    for dag in ("dag", "other"):
+        airflow_db.add_run(dag)
+        airflow_db.add_task("a", dag_id=dag)
+        airflow_db.add_task("b", dag_id=dag)
+    airflow_db.rows("update dag_run set state = 'success'")
+    with airflow_db.transaction() as session:
+        session.execute("delete from dag_run where dag_id = 'dag'")
+        session.execute("delete from task_instance where dag_id = 'dag'")
+    assert airflow_db.rows("select dag_id, kind, task_id from dagstop.stop_order") == [("dag", "run", None)]
+    assert airflow_db.rows("select task_id from dagstop.stop_target order by 1") == [("a",), ("b",)]
+    assert airflow_db.faults() == []
+
+
+@one_server
+def test_a_task_instance_deleted_before_its_run_keeps_an_order_of_its_own(
+    airflow_db: AirflowDatabase,
+) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running(tasks=("a", "b"))
+    airflow_db.rows("update dag_run set state = 'success'")
+    with airflow_db.transaction() as session:
+        session.execute("delete from task_instance where task_id = 'a'")
+        session.execute("delete from dag_run")
+        session.execute("delete from task_instance")
+    of_orders = (
+        "select o.kind, o.task_id, string_agg(t.task_id, ' ' order by t.task_id)"
+        " from dagstop.stop_order o join dagstop.stop_target t on t.order_id = o.id group by o.id order by o.id"
+    )
+    assert airflow_db.rows(of_orders) == [("task", "a", "a"), ("run", None, "b")]
+    assert airflow_db.faults() == []
+
+
+@one_server
+@shape_1_10
+def test_what_is_deleted_after_its_protected_run_is_an_order_without_the_runs_id(
+    airflow_db: AirflowDatabase,
+) -> None:
+    """Airflow 1.10's task instances do not say it, and the row that did is gone; their date names the run as well."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    set_setting(airflow_db, "protected", "dag")
+    airflow_db.add_running(tasks=("a", "b"))
+    with airflow_db.transaction() as session:
+        session.execute("delete from dag_run")
+        session.execute("delete from task_instance")
+    orders = airflow_db.rows(
+        "select kind, run_id, logical_date, hands_off from dagstop.stop_order order by id"
+    )
+    assert orders == [("run", run, FIRST_DATE, "protected DAG") for run in ("run", None)]
+    assert airflow_db.faults() == []
