@@ -96,6 +96,8 @@ def variables(
             "AIRFLOW__API__SECRET_KEY": _SECRET,
             "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # 3.0 starts 4, and kills each that takes 5 s to start, as on a busy machine all do
+            "AIRFLOW__API__WORKERS": "1",
             # 5 s by default: a task whose API server is that busy fails before it has begun
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
