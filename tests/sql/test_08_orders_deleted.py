@@ -320,7 +320,8 @@ def test_a_run_is_gone_although_another_dag_has_one_of_its_name(airflow_db: Airf
     with airflow_db.transaction() as session:
         session.execute("delete from dag_run where dag_id = 'dag'")
         session.execute("delete from task_instance where dag_id = 'dag'")
-    assert airflow_db.rows("select dag_id, kind, task_id from dagstop.stop_order") == [("dag", "run", None)]
+    named = "select dag_id, kind, task_id, map_index, state_before from dagstop.stop_order"
+    assert airflow_db.rows(named) == [("dag", "run", None, None, None)]
     assert airflow_db.rows("select task_id from dagstop.stop_target order by 1") == [("a",), ("b",)]
     assert airflow_db.faults() == []
 

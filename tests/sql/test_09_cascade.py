@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
-from tests.support.marks import shape_2, shape_3
+from tests.support.marks import one_server, shape_1_10, shape_2, shape_3
 from tests.testbed.postgres import rows
 
 UNFINISHED = (
@@ -308,6 +308,28 @@ def test_a_run_cleared_since_is_not_failed_by_the_heartbeat(airflow_db: AirflowD
     airflow_db.beat()
     assert airflow_db.states() == {"a": "running"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is True
+
+
+@one_server
+@shape_1_10
+def test_a_run_without_run_id_that_another_trigger_writes_again_is_stopped(
+    airflow_db: AirflowDatabase,
+) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("update dag_run set run_id = null")
+    airflow_db.rows(
+        "create function note_end() returns trigger language plpgsql as"
+        " $$ begin update dag_run set end_date = now() where id = new.id; return null; end $$;"
+        " create trigger note_end after update of state on dag_run for each row execute function note_end()"
+    )
+    airflow_db.rows("update dag_run set state = 'failed'")
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.one("select run_id, logical_date, cascaded from dagstop.stop_order") == (
+        None,
+        FIRST_DATE,
+        True,
+    )
+    assert airflow_db.faults() == []
 
 
 @shape_2  # that migration meets Airflow 2 only

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.marks import shape_1_10, shape_2
+from tests.support.marks import one_server, shape_1_10, shape_2, shape_3
 from tests.support.settings import set_setting
 
 REFUSED = (
@@ -279,6 +279,15 @@ def test_a_task_failed_by_sql_has_an_end(airflow_db: AirflowDatabase) -> None:
     fail(airflow_db, "task")
     assert airflow_db.one("select end_date > start_date, duration > 3500 from task_instance") == (True, True)
     assert airflow_db.one("select self_reported from dagstop.stop_order") is False
+    assert airflow_db.faults() == []
+
+
+@one_server
+@shape_3
+def test_a_task_of_airflow_3_that_is_failed_by_sql_has_no_end_of_ours(airflow_db: AirflowDatabase) -> None:
+    """No process of Airflow 3 writes its own end, so none is needed to tell them from people."""
+    fail(airflow_db, "task")
+    assert airflow_db.one("select end_date, duration from task_instance") == (None, None)
     assert airflow_db.faults() == []
 
 

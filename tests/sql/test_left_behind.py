@@ -114,6 +114,30 @@ def test_a_deleted_run_fails_what_it_left_once_that_is_free(airflow_db: AirflowD
     assert airflow_db.states() == {"a": "failed", "b": "running", "c": "running"}
 
 
+@shape_1_10
+def test_a_run_that_was_deleted_and_created_again_runs_on(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    with airflow_db.transaction() as other:
+        other.execute("select from task_instance for update")
+        hurry(airflow_db, "delete from dag_run")
+        assert airflow_db.rows(PENDING) == [("dag", "run")]
+    airflow_db.add_run()
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "running"}
+    assert airflow_db.rows(PENDING) == []
+
+
+def test_a_run_that_is_left_behind_leaves_earlier_ones_as_they_are(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.add_running("other", ("b",), 1)
+    airflow_db.set_run("failed")
+    with airflow_db.transaction() as person:
+        person.execute("select from task_instance where task_id = 'b' for update")
+        hurry(airflow_db, "update dag_run set state = 'failed' where run_id = 'other'")
+    assert airflow_db.rows(PENDING) == [("dag", "other")]
+
+
 def test_a_reference_to_a_run_does_not_hold_up_the_chores(airflow_db: AirflowDatabase) -> None:
     """Airflow 2.2 and later lock the key of the run for each task instance that they add."""
     airflow_db.add_running()

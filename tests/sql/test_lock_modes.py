@@ -50,6 +50,23 @@ def test_other_sessions_can_write_meanwhile(airflow_db: AirflowDatabase, stateme
         assert airflow_db.one("select count(*) from dagstop.stop_order") > before
 
 
+@pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)
+def test_other_sessions_can_write_while_a_run_is_put_back(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.rows("update dag_run set last_scheduling_decision = now()")
+    airflow_db.set_run("failed")
+    with airflow_db.transaction() as session:
+        session.execute(
+            "update dag_run set state = 'running', last_scheduling_decision = '2024-01-01 00:00:00Z'"
+        )
+        session.execute(LOCKS)
+        held = session.fetchall()
+    assert {"stop_order", "setting", "refused_write"} <= {table for table, _ in held}
+    assert {mode for _, mode in held} <= LETS_OTHERS_WRITE
+    assert {mode for table, mode in held if table == "setting"} <= READS
+    assert airflow_db.one("select state from dag_run") == "failed"
+
+
 def test_chores_and_readers_let_others_write_too(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running(tasks=("a",))
     with airflow_db.transaction() as session:

@@ -377,6 +377,19 @@ def test_what_was_written_before_and_refers_to_what_nobody_has_fails_at_once(
     assert set(parent_db.states().values()) == {"failed"}
 
 
+def test_what_was_written_before_and_refers_to_what_somebody_writes_fails_at_once(
+    parent_db: AirflowDatabase, airflow: Any
+) -> None:
+    """A triggerer writes to the triggers that it has, and keeps their keys: it is not waited for."""
+    parent_db.rows("alter table trigger add column triggerer_id integer")
+    airflow.execute("update trigger set triggerer_id = 1")
+    with session(parent_db) as person:
+        person.execute("update task_instance set pid = 1")
+        person.execute("update dag_run set state = 'failed'")
+    assert parent_db.faults() == []
+    assert set(parent_db.states().values()) == {"failed"}
+
+
 def test_what_an_earlier_transaction_wrote_needs_nothing_of_what_it_refers_to(
     parent_db: AirflowDatabase, airflow: Any
 ) -> None:
