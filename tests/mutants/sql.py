@@ -32,7 +32,7 @@ ABOUT = {  # more files of tests that are about a file
     "08_orders_deleted": ("left_behind", "settings"),
     "09_cascade": ("left_behind", "isolation", "settings"),
     "10_unwritten": ("unwritten_others",),
-    "11_fence": ("fence_others",),
+    "11_fence": ("fence_others", "runs_written_back"),
 }
 ENOUGH = 200  # tests for one mutant
 _ABOUT_LOCKS = ("tests/sql/test_lock_modes.py", "tests/sql/test_locks.py")

@@ -362,3 +362,15 @@ def test_what_is_deleted_after_its_protected_run_is_an_order_without_the_runs_id
     )
     assert orders == [("run", run, FIRST_DATE, "protected DAG") for run in ("run", None)]
     assert airflow_db.faults() == []
+
+
+@one_server
+@shape_1_10
+def test_a_deleted_run_without_run_id_is_an_order_by_its_date(airflow_db: AirflowDatabase) -> None:
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    airflow_db.rows("update dag_run set run_id = null; delete from dag_run")
+    assert airflow_db.rows(ORDERS) == [("run", None, None, "running", "deleted", True)]
+    assert airflow_db.one("select logical_date from dagstop.stop_order") == FIRST_DATE
+    assert airflow_db.states() == {"a": "failed"}
+    assert airflow_db.faults() == []

@@ -289,3 +289,16 @@ def test_an_index_that_a_dba_builds_holds_up_no_statement(airflow_db: AirflowDat
     airflow_db.beat()
     assert airflow_db.states() == {"a": "failed", "late": "failed", "clear": None, "b": "failed"}
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 5
+
+
+@shape_1_10
+def test_a_run_of_another_dag_at_the_same_date_lifts_nothing(airflow_db: AirflowDatabase) -> None:
+    """Task instances of Airflow 1.10 know the date of their run only."""
+    add(airflow_db, "dag2", "other", FIRST_DATE, "running", "others")
+    add(airflow_db, "dag", "run", FIRST_DATE, "running", "ours")
+    airflow_db.rows("update dag_run set state = 'failed' where dag_id = 'dag'")
+    airflow_db.rows(f"update task_instance set state = 'up_for_retry' where {OURS}")
+    assert airflow_db.rows(f"select state from task_instance where {OURS}") == [("failed",)]
+    assert airflow_db.rows("select run_id, wanted_state from dagstop.refused_write") == [
+        ("run", "up_for_retry")
+    ]
