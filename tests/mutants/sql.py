@@ -46,7 +46,7 @@ class OneServer(Clock):
         super().__init__()
         self.called: dict[str, set[str]] = {}
         self.killers: dict[str, Counter[str]] = {}  # by function: the tests that failed for its mutants
-        self.enough = ENOUGH
+        self.enough: float = ENOUGH
         self._drop = Server.drop_database
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
