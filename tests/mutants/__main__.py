@@ -41,7 +41,9 @@ def main() -> int:
     parser.add_argument("--tests", nargs="+", default=(), help="of Python: all of these, and no others")
     parser.add_argument("--at-once", type=int, default=2, help="mutants of Python under trial at a time")
     parser.add_argument(
-        "--enough", type=float, help="for one mutant of Python so many seconds of the processor, of sql so many tests"
+        "--enough",
+        type=float,
+        help="for one mutant of Python so many seconds of the processor, of sql so many tests",
     )
     chosen = parser.parse_intermixed_args()
     if "DAGSTOP_TEST_NAMESPACE" not in os.environ:
