@@ -69,15 +69,13 @@ def listening(db: AirflowDatabase, fence: Fence, front: CountedSocket) -> Listen
     return Listener(db.url, fence.home, docker_url=front.url, fence=fence.within(told=True))
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["", "listener killed in between"])
-def test_it_dies_with_its_run_and_the_others_lives(
-    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, killed: bool
+def test_of_a_listener_that_was_killed_in_between_it_dies_with_its_run_and_the_others_lives(
+    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket
 ) -> None:
     with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
         start_two(tasks, front, listener if initial else None, run="sleep 7711", other="sleep 7712")
-        if killed:
-            listener.kill()
-            listener.start()
+        listener.kill()
+        listener.start()
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
         assert find("sleep 7712")
@@ -172,29 +170,6 @@ def test_of_an_engine_that_was_restarted_in_between_it_dies_with_its_run(
         (report,) = listener.wait_for_reports(1)
         assert find("sleep 7719")
         assert bool(find("sleep 7718")) != initial, show(report)
-
-
-def test_what_a_detached_exec_runs_dies_and_its_container_lives(
-    airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
-) -> None:
-    client = docker_engine.client()
-    words, user = ["sleep", "7720"], str(fence.uid)
-    container = client.containers.run(IMAGE, words, detach=True, network_mode="none", user=user)
-    client.close()
-    with FencedTasks(fence) as tasks, listening(airflow_db, fence, front) as listener:
-        line = f"docker exec -d {container.id[:12]} sleep "
-        lines = {"run": f"{line} 7723", "other": f"{line} 7724"}
-        type_lines(tasks, front, listener if initial else None, ask=EXEC, **lines)
-        front.release(EXEC)
-        front.release(START)
-        wait_for("sleep 7723", timeout=30)
-        wait_for("sleep 7724", timeout=30)
-        if initial:
-            listener.wait_until_remembered(2)
-        airflow_db.set_run("failed")
-        (report,) = listener.wait_for_reports(1)
-        assert find("sleep 7720") and find("sleep 7724")
-        assert bool(find("sleep 7723")) != initial, show(report)
 
 
 def test_of_two_runs_that_asked_for_one_exec_neither_dies_and_both_are_named(

@@ -13,7 +13,6 @@ from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, dagstop, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, find, wait_for
-from tests.support.watch import wait_until
 from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [one_server, shape_2]
@@ -37,37 +36,6 @@ def type_line(tasks: Tasks, engine: Engine, home: Path, run: str, line: str) -> 
     """A bash task that types it; the pid of its group."""
     environ = tasks.environment("dag", run, "a", DOCKER_HOST=engine.url, HOME=str(home))
     return tasks.bash(line, environ).pid
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["seen before", "listener started late"])
-def test_the_container_of_an_attached_client_dies_with_its_run(
-    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks, late: bool
-) -> None:
-    airflow_db.add_running("run")
-    airflow_db.add_running("other", number=1)
-    listener = Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url)
-    if not late:
-        listener.start()
-    try:
-        type_line(tasks, docker_engine, tmp_path, "run", f"{RUN} sleep 7701")
-        wait_for("sleep 7701")
-        type_line(tasks, docker_engine, tmp_path, "other", f"{RUN} sleep 7702")
-        wait_for("sleep 7702")
-        if late:
-            listener.start()
-        else:
-            listener.wait_until_tied(2)
-        airflow_db.set_run("failed")
-        (report,) = listener.wait_for_reports(1)
-        assert report["outcome"] == "stopped", show(report)
-        (container,) = report["detail"]["containers"]
-        assert container["evidence"][0].startswith("docker client"), show(report)
-        assert not find("sleep 7701") and find("sleep 7702")
-    except BaseException:
-        print(listener.log())
-        raise
-    finally:
-        listener.kill()
 
 
 def test_of_two_runs_that_typed_one_line_at_one_time_neither_container_dies_and_both_are_named(
@@ -104,24 +72,6 @@ def listed(db: AirflowDatabase, home: Path, engine: Engine) -> tuple[dict[str, A
     options += ["--state-dir", str(home / "dagstop-state")]
     shown: dict[str, Any] = json.loads(dagstop("ps", *options, "--json").stdout)
     return shown, dagstop("ps", *options).stdout
-
-
-def test_what_nobody_saw_created_is_named(
-    airflow_db: AirflowDatabase, tmp_path: Path, docker_engine: Engine, tasks: Tasks
-) -> None:
-    """Without the kernel's word on how its client ended nobody knows that it created one."""
-    airflow_db.add_running("run")
-    with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
-        with docker_engine.paused():  # else the client may end between two looks
-            type_line(tasks, docker_engine, tmp_path, "run", f"{RUN.replace('run', 'run -d', 1)} sleep 7704")
-            listener.wait_until_noted(1)
-        wait_for("sleep 7704")
-        wait_until(lambda: "docker client" in explain(airflow_db, tmp_path, docker_engine), 20, listener.log)
-        airflow_db.set_run("failed")
-        (report,) = listener.wait_for_reports(1)
-        assert report["outcome"] == "spared", show(report)
-        assert len(report["detail"]["containers_untied"]) == 1, show(report)
-        assert find("sleep 7704")
 
 
 def test_what_an_attached_exec_runs_dies_and_its_container_lives(

@@ -38,6 +38,10 @@ class CountedSocket:
         """Let what holds them pass from now on."""
         self._gates[words].set()
 
+    def hold(self, words: bytes) -> None:
+        """Hold them up again."""
+        self._gates[words].clear()
+
     def __enter__(self) -> CountedSocket:
         return self
 

@@ -151,22 +151,9 @@ class Engine:
             client.close()
 
     def _make_image(self) -> None:
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(busybox, "bin/busybox")
-            for name in _LINKS:
-                link = tarfile.TarInfo(f"bin/{name}")
-                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(link)
-            for name in ("tmp", "proc", "etc"):
-                folder = tarfile.TarInfo(name)
-                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(folder)
         client = self.client()
         try:
-            client.api.import_image_from_data(archive.getvalue(), repository=IMAGE, tag="latest")
+            client.api.import_image_from_data(image_archive(), repository=IMAGE, tag="latest")
         finally:
             client.close()
 
@@ -198,6 +185,24 @@ class Engine:
                     os.rmdir(folder)
                 except OSError:
                     pass
+
+
+def image_archive() -> bytes:
+    """The files of the image, as a tar archive."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(busybox, "bin/busybox")
+        for name in _LINKS:
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for name in ("tmp", "proc", "etc"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+    return archive.getvalue()
 
 
 def _family_of(marker: str) -> Sequence[int]:

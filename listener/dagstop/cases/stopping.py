@@ -42,6 +42,7 @@ from dagstop.report.findings import (
     findings,
     is_superseded,
     resumed,
+    spared_container,
     spared_process,
     summary,
 )
@@ -401,6 +402,9 @@ class Stopping:
         if gaps:
             doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
             result.spared += [spared_process(*one) for one in doubtful]
+        for container, verdict in self._watch.gaps.containers(since, *self._containers.known()):
+            result.containers_untied.append(shown(container.name))
+            result.spared.append(spared_container(container, verdict))
         users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._watch.users()
         for name, conmon, verdict in self._watch.gaps.podmans(since, users, self._watch.processes):
             result.containers_untied.append(shown(name))

@@ -23,7 +23,7 @@ from dagstop.commands.common import (
     uids,
     url_of,
 )
-from dagstop.commands.looking import containers_of
+from dagstop.commands.looking import containers_of, kernel_tells
 from dagstop.config import DEFAULT_DOCKER
 from dagstop.database.asking import ask, open_database
 from dagstop.database.connection import round_trip
@@ -34,7 +34,7 @@ from dagstop.evidence.site import trusted_uids
 from dagstop.evidence.ties import Ties
 from dagstop.host.engine import Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
-from dagstop.install.health import GIVE_RIGHTS, Finding, in_database
+from dagstop.install.health import GIVE_RIGHTS, TOLD, Finding, in_database
 from dagstop.words import counted
 
 
@@ -58,6 +58,7 @@ def check(
     findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
+        findings += _podman(kernel_tells(ask(connection, url, "listeners")))
     findings += [*_homes(chosen), *_engines(chosen), *_policy(chosen), *_rights(chosen)]
     connection.close()
     good = all(finding.ok for finding in findings)
@@ -165,6 +166,17 @@ def _engines(chosen: Chosen) -> Iterator[Finding]:
             yield Finding(f"Docker {docker_url}", False, str(exc), do)
         finally:
             engine.close()
+
+
+def _podman(told: bool) -> Iterator[Finding]:
+    """Says whether a task's containers of podman die, if there are any containers of it."""
+    proc = ProcFS()
+    conmons = sum(proc.comm(pid) == "conmon" for pid in proc.pids())
+    if conmons:
+        said, do = "a task's die with its run, as processes: the kernel tells of each fork", ""
+        if not told:
+            said, do = "a task's are named, not stopped: the listener is not told of forks", TOLD
+        yield Finding("podman", True, f"{counted(conmons, 'container')}; {said}", do)
 
 
 def _rights(chosen: Chosen) -> Iterator[Finding]:

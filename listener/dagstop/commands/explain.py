@@ -94,6 +94,12 @@ def explain(
     users = trusted_uids(chosen.airflow_homes, uids(chosen.task_users)) | watch.users()
     begun = [clock.started_at(p) for p, verdict in by_process if verdict.decision is not Decision.SPARE]
     begun += [one for one in [begun_here(order, Findings(), host_names(listeners))] if one is not None]
+    if begun:
+        known = {*ties.clients(), *ties.untied()}
+        facts += [
+            _fact(f"container {one.id[:12]}", one.name, verdict)
+            for one, verdict in watch.gaps.containers(clock.from_db(min(begun)), here.containers, known)
+        ]
     podmans = watch.gaps.podmans(clock.from_db(min(begun)), users, watch.processes) if begun else ()
     facts += [_fact(f"podman container {name}", command(one), verdict) for name, one, verdict in podmans]
     if as_json:

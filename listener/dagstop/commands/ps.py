@@ -23,6 +23,7 @@ from dagstop.commands.common import (
 )
 from dagstop.commands.looking import look_around, state_dir_of, state_dir_option
 from dagstop.database.asking import ask, open_database
+from dagstop.evidence.gaps import strangers_of_podman
 from dagstop.evidence.place import why_not_ours
 from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Ties, Untied
@@ -42,6 +43,7 @@ _NO_WORDS = (
     "not attributable: it works in a bash task's folder, but dropped its environment and lost its parents"
     " before a listener saw them"
 )
+_PODMAN = "not attributable: not a task's, or podman started it while no listener was told for whom"
 _NO_TAGS = "not attributable: not a task's, or its task ran without the cluster policy (`dagstop policy`)"
 
 
@@ -333,6 +335,10 @@ def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS, ties: Ti
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
             found.append({"what": f"process {process.pid} ({command(process)})", "why": _NO_WORDS})
+    found += [
+        {"what": f"podman container {name}", "why": _PODMAN}
+        for name, _ in strangers_of_podman(watch.processes)
+    ]
     tasks = [process.identity for process in watch.labelled()]
     for process, verdict in watch.gaps.doubtful(tasks, watch.processes):
         why = f"not attributable: {verdict.reason}"

@@ -2,7 +2,8 @@
 
 What a task forked in such a gap and let go is known by other signs only. So the report of a run that was
 running then names the gap, and each process that may be one of those. They are never signalled. Nor is a
-container of podman whose `conmon`, which leaves its parents at once, may be one.
+container of podman whose `conmon`, which leaves its parents at once, may be one, nor one that an engine
+created for a client that is gone.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from dagstop.airflow_names import parse_date
+from dagstop.evidence.match import SPARE
+from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Identity, Process, Role, Verdict
 
@@ -118,6 +121,26 @@ class Gaps:
                 found[process.pid] = process, _verdict(gap, where.group(1) if where else "")
         return list(found.values())
 
+    def containers(
+        self, begun: datetime, containers: Iterable[Container], known: Collection[str]
+    ) -> list[tuple[Container, Verdict]]:
+        """Those that a task which began then may have started: created since, when nobody was told.
+
+        known: ids of those whose client is known, or that are named already.
+        """
+        found: dict[str, tuple[Container, Verdict]] = {}
+        for one in containers:
+            airflows = one.label is not None or one.airflow is not None or one.kubernetes is not None
+            if airflows or one.id in known or one.tags.get(SPARE) == "1" or one.created_at < begun:
+                continue
+            for gap in self.since(one.created_at):
+                if gap.since is None or gap.since <= one.created_at:
+                    why = (
+                        f"it may be the run's: it was created after a task of the run began, while {gap.why}"
+                    )
+                    found[one.id] = one, Verdict(Decision.SPARE, why)
+        return list(found.values())
+
     def podmans(
         self, begun: datetime, users: Collection[int], processes: Mapping[int, Process]
     ) -> list[tuple[str, Process, Verdict]]:
@@ -127,10 +150,7 @@ class Gaps:
         was told.
         """
         found, gaps = [], self.since(begun)
-        for process in processes.values():
-            name = _watched_by(process.argv)
-            if not name or process.label is not None or process.state in "ZXx":
-                continue
+        for name, process in strangers_of_podman(processes):
             at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
             untold = any((gap.since is None or gap.since <= at) and at <= gap.until for gap in gaps)
             if at >= begun and (untold or self.always) and self._proc.uid(process.pid) in users:
@@ -150,6 +170,14 @@ class Gaps:
         if process.place is not None and process.place.pid == process.ppid:
             return True
         return self._proc.cgroups(process.ppid) != self._proc.cgroups(process.pid)
+
+
+def strangers_of_podman(processes: Mapping[int, Process]) -> Iterator[tuple[str, Process]]:
+    """Podman's containers that are known as no task's: the name and the conmon of each."""
+    for process in processes.values():
+        name = _watched_by(process.argv)
+        if name and process.label is None and process.state not in "ZXx":
+            yield name, process
 
 
 def _watched_by(argv: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ _NOT_RANDOM = 0x40000  # ADDR_NO_RANDOMIZE of /proc/PID/personality (linux/perso
 _EXITING, _KERNEL_THREAD = 0x4, 0x200000  # PF_* of field 9 of /proc/PID/stat (include/linux/sched.h)
 
 _TASK_FOLDER = re.compile(r"(/(?:[^/]+/)*?airflowtmp[A-Za-z0-9_]+)(?:/.*| \(deleted\))?")
-_SIGNAL_FIELDS = re.compile(rb"^(State|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
+_SIGNAL_FIELDS = re.compile(rb"^(State|NSpid|SigBlk|SigIgn|SigCgt):[ \t]*([^\n]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ Layout = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class SignalMasks:
-    """Whether SIGTERM does anything to a process (SigIgn, SigCgt and State of /proc/PID/status)."""
+    """Whether SIGTERM does anything to a process (/proc/PID/status)."""
 
     ignores_sigterm: bool
-    handles_sigterm: bool
+    handles_sigterm: bool  # by a handler, or by waiting for it as tini does (SigCgt, SigBlk)
     stopped: bool = False  # by a signal or a debugger: it sees SIGTERM only once it goes on
 
 
@@ -103,22 +103,19 @@ def parse_task_folder(path: str) -> str | None:
 
 
 def parse_signal_masks(data: bytes) -> SignalMasks | None:
-    """Parse SigIgn and SigCgt (hexadecimal masks) and State of /proc/PID/status."""
-    ignored = caught = None
-    stopped = False
-    for name, value in _SIGNAL_FIELDS.findall(data):
-        try:
-            if name == b"SigIgn":
-                ignored = int(value, 16)
-            elif name == b"SigCgt":
-                caught = int(value, 16)
-            else:
-                stopped = value[:1] in (b"T", b"t")
-        except ValueError:
-            return None
-    if ignored is None or caught is None:
+    """Parse NSpid, State, and the masks SigIgn, SigCgt and SigBlk (hexadecimal) of /proc/PID/status."""
+    said = dict(_SIGNAL_FIELDS.findall(data))
+    try:
+        ignored, caught = int(said[b"SigIgn"], 16), int(said[b"SigCgt"], 16)
+        blocked = int(said.get(b"SigBlk", b"0"), 16)
+    except (KeyError, ValueError):
         return None
-    return SignalMasks(bool(ignored & SIGTERM_BIT), bool(caught & SIGTERM_BIT), stopped)
+    handles = bool((caught | blocked) & SIGTERM_BIT)
+    pids = said.get(b"NSpid", b"").split()
+    # the kernel shields the init of a namespace below ours from what it has no handler for
+    shielded = len(pids) > 1 and pids[-1] == b"1" and not handles
+    stopped = said.get(b"State", b"")[:1] in (b"T", b"t")
+    return SignalMasks(bool(ignored & SIGTERM_BIT) or shielded, handles, stopped)
 
 
 def parse_environ(data: bytes) -> dict[str, str]:

@@ -197,8 +197,7 @@ def findings(
             result.spared.append(spared_process(process, verdict))
             told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in facts.spared_containers:
-        runs = {} if container.runs is None else {"exec": shown(container.runs)}
-        result.spared.append({"container": shown(container.name), **runs, **_why(verdict)})
+        result.spared.append(spared_container(container, verdict))
         if verdict.untied and container.runs is not None:
             result.execs_untied.append(shown(f"{container.name}: {container.runs}"))
         elif verdict.untied:
@@ -338,6 +337,12 @@ def begun_here(order: StopOrder, result: Findings, host_names: Collection[str]) 
 def spared_process(process: Process, verdict: Verdict) -> dict[str, Any]:
     """A process that is left alive, and why."""
     return {"pid": process.pid, "command": command(process), **_why(verdict)}
+
+
+def spared_container(container: Container, verdict: Verdict) -> dict[str, Any]:
+    """A container, or what a `docker exec` runs in it, that is left alone, and why."""
+    runs = {} if container.runs is None else {"exec": shown(container.runs)}
+    return {"container": shown(container.name), **runs, **_why(verdict)}
 
 
 def is_superseded(order: StopOrder) -> bool:

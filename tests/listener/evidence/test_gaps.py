@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from dagstop.evidence import memory
 from dagstop.evidence.gaps import MOST, Gap, gap_of
 from dagstop.evidence.watch import Watch
+from dagstop.host.containers import Airflow, Container
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision
 from tests.support.fake_proc import LISTENER, UID, FakeEvents, FakeProc, tags, watch_of
@@ -205,6 +207,33 @@ def test_one_that_is_not_in_doubt_hides_no_other(proc: FakeProc) -> None:
     proc.add(DAEMON + 2, argv=("sleep",), start=GAP + 30)
     lives_in(proc, SERVICE, BASH, *range(DAEMON, DAEMON + 3), LISTENER)
     assert doubtful(proc).keys() == {DAEMON + 2}
+
+
+@pytest.mark.parametrize(
+    ("created", "more", "named"),
+    [
+        (GAP + 10, {}, True),
+        (BEGAN - 10, {"since": None}, False),
+        (BEGAN + 10, {"since": None}, True),  # no listener ran that was ever heard of
+        (GAP - 10, {}, False),
+        (UNTIL + 10, {}, False),  # whose it is a listener could see
+        (GAP + 10, {"tags": tags(run="other")}, False),
+        (GAP + 10, {"tags": {"DAGSTOP_SPARE": "1"}}, False),
+        (GAP + 10, {"kubernetes": "shop"}, False),
+        (GAP + 10, {"airflow": Airflow("/opt/airflow", None, None)}, False),
+        (GAP + 10, {"id": "k" * 64}, False),
+    ],
+)
+def test_a_container_that_was_created_while_no_listener_ran_is_named(
+    proc: FakeProc, created: int, more: dict[str, Any], named: bool
+) -> None:
+    since = more.pop("since", moment(GAP))
+    one = Container("c" * 64, "web", "image", 700, moment(created), False, "no", more.pop("tags", {}))
+    watch = watch_of(proc)
+    watch.gaps.restore([Gap(since, moment(UNTIL), WHY)])
+    found = watch.gaps.containers(moment(BEGAN), [replace(one, **more)], {"k" * 64})
+    assert [container.name for container, _ in found] == (["web"] if named else [])
+    assert all(verdict.decision is Decision.SPARE and WHY in verdict.reason for _, verdict in found)
 
 
 CONMON = ("/usr/bin/conmon", "--api-version", "1", "-c", "c0ffee" * 11, "-n", "web", "--exit-dir", "/run")

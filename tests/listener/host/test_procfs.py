@@ -48,7 +48,24 @@ def test_no_stat(data: bytes) -> None:
     ],
 )
 def test_what_sigterm_does(ignored: bytes, caught: bytes, masks: SignalMasks) -> None:
-    status = b"Name:\tx\nSigBlk:\t0000000000004000\nSigIgn:\t" + ignored + b"\nSigCgt:\t" + caught + b"\n"
+    status = b"Name:\tx\nSigBlk:\t0000000000010000\nSigIgn:\t" + ignored + b"\nSigCgt:\t" + caught + b"\n"
+    assert parse_signal_masks(status) == masks
+
+
+@pytest.mark.parametrize(
+    ("pids", "blocked", "caught", "masks"),
+    [
+        (b"4242\t1", b"0", b"0", SignalMasks(True, False)),  # `sleep` in a container of podman
+        (b"4242\t1", b"0", b"4000", SignalMasks(False, True)),
+        (b"4242\t1", b"4000", b"0", SignalMasks(False, True)),  # tini waits for it
+        (b"4242\t11", b"0", b"0", SignalMasks(False, False)),
+        (b"1", b"0", b"0", SignalMasks(False, False)),  # the init of our own namespace
+    ],
+)
+def test_what_sigterm_does_to_the_init_of_a_namespace(
+    pids: bytes, blocked: bytes, caught: bytes, masks: SignalMasks
+) -> None:
+    status = b"NSpid:\t" + pids + b"\nSigBlk:\t" + blocked + b"\nSigIgn:\t0\nSigCgt:\t" + caught + b"\n"
     assert parse_signal_masks(status) == masks
 
 
