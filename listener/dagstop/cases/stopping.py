@@ -402,7 +402,8 @@ class Stopping:
         if gaps:
             doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
             result.spared += [spared_process(*one) for one in doubtful]
-        for container, verdict in self._watch.gaps.containers(since, *self._containers.known()):
+        named = {*case.spared_containers, *(end.container.id for end in case.ends.values())}
+        for container, verdict in self._watch.gaps.containers(since, self._containers.strangers(), named):
             result.containers_untied.append(shown(container.name))
             result.spared.append(spared_container(container, verdict))
         users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._watch.users()

@@ -95,7 +95,7 @@ def explain(
     begun = [clock.started_at(p) for p, verdict in by_process if verdict.decision is not Decision.SPARE]
     begun += [one for one in [begun_here(order, Findings(), host_names(listeners))] if one is not None]
     if begun:
-        known = {*ties.clients(), *ties.untied()}
+        known = {*ties.clients(), *(container.id for container, _ in by_container)}
         facts += [
             _fact(f"container {one.id[:12]}", one.name, verdict)
             for one, verdict in watch.gaps.containers(clock.from_db(min(begun)), here.containers, known)

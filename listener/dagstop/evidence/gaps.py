@@ -126,7 +126,7 @@ class Gaps:
     ) -> list[tuple[Container, Verdict]]:
         """Those that a task which began then may have started: created since, when nobody was told.
 
-        known: ids of those whose client is known, or that are named already.
+        known: ids of those whose client is known, or that are judged already.
         """
         found: dict[str, tuple[Container, Verdict]] = {}
         for one in containers:

@@ -108,10 +108,10 @@ class ContainerQueries:
             return True
         return self._seen and self._shims()
 
-    def known(self) -> tuple[list[Container], set[str]]:
-        """What the engines showed last, and the ids of those that a client started, or may have."""
-        shown = [one for engine in self.engines for one in engine.listed()]
-        return shown, {*self.ties.clients(), *self.ties.untied()}
+    def strangers(self) -> list[Container]:
+        """What the engines showed last, without what a client is known to have started."""
+        known = self.ties.clients()
+        return [one for engine in self.engines for one in engine.listed() if one.id not in known]
 
     def refusals(self) -> list[str]:
         """Of the engines that are there, which did not answer the last time, and why."""
