@@ -114,25 +114,25 @@ def test_what_a_compose_may_have_created_is_named(
     airflow_db.add_running("run")
     project = tmp_path / "project"
     project.mkdir()
-    words = "exec -a docker-compose sh -c 'sleep 7731; :' up -d"
-    tasks.bash(words, tasks.environment("dag", "run", "a"), folder=project)
-    wait_for("sleep 7731")
-    client = docker_engine.client()
-    for name, folder in (("project-web-1", project), ("another-web-1", tmp_path / "another")):
-        labels = {
-            "com.docker.compose.project": name.partition("-")[0],
-            "com.docker.compose.project.working_dir": str(folder),
-        }
-        client.containers.run(
-            IMAGE, ["sleep", "7732"], detach=True, network_mode="none", name=name, labels=labels
-        )
-    client.close()
-    options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
-    options += ["--docker-url", docker_engine.url]
-    listed = json.loads(dagstop("ps", *options, "--json").stdout)
-    whys = {item["what"].split()[1]: item["why"] for item in listed["not_attributable"]}
-    assert "compose" in whys["project-web-1"] and "compose" not in whys["another-web-1"]
     with Listener(airflow_db.url, tmp_path, docker_url=docker_engine.url) as listener:
+        words = "exec -a docker-compose sh -c 'sleep 7731; :' up -d"
+        tasks.bash(words, tasks.environment("dag", "run", "a"), folder=project)
+        wait_for("sleep 7731")
+        client = docker_engine.client()
+        for name, folder in (("project-web-1", project), ("another-web-1", tmp_path / "another")):
+            labels = {
+                "com.docker.compose.project": name.partition("-")[0],
+                "com.docker.compose.project.working_dir": str(folder),
+            }
+            client.containers.run(
+                IMAGE, ["sleep", "7732"], detach=True, network_mode="none", name=name, labels=labels
+            )
+        client.close()
+        options = ["--database-url", airflow_db.url, "--airflow-home", str(tmp_path)]
+        options += ["--docker-url", docker_engine.url]
+        listed = json.loads(dagstop("ps", *options, "--json").stdout)
+        whys = {item["what"].split()[1]: item["why"] for item in listed["not_attributable"]}
+        assert "compose" in whys["project-web-1"] and "compose" not in whys["another-web-1"]
         listener.wait_until_remembered(2)
         airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
