@@ -353,6 +353,7 @@ def test_what_is_exact_dies_with_its_run_and_what_is_not_is_named(
                 world.kill(ATTACHED)
             if late:
                 listener.start()
+                listener.wait_until_gap("no listener ran")  # `explain` knows of it by what is written down
                 attached = {form: fate for form, fate in expected.items() if fate == "dead"}
                 wait_until_judged(listener, world, attached, initial)
             names = names_of(docker_engine, world)
