@@ -331,7 +331,8 @@ class Daemon:
             return
         try:
             ties = self._containers.ties
-            self._watch.changed = ties.changed = False
+            self._watch.changed = False
+            ties.saved()
             boot_id, labelled = self._proc.boot_id(), self._watch.labelled()
             folders, gaps = self._watch.folders(), self._watch.gaps.all
             memory.save(self._state_dir, boot_id, labelled, ties.all(), folders, gaps)

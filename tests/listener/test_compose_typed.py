@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence.ties import SLACK
+from dagstop.evidence.clients import SLACK
 from tests.conftest import require_packages
 from tests.support.airflow_tables import AirflowDatabase
 from tests.support.listener import Listener, show

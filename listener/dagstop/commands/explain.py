@@ -84,7 +84,7 @@ def explain(
     own = listener_pid(listeners, proc) or os.getpid()
     here = look_around(chosen, url, proc, folder, own)
     watch, ties, problems = here.watch, here.ties, here.problems + unread
-    running = Containers(here.containers, ties.clients(), untied=ties.untied(), execs=ties.untied_execs())
+    running = Containers(here.containers, ties.clients(), untied=ties.untied(), execs=ties.execs.untied())
     by_container = list(of_containers(order, running, clock.to_db, here.site))
     by_process = list(of_processes(order, watch.index(), clock.started_at, here.site))
     facts = explained(by_process, by_container, proc)

@@ -140,7 +140,7 @@ def containers_of(docker_urls: Sequence[str], ties: Ties) -> tuple[list[Containe
                 running = engine.running()
                 ties.tie(docker_url, running, begun)
                 found += running
-                ties.drop_ended_execs(engine)
+                ties.execs.drop_ended(engine)
         except EngineUnreachable as exc:
             problems.append(str(exc))
         finally:

@@ -24,9 +24,10 @@ from dagstop.commands.common import (
 from dagstop.commands.looking import look_around, state_dir_of, state_dir_option
 from dagstop.database.asking import ask, open_database
 from dagstop.evidence.gaps import strangers_of_podman
+from dagstop.evidence.noted import Untied
 from dagstop.evidence.place import why_not_ours
 from dagstop.evidence.site import Site
-from dagstop.evidence.ties import Ties, Untied
+from dagstop.evidence.ties import Ties
 from dagstop.evidence.verdicts import Containers, inside
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Container
@@ -330,7 +331,7 @@ def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS, ties: Ti
     ]
     found += [
         {"what": f"docker exec in {runs.name} ({runs.runs})", "why": _why(runs, who)}
-        for runs, who in ties.untied_execs().values()
+        for runs, who in ties.execs.untied().values()
     ]
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:

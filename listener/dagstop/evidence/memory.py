@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from dagstop.airflow_names import parse_date
 from dagstop.evidence.folders import remembered
 from dagstop.evidence.gaps import Gap, gap_of
+from dagstop.evidence.noted import Noted, noted
 from dagstop.evidence.runners import checked, doubts, row_of, runner_of, undoubted
-from dagstop.evidence.ties import Noted, noted
 from dagstop.logs import event, log
 from dagstop.model import Identity, Label, Process, Role
 

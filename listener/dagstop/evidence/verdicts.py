@@ -15,8 +15,8 @@ from dagstop.evidence.containers import Client, judge_container, label_of, neigh
 from dagstop.evidence.creators import SLACK
 from dagstop.evidence.index import Index
 from dagstop.evidence.match import judge
+from dagstop.evidence.noted import Untied
 from dagstop.evidence.site import Site, ancestors
-from dagstop.evidence.ties import Untied
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Label, Process, StopOrder, Verdict

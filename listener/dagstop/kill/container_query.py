@@ -17,8 +17,9 @@ from functools import partial
 
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.noted import Noted
 from dagstop.evidence.site import Site
-from dagstop.evidence.ties import Noted, Ties
+from dagstop.evidence.ties import Ties
 from dagstop.evidence.unread import Heard
 from dagstop.evidence.verdicts import Containers, of_containers, start_of_exec
 from dagstop.host.containers import Container
@@ -150,19 +151,19 @@ class ContainerQueries:
 
     def _tie(self, engine: Engine, containers: Sequence[Container], asked_at: float) -> None:
         """Which clients created them; the engine says what it created if one waits for that."""
-        counts = self.ties.waits_for(engine.url) or self.ties.execs(engine.url) or self.ties.composes()
+        counts = self.ties.waits_for(engine.url) or self.ties.execs.of(engine.url) or self.ties.composes()
         if not counts:
             self.ties.tie(engine.url, containers, asked_at)
-            if self.ties.doubtful_execs():
+            if self.ties.execs.doubtful():
                 engine.ask_creations()
         else:
             engine.ask_creations()
             self.ties.tie(engine.url, containers, asked_at, engine.creations, engine.seen())
-            for one in self.ties.execs(engine.url):
+            for one in self.ties.execs.of(engine.url):
                 self._find_exec(engine, one)
-        if self.ties.doubtful_execs():
-            self.ties.note_execs(engine.url, engine.creations)
-        self.ties.drop_ended_execs(engine)
+        if self.ties.execs.doubtful():
+            self.ties.execs.note(engine.url, engine.creations)
+        self.ties.execs.drop_ended(engine)
 
     def _find_exec(self, engine: Engine, one: Noted) -> None:
         """Which process it is that a task's `docker exec` runs."""
@@ -185,8 +186,8 @@ class ContainerQueries:
     def _follow(self, engine: Engine) -> None:
         def told(action: str) -> None:
             if action == "create":
-                self.ties.see_connections([engine.url])
-                self.ties.see_others(engine.url)
+                self.ties.connections.see([engine.url])
+                self.ties.connections.see_others(engine.url)
             if engine.creations.behind and self.ties.may_count(engine.url):
                 engine.ask_creations()
             if action in _TELLING:
@@ -212,28 +213,28 @@ class ContainerQueries:
         self.ties.note((client for process in kin if (client := read_client(process))), self.executed_at)
         self.ties.told(ends)
         if self.any_engine:
-            self.ties.see_connections(engine.url for engine in self.engines)
+            self.ties.connections.see(engine.url for engine in self.engines)
             self._watch_connections()
-        if any(self.ties.waits_for(e.url) or self.ties.execs(e.url) for e in self.engines):
+        if any(self.ties.waits_for(e.url) or self.ties.execs.of(e.url) for e in self.engines):
             self.warm_up()
 
     @property
     def closely(self) -> bool:
         """True while a task's compose creates containers: who else may have is to be known."""
-        return self.ties.composes_now()
+        return self.ties.connections.composes_now()
 
     def hear(self, heard: Heard | None) -> None:
         """What the kernel told, once the clients among all that it told of are known."""
-        self.ties.heard = heard
+        self.ties.hear(heard)
 
     def _watch_connections(self) -> None:
         """Look again and again at clients that have just begun: a `docker create` ends with its answer."""
-        if self._reaching.is_alive() or not self.ties.about_to_connect():
+        if self._reaching.is_alive() or not self.ties.connections.about_to_connect():
             return
 
         def watch() -> None:
-            while self.ties.about_to_connect():
-                self.ties.see_connections(engine.url for engine in self.engines)
+            while self.ties.connections.about_to_connect():
+                self.ties.connections.see(engine.url for engine in self.engines)
                 time.sleep(REACH_PAUSE)
 
         self._reaching = threading.Thread(target=watch, name="connections", daemon=True)
@@ -242,7 +243,7 @@ class ContainerQueries:
     @property
     def unsettled(self) -> bool:
         """True if an engine is to be listed soon, or a client's container is not known yet."""
-        execs = self.ties.open_execs() or any(self.ties.execs(engine.url) for engine in self.engines)
+        execs = self.ties.execs.open() or any(self.ties.execs.of(engine.url) for engine in self.engines)
         return self._news or bool(self._waiting()) or execs or self.closely
 
     def _waiting(self) -> list[Noted]:
@@ -264,13 +265,13 @@ class ContainerQueries:
         if closely:
             self.ties.note(client for process in everybody if (client := read_client(process)))
             self.warm_up()
-        for engine in self.engines if self.ties.doubtful_execs() else ():
-            self.ties.note_execs(engine.url, engine.creations)
+        for engine in self.engines if self.ties.execs.doubtful() else ():
+            self.ties.execs.note(engine.url, engine.creations)
         untied = self._waiting()
         moment = time.monotonic()
         if moment < self._next_tying:
             return
-        execs = self.ties.open_execs()
+        execs = self.ties.execs.open()
         if execs or any(not one.cid for one in untied):
             self.ties.note(client for process in everybody if (client := read_client(process)))
         if not untied:
@@ -290,7 +291,7 @@ class ContainerQueries:
         clients = [client for process in processes if (client := read_client(process))]
         if clients:
             self.ties.note(clients, self.executed_at)
-            self.ties.see_connections(engine.url for engine in self.engines)
+            self.ties.connections.see(engine.url for engine in self.engines)
             self.ties.read_cidfiles(wait=0.05)
 
     def ask(
@@ -393,7 +394,7 @@ class ContainerQueries:
         others = (c for other in self.engines if other is not engine for c in other.listed())
         here = [container for container in running if container.id not in taken]
         taken |= {container.id for container in here}
-        execs = {ident: it for ident, it in self.ties.untied_execs(engine.url).items() if ident not in taken}
+        execs = {ident: it for ident, it in self.ties.execs.untied(engine.url).items() if ident not in taken}
         taken |= execs.keys()
         containers = Containers(here, self.ties.clients(), others, self.ties.untied(), execs)
         for query in queries:

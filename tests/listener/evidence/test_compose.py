@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence import memory
-from dagstop.evidence import ties as ties_module
+from dagstop.evidence import clients, memory
+from dagstop.evidence.connections import DECIDES, STARTS
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd
-from dagstop.evidence.ties import DECIDES, STARTS, Ties
+from dagstop.evidence.ties import Ties
 from dagstop.evidence.unread import Heard, Span
 from dagstop.host import unix_peers
 from dagstop.host.containers import Container, Shape
@@ -115,7 +115,7 @@ class Shop:
         creations = Creations()
         creations.begun(self.now - (300 if self.whole else 20))
         creations.answered(sorted(self.events, key=lambda event: event["timeNano"]), self.now)
-        self.ties.heard = self.heard
+        self.ties.hear(self.heard)
         self.ties.tie(self.url, [one], time.monotonic() + 60, creations)
         if one.id in self.ties.clients():
             assert not self.ties.untied()
@@ -316,15 +316,15 @@ def test_another_program_that_is_connected_may_have_created_it(
     monkeypatch.setattr(unix_peers, "connected_to", lambda _: frozenset({1, 9}))
     shop.types(ago=60)
     shop.created_ago = 1.0
-    shop.ties.see_others(HERE)
+    shop.ties.connections.see_others(HERE)
     monkeypatch.setattr(unix_peers, "connected_to", lambda _: frozenset({1, 2, 9}))
-    shop.ties.see_others("tcp://engine:2375")
+    shop.ties.connections.see_others("tcp://engine:2375")
     assert shop.said() is None
     other = Shop(shop.path / "other")
     other.path.mkdir(exist_ok=True)
     other.types(ago=60)
     other.created_ago = 1.0
-    other.ties.see_others(HERE)
+    other.ties.connections.see_others(HERE)
     assert "another program" in (other.said() or "")
 
 
@@ -338,8 +338,8 @@ def test_what_an_up_created_is_remembered_until_it_is_gone(shop: Shop, tmp_path:
     assert {ident[0]: client.process.pid for ident, client in later.clients().items()} == {"a": 700}
     later.tie(HERE, [], time.monotonic())
     (one,) = later.all()
-    one.unseen = (one.unseen or time.monotonic()) - ties_module.KEPT - ties_module.LATE
-    one.until = datetime.now(timezone.utc) - timedelta(seconds=ties_module.AWAY)
+    one.unseen = (one.unseen or time.monotonic()) - clients.KEPT - clients.LATE
+    one.until = datetime.now(timezone.utc) - timedelta(seconds=clients.AWAY)
     later.tie(HERE, [], time.monotonic())
     assert later.clients() == {}
 
@@ -374,7 +374,7 @@ def test_a_rival_that_is_long_gone_stays_one(shop: Shop) -> None:
 def test_where_clients_were_forgotten_nothing_is_certain(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int, certain: bool
 ) -> None:
-    monkeypatch.setattr(ties_module, "MOST", 2)
+    monkeypatch.setattr(clients, "MOST", 2)
     shop.types()
     for _ in range(number):
         passes(shop, "docker run another", 10)
@@ -401,5 +401,5 @@ def test_an_up_is_watched_closely_while_it_creates(
     one.noted_at -= noted_ago
     if ended_ago is not None:
         one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
-    assert shop.ties.composes_now() is now
+    assert shop.ties.connections.composes_now() is now
     assert shop.ties.composes() is (label is not None)

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence import memory
-from dagstop.evidence import ties as ties_module
+from dagstop.evidence import clients as clients_module
+from dagstop.evidence import connections, counting, execs, fitting, memory
+from dagstop.evidence.clients import AWAY
 from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
 from dagstop.evidence.docker_words import Ask, ExecAsk, read_compose
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
-from dagstop.evidence.ties import AWAY, Ties, noted
+from dagstop.evidence.noted import noted
+from dagstop.evidence.ties import Ties
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
@@ -373,8 +375,8 @@ def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twi
     ties.told([ClientEnd(one.process, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
     inside = container(30, 1, "calm"), container(20, 2, "other" if not twin else "calm")
     ties.tie(HERE, inside, time.monotonic() + 60, made_by_engine(*inside, exec_of=("e", "sleep 5")))
-    assert [one.container for one in ties.execs(HERE)] == ([] if twin else ["e1"])
-    assert ties.execs("unix:///another") == []
+    assert [one.container for one in ties.execs.of(HERE)] == ([] if twin else ["e1"])
+    assert ties.execs.of("unix:///another") == []
     assert ties.untied() == {}
 
 
@@ -393,24 +395,24 @@ def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealC
     ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
     for ident, ago, command in (("e", 2, "sleep 5"), ("f", 2, "sleep 6"), ("g", 60, "sleep 5")):
         creations.heard(exec_event(ident, ago, command))
-    ties.note_execs(HERE, creations)
-    ((ident, (what, may)),) = ties.untied_execs(HERE).items()
+    ties.execs.note(HERE, creations)
+    ((ident, (what, may)),) = ties.execs.untied(HERE).items()
     assert (ident, what.name, what.runs, what.pid, len(may)) == ("e", "busy", "sleep 5", 0, 2)
     assert "docker exec 700 may have asked for it" in may[0].why
-    assert ties.untied_execs("unix:///elsewhere") == {}
-    ties.note_execs(HERE, Creations())  # the engine tells no more of that time
-    assert ties.untied_execs().keys() == {"e"}
+    assert ties.execs.untied("unix:///elsewhere") == {}
+    ties.execs.note(HERE, Creations())  # the engine tells no more of that time
+    assert ties.execs.untied().keys() == {"e"}
 
     (known, _) = (json.loads(json.dumps(one.facts())) for one in ties.all())
     later = Ties(proc)
     later.restore([noted(known, OURS, None)])
     proc.end(700)
     later.note([])
-    later.note_execs(HERE, Creations())  # after a restart nothing was heard
-    assert later.untied_execs().keys() == {"e"}
-    later.exec_ended("e")
-    later.note_execs(HERE, creations)
-    assert later.untied_execs() == {}
+    later.execs.note(HERE, Creations())  # after a restart nothing was heard
+    assert later.execs.untied().keys() == {"e"}
+    later.execs.ended("e")
+    later.execs.note(HERE, creations)
+    assert later.execs.untied() == {}
 
 
 class Execs:
@@ -428,10 +430,10 @@ def test_an_exec_that_the_engine_knows_no_more_or_that_has_ended_is_not_named(pr
     ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
     for ident in ("runs", "ended", "forgotten"):
         creations.heard(exec_event(ident, 2))
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs().keys() == {"runs", "ended", "forgotten"}
-    ties.drop_ended_execs(Execs())  # type: ignore[arg-type]
-    assert ties.untied_execs().keys() == {"runs"}
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied().keys() == {"runs", "ended", "forgotten"}
+    ties.execs.drop_ended(Execs())  # type: ignore[arg-type]
+    assert ties.execs.untied().keys() == {"runs"}
 
 
 def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> None:
@@ -439,15 +441,15 @@ def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> 
     runs = ExecAsk("busy", ("sleep", "5"), attached=False, sure=True)
     ties.note([replace(client(proc, pid, 5, name=None), runs=runs) for pid in (700, 701)])
     creations.heard(exec_event("e", 2))
-    assert ties.doubtful_execs()
+    assert ties.execs.doubtful()
     strangers = Ties(proc)
     strangers.note([replace(client(proc, 702, 5, name=None, label=None), runs=runs)])
-    strangers.note_execs(HERE, creations)
-    assert not strangers.doubtful_execs() and strangers.untied_execs() == {}
+    strangers.execs.note(HERE, creations)
+    assert not strangers.execs.doubtful() and strangers.execs.untied() == {}
     one, other = ties.all()
     one.container, other.failed = "e", True
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs() == {} and not ties.doubtful_execs()
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied() == {} and not ties.execs.doubtful()
 
 
 def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
@@ -459,7 +461,7 @@ def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
     assert tied(ties, container(30, 1)) == ["1"]
     (owner,) = ties.clients().values()
     assert owner.process.pid == 700
-    assert ties.execs(HERE) == []
+    assert ties.execs.of(HERE) == []
 
 
 def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
@@ -477,7 +479,7 @@ def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
 def test_an_engines_clock_may_be_behind(
     proc: RealClock, before: float, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ties_module, "SLACK", 100.0)  # however busy the machine is
+    monkeypatch.setattr(clients_module, "SLACK", 100.0)  # however busy the machine is
     ties = Ties(proc)
     ties.note([client(proc, 700, 60)])
     assert tied(ties, container(60 + before, 1)) == wanted
@@ -489,7 +491,7 @@ def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> Non
     assert not ties.changed
     ties.note([client(proc, 701, 60)])
     assert ties.changed
-    ties.changed = False
+    ties.saved()
     ties.note([])
     assert not ties.changed
     proc.end(701)
@@ -558,17 +560,17 @@ def test_how_many_connections_prove_what_a_client_has_created(
     ties = Ties(proc)
     ties.note([replace(client(proc, 700, 5, name=None), **asks)])
     (one,) = ties.all()
-    ties.changed = False
-    ties.see_connections(["tcp://far", HERE])
+    ties.saved()
+    ties.connections.see(["tcp://far", HERE])
     assert one.reached == "" and one.created_by is None and not ties.changed
     sockets.held[700] = held
-    ties.see_connections(["tcp://far", "unix:///another", HERE])
+    ties.connections.see(["tcp://far", "unix:///another", HERE])
     assert one.reached == HERE and ties.changed
     if one.streams_since is not None:  # for a moment an exec may have two as well
         assert one.created_by is None
-        one.streams_since -= ties_module.EXECS_FOR
+        one.streams_since -= connections.EXECS_FOR
         since = one.streams_since
-        ties.see_connections([HERE])
+        ties.connections.see([HERE])
         assert one.streams_since == since
     assert (one.created_by is not None) is created
     if one.created_by is not None:
@@ -579,7 +581,7 @@ def test_one_client_that_holds_nothing_hides_no_other(proc: RealClock, sockets: 
     ties = Ties(proc)
     ties.note([client(proc, pid, 5, name=None, ask=ATTACHED) for pid in (700, 701)])
     sockets.held[701] = 3
-    ties.see_connections([HERE])
+    ties.connections.see([HERE])
     assert [one.reached for one in ties.all()] == ["", HERE]
 
 
@@ -588,7 +590,7 @@ def test_who_holds_connections_that_reach_no_engine_is_not_known(proc: RealClock
     ties.note([client(proc, 700, 5, name=None, ask=ATTACHED)])
     (one,) = ties.all()
     sockets.held[700], sockets.engine = 3, "/elsewhere"
-    ties.see_connections([HERE, "tcp:///elsewhere"])
+    ties.connections.see([HERE, "tcp:///elsewhere"])
     assert (one.reached, one.created_by) == ("", None)
 
 
@@ -599,7 +601,7 @@ def test_a_pid_that_was_given_out_again_reaches_nothing(proc: RealClock, sockets
     proc.end(700)
     proc.add(700, argv=("docker", "run"), start=proc.ago(1))
     sockets.held[700] = 3
-    ties.see_connections([HERE])
+    ties.connections.see([HERE])
     assert (one.reached, one.created_by) == ("", None)
 
 
@@ -607,7 +609,7 @@ def test_whose_connections_are_looked_at(
     proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each time of those that have just begun, now and then of the others, never of what is known."""
-    monkeypatch.setattr(ties_module, "LOOK_PAUSE", 1000.0)  # however slow the test is
+    monkeypatch.setattr(connections, "LOOK_PAUSE", 1000.0)  # however slow the test is
     ties = Ties(proc)
     old = client(proc, 700, 60, name=None, ask=ATTACHED)
     young = client(proc, 701, 1, name=None, ask=ATTACHED)
@@ -615,41 +617,41 @@ def test_whose_connections_are_looked_at(
     named = client(proc, 705, 60)  # an earlier listener's: its words are not known
     ties.note([old, young, *known, named])
     by_pid = {one.client.process.pid: one for one in ties.all()}
-    by_pid[700].noted_at -= ties_module.YOUNG
+    by_pid[700].noted_at -= connections.YOUNG
     by_pid[701].noted_at += 1000
     by_pid[702].container, by_pid[703].created_by, by_pid[704].reached = "1" * 64, 5.0, HERE
-    ties.see_connections([HERE])
+    ties.connections.see([HERE])
     assert sockets.asked == [700, 701]
     sockets.asked.clear()
-    ties.see_connections([HERE])
+    ties.connections.see([HERE])
     assert sockets.asked == [701]
     sockets.asked.clear()
-    ties._next_look = 0.0
+    ties.connections._next_look = 0.0
     proc.end(701)
     ties.note([])
-    ties.see_connections([HERE])
+    ties.connections.see([HERE])
     assert sockets.asked == [700]
 
 
 def test_a_client_that_has_just_begun_is_about_to_connect(proc: RealClock) -> None:
     ties = Ties(proc)
-    assert not ties.about_to_connect()
+    assert not ties.connections.about_to_connect()
     stranger = client(proc, 700, 0, label=None, name=None, ask=PLAIN)
     ties.note([stranger])
-    assert not ties.about_to_connect()
+    assert not ties.connections.about_to_connect()
     ties.note([client(proc, 701, 0, name=None, ask=ATTACHED)])
     one = ties.all()[1]
     one.noted_at += 1000  # however slow the test is
-    assert ties.about_to_connect()
+    assert ties.connections.about_to_connect()
     one.reached = HERE
-    assert not ties.about_to_connect()
+    assert not ties.connections.about_to_connect()
     one.reached, one.created_by = "", 5.0
-    assert not ties.about_to_connect()
-    one.created_by, one.noted_at = None, one.noted_at - 1000 - 2 * ties_module.BEGINS
-    assert not ties.about_to_connect()
+    assert not ties.connections.about_to_connect()
+    one.created_by, one.noted_at = None, one.noted_at - 1000 - 2 * connections.BEGINS
+    assert not ties.connections.about_to_connect()
     one.noted_at += 1000
     proc.end(701)
-    assert not ties.about_to_connect()
+    assert not ties.connections.about_to_connect()
 
 
 def test_what_an_engine_creates_counts_while_a_tasks_client_may_have_asked_for_it(proc: RealClock) -> None:
@@ -676,15 +678,15 @@ def test_an_exec_is_open_until_it_is_tied_or_gone(proc: RealClock) -> None:
     ties = Ties(proc)
     ties.note([client(proc, 700, 5, name=None, ask=PLAIN)])
     ties.note([replace(client(proc, 701, 5, label=None, name=None), runs=RUNS)])
-    assert not ties.open_execs()
+    assert not ties.execs.open()
     ties.note([replace(client(proc, pid, 5, name=None), runs=RUNS) for pid in (702, 703)])
-    assert ties.open_execs()
+    assert ties.execs.open()
     of_task = ties.all()[2:]
     of_task[0].container = "e"
-    assert ties.open_execs()
+    assert ties.execs.open()
     proc.end(703)
     ties.note([])
-    assert not ties.open_execs()
+    assert not ties.execs.open()
 
 
 def test_whether_its_connections_may_say_something(proc: RealClock) -> None:
@@ -729,7 +731,7 @@ def test_what_an_attached_exec_runs_is_its_if_no_other_is_known_to_ask_for_it(
         ties.note([replace(client(proc, 701, 60, label=facts.pop("label"), name=None), **facts)])
     inside = container(30, 1, "busy")
     ties.tie(HERE, [inside], time.monotonic() + 60, made_by_engine(inside, exec_of=("e", "sleep 5")))
-    assert [one.container for one in ties.execs(HERE)] == (["e1"] if sure else [])
+    assert [one.container for one in ties.execs.of(HERE)] == (["e1"] if sure else [])
 
 
 def test_what_one_engine_says_of_an_exec_is_no_word_of_another(proc: RealClock) -> None:
@@ -738,13 +740,13 @@ def test_what_one_engine_says_of_an_exec_is_no_word_of_another(proc: RealClock) 
     (one,) = ties.all()
     one.reached = HERE
     creations.heard(exec_event("e", 2))
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs().keys() == {"e"}
-    ties.note_execs("unix:///another", Creations())
-    assert ties.untied_execs().keys() == {"e"}
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied().keys() == {"e"}
+    ties.execs.note("unix:///another", Creations())
+    assert ties.execs.untied().keys() == {"e"}
     one.failed = True
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs() == {}
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied() == {}
 
 
 @pytest.mark.parametrize(
@@ -818,8 +820,8 @@ def test_an_exec_that_is_not_understood_may_be_of_any_container_that_it_names(
     one = client(proc, 700, 5, name=None, of={"argv": tuple(words.split())})
     ties.note([replace(one, runs=replace(RUNS, sure=False))])
     creations.heard(exec_event("e", 2, "sleep 7"))
-    ties.note_execs(HERE, creations)
-    assert bool(ties.untied_execs()) is may
+    ties.execs.note(HERE, creations)
+    assert bool(ties.execs.untied()) is may
 
 
 @pytest.mark.parametrize(("before", "may"), [(50, True), (150, False)])
@@ -827,12 +829,13 @@ def test_an_exec_is_asked_for_once_its_client_lives(
     proc: RealClock, before: float, may: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for a tick, and what a clock is adjusted by."""
-    monkeypatch.setattr(ties_module, "SLACK_OF_ONE", 100.0)  # however busy the machine is
+    for module in (counting, fitting, execs):  # however busy the machine is
+        monkeypatch.setattr(module, "SLACK", 100.0)
     ties, creations = Ties(proc), Creations()
     ties.note([replace(client(proc, 700, 5, name=None), runs=RUNS)])
     creations.heard(exec_event("e", 5 + before))
-    ties.note_execs(HERE, creations)
-    assert bool(ties.untied_execs()) is may
+    ties.execs.note(HERE, creations)
+    assert bool(ties.execs.untied()) is may
 
 
 @pytest.mark.parametrize(
@@ -903,7 +906,7 @@ def test_who_ended_a_moment_ago_is_kept_until_a_listing_that_began_later(
     proc: RealClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it asked for may not have started when that listing was made."""
-    monkeypatch.setattr(ties_module, "LATE", 1000.0)  # however slow the test is
+    monkeypatch.setattr(clients_module, "LATE", 1000.0)  # however slow the test is
     ties = Ties(proc)
     ties.note([client(proc, 700, 60, label=None)])
     proc.end(700)
@@ -959,11 +962,11 @@ def test_what_runs_no_more_still_rules_itself_out(proc: RealClock) -> None:
 def test_of_more_ends_of_execs_than_it_keeps_the_oldest_are_forgotten(
     proc: RealClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ties_module, "MOST", 2)
+    monkeypatch.setattr(execs, "MOST", 2)
     ties = Ties(proc)
     for ident in "abc":
-        ties.exec_ended(ident)
-    assert list(ties._ended_execs) == ["b", "c"]
+        ties.execs.ended(ident)
+    assert list(ties.execs._ended) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -1001,14 +1004,14 @@ def test_an_exec_that_is_another_clients_or_has_ended_is_in_doubt_no_more(proc: 
     ties.note([replace(client(proc, pid, 5, name=None), runs=RUNS) for pid in (700, 701)])
     for ident in ("e", "f"):
         creations.heard(exec_event(ident, 2))
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs().keys() == {"e", "f"}
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied().keys() == {"e", "f"}
     ties.all()[0].container = "e"
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs().keys() == {"f"}
-    ties.exec_ended("f")
-    ties.note_execs(HERE, creations)
-    assert ties.untied_execs() == {}
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied().keys() == {"f"}
+    ties.execs.ended("f")
+    ties.execs.note(HERE, creations)
+    assert ties.execs.untied() == {}
 
 
 @pytest.mark.parametrize("facts", [{"reached": "unix:///another"}, {"reached": ""}, {"container": "x"}])

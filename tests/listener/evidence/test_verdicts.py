@@ -14,7 +14,7 @@ import pytest
 from dagstop.evidence import verdicts
 from dagstop.evidence.containers import Client
 from dagstop.evidence.index import Index
-from dagstop.evidence.ties import Untied
+from dagstop.evidence.noted import Untied
 from dagstop.evidence.verdicts import (
     Containers,
     inside,

@@ -14,7 +14,7 @@ import pytest
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from dagstop.evidence import ties
+from dagstop.evidence import connections
 from dagstop.host.engine import Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_query import LEARN_PAUSE, ContainerAnswer, ContainerQueries, ContainerQuery
@@ -107,7 +107,9 @@ def test_a_client_that_has_just_begun_is_looked_at_until_it_is_connected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`docker create` ends as soon as its engine has answered: nothing else may happen before."""
-    monkeypatch.setattr(ties, "BEGINS", 600.0)  # a busy machine may need longer than a second for five looks
+    monkeypatch.setattr(
+        connections, "BEGINS", 600.0
+    )  # a busy machine may need longer than a second for five looks
     client = FakeProc(tmp_path)
     start = client.now_ticks()
     some = ContainerQueries([cast(Engine, CountingEngine())], client, 10.0, lambda: None)
@@ -120,7 +122,7 @@ def test_a_client_that_has_just_begun_is_looked_at_until_it_is_connected(
         for one in some.ties.all() if len(looks) == 5 else ():
             one.reached = CountingEngine.url
 
-    some.ties.see_connections = look  # type: ignore[method-assign, assignment]
+    some.ties.connections.see = look  # type: ignore[method-assign, assignment]
     some.attend([process(Label(dag_id="d", run_id="r"), identity=Identity(700, start), argv=argv)], ())
     wait_until(lambda: len(looks) == 5, 10, lambda: f"{len(looks)} looks")
     wait_until(lambda: "connections" not in {t.name for t in threading.enumerate()}, 10, lambda: "it goes on")
