@@ -25,12 +25,21 @@ from tests.bench.table import median
 from tests.support.fake_proc import FakeProc
 from tests.support.fence import Fence, FencedTasks
 from tests.support.forks import STORM
-from tests.testbed.docker_engine import Engine
+from tests.support.tasks import Tasks
+from tests.testbed.docker_engine import IMAGE, Engine
 
 SECONDS = 20.0
 SIZES = (400, 5000, 20000)
 FORKS = 2000  # a second
 KILLS = 40
+UP_SECONDS = 20.0
+"""An `up` of one service, and the time in which it becomes known what it created."""
+UPS = {"up of a task": "docker-compose up -d", "up of nobody": "docker-compose up -d", "nothing": "true"}
+PROJECT = f"""
+version: '3'
+services:
+  web: {{image: {IMAGE}, network_mode: none, command: [sleep, '600']}}
+"""
 CROWD = """
 import os, signal, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -219,6 +228,48 @@ def containers(stage: Stage, fence: Fence) -> None:
             dagstop.end()
 
 
+def ups(stage: Stage, fence: Fence) -> None:
+    """What the listener uses from the start of a `docker-compose up -d` on: of a task, and of nobody."""
+    print(f"{f'CPU of the listener over {UP_SECONDS:g} s':34}{'ms':>8}{'of a core':>11}{'forks/s':>9}")
+    with Engine() as engine, FencedTasks(fence) as tasks:
+        engine.folder.chmod(0o711)
+        os.chmod(engine.url.removeprefix("unix://"), 0o666)
+        dagstop = Dagstop(stage, engine.url, fence=fence)
+        used: dict[str, list[tuple[float, float]]] = {what: [] for what in UPS}
+        try:
+            _must_be_told(dagstop)
+            for number in range(max(1, stage.times(4))):
+                for what, line in UPS.items():
+                    run_id = f"{what.replace(' ', '_')}{number}"
+                    dagstop.add_runs([run_id])
+                    used[what].append(_of_an_up(dagstop, engine, tasks, run_id, line))
+                    engine.remove_containers()
+            for what, found in used.items():
+                seconds, forks = median([one for one, _ in found]), median([one for _, one in found])
+                percent = 100 * seconds / UP_SECONDS
+                print(f"{what:34}{seconds * 1000:8.0f}{percent:9.2f} %{forks:9.0f}", flush=True)
+        finally:
+            dagstop.end()
+
+
+def _of_an_up(dagstop: Dagstop, engine: Engine, tasks: Tasks, run_id: str, line: str) -> tuple[float, float]:
+    """Seconds of CPU time, and what the machine forked meanwhile, a second."""
+    folder = tasks.home / run_id
+    folder.mkdir()
+    (folder / "docker-compose.yml").write_text(PROJECT)
+    environ = tasks.environment("dag", run_id, "a", DOCKER_HOST=engine.url, HOME=str(tasks.home))
+    if "task" not in run_id:
+        environ = {name: environ[name] for name in ("PATH", "DOCKER_HOST", "HOME")}
+    before, forks, began = cpu_seconds(dagstop.pid), _forks(), time.monotonic()
+    process = tasks.bash(line, environ, folder=folder)
+    time.sleep(UP_SECONDS)
+    took = time.monotonic() - began
+    found = cpu_seconds(dagstop.pid) - before, (_forks() - forks) / took
+    if process.poll() != 0:
+        raise RuntimeError(f"{line} of {run_id} did not end well within {UP_SECONDS:g} s")
+    return found
+
+
 @contextmanager
 def _crowd(fence: Fence, size: int) -> Iterator[None]:
     alone = len([name for name in os.listdir("/proc") if name.isdigit()])
@@ -241,6 +292,7 @@ def _beside(fence: Fence, program: str, argument: str, until: str = "") -> Itera
 PARTS: dict[str, Callable[[Stage, Fence], None]] = {
     "kills": kills,
     "containers": containers,
+    "ups": ups,
     "stages": stages,
     "rest": rest,
     "silent": silent,
