@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--again", type=Path)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--tests", nargs="+", default=(), help="of Python: all of these, and no others")
+    parser.add_argument("--equivalent", action="store_true", help="only those that behave alike: all survive")
     parser.add_argument("--at-once", type=int, default=2, help="mutants of Python under trial at a time")
     parser.add_argument(
         "--enough",
@@ -52,7 +53,7 @@ def main() -> int:
     equivalent = {name for name in _equivalent() if (".sql " in name) == (chosen.half == "sql")}
     for name in sorted(equivalent - {mutant.name for mutant in every}):
         print(f"{EQUIVALENT.name} names what is no longer there: {name}")
-    mutants = [mutant for mutant in every if mutant.name not in equivalent]
+    mutants = [mutant for mutant in every if (mutant.name in equivalent) == chosen.equivalent]
     if chosen.words:
         mutants = [mutant for mutant in mutants if any(word in mutant.name for word in chosen.words)]
     if chosen.again is not None:

@@ -138,7 +138,7 @@ def read_compose(argv: Sequence[str]) -> ComposeAsk | None:
     command, *further = words_of_it or [""]
     broken = any("\ufffd" in word for word in rest)  # not UTF-8: its folder may be another one
     return ComposeAsk(
-        last.get("--project-name") or None,
+        last.get("--project-name"),
         files,
         last.get("--project-directory") or last.get("--workdir") or None,
         command,

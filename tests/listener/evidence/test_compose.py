@@ -272,6 +272,7 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (sets("docker-compose -p shop up", labels=ELSEWHERE), "project is not certain"),
         (gone("destroy", 35), "in place of"),
         (gone("rename", 35), "in place of"),
+        (gone("destroy", 60), "in place of"),
         (gone("destroy", 25), None),
         (gone("destroy", 100), None),
         (gone("destroy", 35, **{"com.docker.compose.service": "db"}), None),
@@ -326,6 +327,24 @@ def test_another_program_that_is_connected_may_have_created_it(
     other.created_ago = 1.0
     other.ties.connections.see_others(HERE)
     assert "another program" in (other.said() or "")
+
+
+def test_nobody_looks_who_else_is_connected_while_no_compose_works(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def connected_to(path: str) -> frozenset[int]:
+        asked.append(path)
+        return frozenset()
+
+    monkeypatch.setattr(unix_peers, "connected_to", connected_to)
+    shop.types(label=None)
+    shop.ties.see_others(HERE)
+    assert asked == []
+    shop.types(pid=701)
+    shop.ties.see_others(HERE)
+    assert asked != []
 
 
 def test_what_an_up_created_is_remembered_until_it_is_gone(shop: Shop, tmp_path: Path) -> None:

@@ -158,6 +158,15 @@ def test_gaps_outlive_the_listener(tmp_path: Path) -> None:
     assert memory.load(tmp_path, "another").gaps == []
 
 
+def test_a_gap_is_told_by_the_clock_of_who_hears_of_it() -> None:
+    hour = timedelta(hours=1)
+    since, until = moment(GAP), moment(UNTIL)
+    assert Gap(since, until, WHY).told(lambda at: at + hour) == {
+        "from": (since + hour).isoformat(), "to": (until + hour).isoformat(), "why": WHY,
+    }  # fmt: skip
+    assert Gap(None, until, WHY).told()["from"] is None
+
+
 @pytest.mark.parametrize("facts", [(None, None, WHY), ("x", moment(1).isoformat(), WHY), (None, "x", WHY)])
 def test_what_is_no_gap_is_not_believed(facts: tuple[str, str, str]) -> None:
     with pytest.raises(ValueError):

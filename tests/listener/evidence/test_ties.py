@@ -573,6 +573,7 @@ def test_how_many_connections_prove_what_a_client_has_created(
         ties.connections.see([HERE])
         assert one.streams_since == since
     assert (one.created_by is not None) is created
+    assert created or one.streams_since is None
     if one.created_by is not None:
         assert abs(one.created_by - time.time()) < 30
 
