@@ -261,6 +261,14 @@ def test_what_cannot_be_killed_ends_no_settling_time() -> None:
     assert host.sent == [(600, "SIGTERM", 5.0)]
 
 
+def test_what_cannot_be_killed_ends_no_grace() -> None:
+    host, one, other = CaseHost(masked=frozenset({601})), bash(601), bash(602)
+    case = host.case()
+    for _ in range(3):
+        round_of(host, case, one, other)
+    assert case.phase is Phase.STOPPING and True not in host.reports
+
+
 def test_what_was_given_up_and_dies_after_all_is_not_the_end() -> None:
     host, one = CaseHost(engine=True, masked=frozenset({601})), bash()
     case = host.case()
@@ -461,9 +469,9 @@ def test_a_clean_up_goes_on_after_a_restart_of_the_listener() -> None:
     """The grace began with the signal of the listener before; nobody gets a second SIGTERM."""
     host, one = CaseHost(), bash()
     case = host.case()
-    case.sent_before[one.identity] = [("SIGTERM", at(-6))]
+    case.sent_before[one.identity] = [("SIGTERM", at(-6)), ("SIGTERM", at(-1))]
     host.look(case, one)
-    assert (host.sent, host.journal) == ([], [(601, ["SIGTERM"])])
+    assert (host.sent, host.journal) == ([], [(601, ["SIGTERM", "SIGTERM"])])
     assert case.first_signal == START - 6
     host.seconds = START + 4
     host.look(case, one)

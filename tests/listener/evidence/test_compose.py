@@ -340,10 +340,10 @@ def test_nobody_looks_who_else_is_connected_while_no_compose_works(
 
     monkeypatch.setattr(unix_peers, "connected_to", connected_to)
     shop.types(label=None)
-    shop.ties.see_others(HERE)
+    shop.ties.connections.see_others(HERE)
     assert asked == []
     shop.types(pid=701)
-    shop.ties.see_others(HERE)
+    shop.ties.connections.see_others(HERE)
     assert asked != []
 
 
