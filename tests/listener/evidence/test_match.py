@@ -232,6 +232,8 @@ STANDING: list[tuple[str, StopOrder, Process, Decision, str]] = [
     ("a silent child, one Airflow", order(), process(replace(TITLE, job_id=None)), KILL, "run"),
     ("a silent child, two Airflows", order(), process(replace(TITLE, job_id=None)), SPARE,
      "which of the Airflows"),
+    ("a silent child of the recorded pid and job, two Airflows", order(),
+     process(TITLE, line=frozenset({500})), KILL, "run"),
     ("another AIRFLOW_HOME", order(), process(label(airflow_home="/srv/b")), SPARE, "AIRFLOW_HOME is /srv/b"),
     ("another database", order(), process(label(database="db.example:5432/b")), SPARE, "metadata database"),
     ("another kind of database", order(), process(label(database="sqlite:")), SPARE, "metadata database"),
