@@ -53,6 +53,19 @@ def test_doubts_of_another_shape_are_not_believed(changed: dict[str, Any]) -> No
         runners.checked({**known, **changed})
 
 
+@pytest.mark.parametrize(("contrary", "believed"), [("because", True), (5, False)])
+def test_what_is_doubted_comes_back_with_its_doubts_or_not_at_all(
+    tmp_path: Path, contrary: Any, believed: bool
+) -> None:
+    memory.save(tmp_path, "boot", [])
+    against = {**runners.doubts(process(FULL)), "contrary": contrary}
+    row = [600, 100, FULL.facts(), None, json.loads(json.dumps(against))]
+    text = {"boot_id": "boot", "labels": [], "doubted": {"labels": [row], "clients": []}}
+    saved(tmp_path).write_text(json.dumps(text))
+    loaded = memory.load(tmp_path, "boot")
+    assert any(Identity(600, 100) in kept for kept in loaded if isinstance(kept, dict)) is believed
+
+
 def test_nothing_is_believed_of_another_boot(tmp_path: Path) -> None:
     memory.save(tmp_path, "boot", [process(FULL)])
     assert memory.load(tmp_path, "another").processes == {}
