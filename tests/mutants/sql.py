@@ -28,7 +28,7 @@ FILES = tuple(
 OPTIONS = ("-q", "-s", "-m", "not e2e", "tests/sql")
 RELEASE = max(binaries())  # as tests.support.marks
 ABOUT = {  # more files of tests that are about a file
-    "07_orders": ("settings",),
+    "07_orders": ("settings", "08_orders_deleted", "09_cascade"),
     "08_orders_deleted": ("left_behind", "settings"),
     "09_cascade": ("left_behind", "isolation", "settings"),
     "10_unwritten": ("unwritten_others",),
