@@ -172,6 +172,35 @@ def test_of_an_engine_that_was_restarted_in_between_it_dies_with_its_run(
         assert bool(find("sleep 7718")) != initial, show(report)
 
 
+def test_of_an_engine_over_tcp_what_has_a_name_dies_and_the_rest_is_named(
+    airflow_db: AirflowDatabase, fence: Fence, docker_engine: Engine
+) -> None:
+    """Who is connected to it nobody can see: a name that only one client asked for says whose it is."""
+    with (
+        CountedSocket(None, docker_engine.url.removeprefix("unix://"), (CREATE,)) as far,
+        FencedTasks(fence) as tasks,
+        listening(airflow_db, fence, far) as listener,
+    ):
+        for run, named, detached in (("run", 7724, 7725), ("other", 7726, 7727)):
+            environ = tasks.environment("dag", run, "a", DOCKER_HOST=far.url, HOME=str(tasks.home))
+            name = f"dagstop-{run}-{os.getpid()}"
+            tasks.bash(f"exec docker run --network none --name {name} {IMAGE} sleep {named}", environ)
+            tasks.bash(f"exec {DETACHED} sleep {detached}", environ)
+        wait_until(lambda: far.asked(CREATE) == 4, 30, lambda: f"{far.asked(CREATE)} asked")
+        listener.wait_until_remembered(4)
+        far.release(CREATE)
+        for number in (7724, 7725, 7726, 7727):
+            wait_for(f"sleep {number}", timeout=30)
+        wait_for(f"{DETACHED} sleep 7725", 0)
+        airflow_db.set_run("failed")
+        (report,) = listener.wait_for_reports(1)
+        assert not find("sleep 7724"), show(report)
+        assert all(find(f"sleep {number}") for number in (7725, 7726, 7727)), show(report)
+        assert report["outcome"] == "spared", show(report)
+        assert len(report["detail"]["containers_untied"]) == 1, show(report)
+    docker_engine.remove_containers()
+
+
 def test_of_two_runs_that_asked_for_one_exec_neither_dies_and_both_are_named(
     airflow_db: AirflowDatabase, fence: Fence, initial: bool, front: CountedSocket, docker_engine: Engine
 ) -> None:

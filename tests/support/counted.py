@@ -1,4 +1,4 @@
-"""A unix socket in front of another one, which counts the requests that pass and may hold them up."""
+"""A socket in front of a unix socket, which counts the requests that pass and may hold them up."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from types import TracebackType
 
 
 class CountedSocket:
-    """Listens at `path` and passes everything on to the socket at `behind`.
+    """Listens at `path`, or on a port of this host, and passes everything on to the socket at `behind`.
 
     What holds one of the words `held`, on either way, waits until they are released.
     """
 
-    def __init__(self, path: Path, behind: str, held: Sequence[bytes] = ()) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, behind: str, held: Sequence[bytes] = ()) -> None:
         self._gates = {words: threading.Event() for words in held}
         self._behind = behind
         self._asked: list[bytes] = []
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(path))
-        self._server.listen()
+        if path is None:
+            self._server = socket.create_server(("127.0.0.1", 0))
+            self.url = f"tcp://127.0.0.1:{self._server.getsockname()[1]}"  # as Docker clients want it
+        else:
+            self._server = socket.socket(socket.AF_UNIX)
+            self._server.bind(str(path))
+            self._server.listen()
+            self.url = f"unix://{path}"
         threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """The socket's URL, as Docker clients want it."""
-        return f"unix://{self.path}"
 
     def asked(self, words: bytes) -> int:
         """How often `words` were in what came from the clients so far."""
