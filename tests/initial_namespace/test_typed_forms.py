@@ -62,8 +62,9 @@ GATES = {
 }
 """What each form's client asks for on its way, and how many of them do."""
 State = Literal["Airflow alive", "Airflow dead", "client killed first"]
-Fate = Literal["dead", "named", "dead or named", "gap"]
-"""gap: it lives, and the report says from when to when nobody was told what the tasks started."""
+Fate = Literal["dead", "named", "dead or named", "untold", "gap"]
+"""gap: it lives, and the report says from when to when nobody was told what the tasks started. untold: and it
+is listed as created then."""
 BUSY = (
     *("another client", "ended unread", "another program", "not every process", "still at work"),
     "do not reach back",
@@ -80,7 +81,7 @@ def fates(told: bool, state: State, late: bool) -> dict[str, Fate]:
     killed = state == "client killed first"
     found: dict[str, Fate] = dict.fromkeys(LINES, "named")
     if late:  # a client that is gone was seen by nobody
-        found |= dict.fromkeys(EXECS, "gap")
+        found |= dict.fromkeys(BY_DOCKER, "untold") | dict.fromkeys(EXECS, "gap")
         return found if killed else found | dict.fromkeys(ATTACHED, "dead")
     # seen to reach its engine and to create; by its name or id, whatever became of its client
     found |= dict.fromkeys(("run", "run_rm", "run_d_name", "run_d_cidfile", "exec"), "dead")
@@ -309,8 +310,10 @@ def contradicts(
         fate = "named" if lives else "dead"
     if lives != (fate != "dead"):
         return "it lives" if lives else "it is dead"
-    if fate == "gap":
-        return "" if detail.get("not_told") else "nobody knows of it"
+    if fate in ("gap", "untold") and not detail.get("not_told"):
+        return "nobody knows of it"
+    if fate == "untold" and name not in detail.get("containers_untold", ()):
+        return f"{name} is not listed"
     if fate == "named":
         untied = [*detail.get("containers_untied", ()), *detail.get("execs_untied", ())]
         if name not in untied or report["outcome"] != "spared":
@@ -358,7 +361,7 @@ def test_what_is_exact_dies_with_its_run_and_what_is_not_is_named(
                 wait_until_judged(listener, world, attached, initial)
             names = names_of(docker_engine, world)
             for form in EXPLAINED:
-                if expected[form] == "named":
+                if expected[form] in ("named", "untold"):
                     spared = explained(world, listener, form)
                     assert any(names[form] in one for one in spared), (form, spared)
             shown = [one["what"] for one in ask(world, listener, "ps")["not_attributable"]]

@@ -22,7 +22,7 @@ WITHOUT = ["setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin", "--inh-c
 TASKS = 65534
 # the interpreter may lie where only root gets at: it loads first
 AS_ANOTHER = """
-import os, dagstop.__main__, dagstop.commands.check, dagstop.install, dagstop.sql
+import encodings.idna, os, dagstop.__main__, dagstop.commands.check, dagstop.install, dagstop.sql
 dagstop.sql.queries()
 os.setgroups([])
 os.setresgid(4701, 4701, 4701)
@@ -95,7 +95,9 @@ def test_check_by_another_user_says_whose_rights_it_tried(
     words = ["check", "--database-url", airflow_db.url, "--task-user", str(TASKS)]
     with Listener(airflow_db.url, tmp_path):
         done = subprocess.run([sys.executable, "-c", AS_ANOTHER, *words], capture_output=True, text=True)
-    (line,) = [line for line in done.stdout.splitlines() if f"rights over uid {TASKS}" in line]
+    lines = [line for line in done.stdout.splitlines() if f"rights over uid {TASKS}" in line]
+    assert len(lines) == 1, done.stdout + done.stderr
+    (line,) = lines
     assert line.startswith("failed\t"), done.stdout + done.stderr
     assert line.endswith(f"\trun this check as the listener's user; {GIVE_RIGHTS}") and done.returncode == 1
 

@@ -42,7 +42,6 @@ from dagstop.report.findings import (
     findings,
     is_superseded,
     resumed,
-    spared_container,
     spared_process,
     summary,
 )
@@ -403,9 +402,9 @@ class Stopping:
             doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
             result.spared += [spared_process(*one) for one in doubtful]
         named = {*case.spared_containers, *(end.container.id for end in case.ends.values())}
-        for container, verdict in self._watch.gaps.containers(since, self._containers.strangers(), named):
-            result.containers_untied.append(shown(container.name))
-            result.spared.append(spared_container(container, verdict))
+        untold = self._watch.gaps.containers(since, self._containers.strangers(), named)
+        # only the time speaks for the run: this is said, and does not change the outcome
+        result.containers_untold = [shown(container.name) for container, _ in untold]
         users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._watch.users()
         for name, conmon, verdict in self._watch.gaps.podmans(since, users, self._watch.processes):
             result.containers_untied.append(shown(name))

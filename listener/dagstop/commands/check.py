@@ -58,7 +58,7 @@ def check(
     findings = [*_revision(connection, url), *_writable(connection, url)]
     if all(finding.ok for finding in findings):  # the other questions are put to this release's functions
         findings += [*_round_trip(connection, url), *in_database(connection, url)]
-        findings += _podman(kernel_tells(ask(connection, url, "listeners")))
+        findings += _podman(connection, url)
     findings += [*_homes(chosen), *_engines(chosen), *_policy(chosen), *_rights(chosen)]
     connection.close()
     good = all(finding.ok for finding in findings)
@@ -168,15 +168,16 @@ def _engines(chosen: Chosen) -> Iterator[Finding]:
             engine.close()
 
 
-def _podman(told: bool) -> Iterator[Finding]:
+def _podman(connection: Connection, url: str) -> Iterator[Finding]:
     """Says whether a task's containers of podman die, if there are any containers of it."""
     proc = ProcFS()
     conmons = sum(proc.comm(pid) == "conmon" for pid in proc.pids())
-    if conmons:
-        said, do = "a task's die with its run, as processes: the kernel tells of each fork", ""
-        if not told:
-            said, do = "a task's are named, not stopped: the listener is not told of forks", TOLD
-        yield Finding("podman", True, f"{counted(conmons, 'container')}; {said}", do)
+    if not conmons:
+        return
+    said, do = "a task's die with its run, as processes: the kernel tells of each fork", ""
+    if not kernel_tells(ask(connection, url, "listeners")):
+        said, do = "a task's are named, not stopped: the listener is not told of forks", TOLD
+    yield Finding("podman", True, f"{counted(conmons, 'container')}; {said}", do)
 
 
 def _rights(chosen: Chosen) -> Iterator[Finding]:

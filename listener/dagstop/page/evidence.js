@@ -37,7 +37,7 @@ function part(title, ...children) {
 
 function hostReport(order, report) {
   const { processes = [], containers = [], problem } = report.detail;
-  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [], not_told: gaps = [] } = report.detail;
+  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [], not_told: gaps = [], containers_untold: untold = [] } = report.detail;
   const spared = (report.detail.spared ?? []).filter((item) => !item.whose);
   const others = (report.detail.spared ?? []).filter((item) => item.whose);
   const living = [...processes, ...containers].filter((item) => item.died_at === null);
@@ -52,7 +52,8 @@ function hostReport(order, report) {
     others.length ? [el("h5", null, "Looks similar, but is not this run's"), others.map(sparedItem)] : "",
     alone.length ? tasks("Ended by itself: ", alone, "under") : "",
     gaps.map((gap) => el("p", { className: "under" }, "Nobody was told what it forked ",
-      gap.from ? ["from ", when(gap.from), " to "] : "before ", when(gap.to), ": ", name(gap.why))));
+      gap.from ? ["from ", when(gap.from), " to "] : "before ", when(gap.to), ": ", name(gap.why))),
+    untold.length ? tasks("Created then, and may be this run's: ", untold, "under") : "");
 }
 
 function tasks(words, names, className) {

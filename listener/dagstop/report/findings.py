@@ -43,6 +43,7 @@ class Findings:
     containers_untied: list[str] = field(default_factory=list)  # spared: a client may have created them
     execs_untied: list[str] = field(default_factory=list)  # the same of what a `docker exec` runs
     not_told: list[dict[str, Any]] = field(default_factory=list)  # when nobody told what its tasks forked
+    containers_untold: list[str] = field(default_factory=list)  # created then, and of nobody who is known
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -75,6 +76,7 @@ class Findings:
             "containers_untied": self.containers_untied,
             "execs_untied": self.execs_untied,
             "not_told": self.not_told,
+            "containers_untold": self.containers_untold,
             "problem": None if self.problem is None else shown(self.problem),
         }
         return facts | {name: value for name, value in more.items() if value}
@@ -108,6 +110,7 @@ class Findings:
             containers_untied=self.containers_untied,
             execs_untied=self.execs_untied,
             not_told=self.not_told,
+            containers_untold=self.containers_untold,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,
@@ -197,7 +200,8 @@ def findings(
             result.spared.append(spared_process(process, verdict))
             told += [process.label] if verdict.whose is Whose.RUN else []
     for container, verdict in facts.spared_containers:
-        result.spared.append(spared_container(container, verdict))
+        runs = {} if container.runs is None else {"exec": shown(container.runs)}
+        result.spared.append({"container": shown(container.name), **runs, **_why(verdict)})
         if verdict.untied and container.runs is not None:
             result.execs_untied.append(shown(f"{container.name}: {container.runs}"))
         elif verdict.untied:
@@ -339,12 +343,6 @@ def spared_process(process: Process, verdict: Verdict) -> dict[str, Any]:
     return {"pid": process.pid, "command": command(process), **_why(verdict)}
 
 
-def spared_container(container: Container, verdict: Verdict) -> dict[str, Any]:
-    """A container, or what a `docker exec` runs in it, that is left alone, and why."""
-    runs = {} if container.runs is None else {"exec": shown(container.runs)}
-    return {"container": shown(container.name), **runs, **_why(verdict)}
-
-
 def is_superseded(order: StopOrder) -> bool:
     """True if all that the order stopped was cleared (or marked otherwise) since."""
     targets = order.targets
@@ -365,7 +363,7 @@ def summary(order: StopOrder, result: Findings, outcome: str) -> str:
         spared=len(result.spared),
         not_found=",".join(result.not_found) or "-",
         could_not_look="; ".join(result.could_not_look) or "-",
-        not_told=not_told({"not_told": result.not_told}) or "-",
+        not_told=not_told(result.detail()) or "-",
         milliseconds=round(took / timedelta(milliseconds=1)) if took else "-",
         by=order.asked_by.get("session_user_name"),
     )

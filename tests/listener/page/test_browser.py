@@ -126,13 +126,21 @@ def test_what_may_be_a_docker_clients_is_named_with_the_reason(
         {"container": "busy", "exec": "python job.py", "why": asked, "evidence": ["environment"]},
     ]
     untied = {"containers_untied": ["brave_curie"], "execs_untied": ["busy: python job.py"]}
+    untied["containers_untold"] = ["shy_bohr"]
     busy.report(airflow_db, number, "worker-1", "spared", more={"spared": spared, **untied})
     with Page(airflow_db) as page:
         browser.open(page.url)
         browser.run(OPEN_ALL)
         browser.wait(ALL_READ)
         text = browser.text()
-    for said in ("container brave_curie", client, "docker exec in busy python job.py", asked, "2 spared"):
+    for said in (
+        "container brave_curie",
+        client,
+        "docker exec in busy python job.py",
+        asked,
+        "2 spared",
+        "may be this run's: shy_bohr",
+    ):
         assert said in text, f"{said!r} is not in: {text}"
     assert browser.complaints() == []
 
