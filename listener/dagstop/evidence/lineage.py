@@ -175,7 +175,7 @@ def _began_by(process: Process, at: int) -> bool:
 
 
 def _of_an_airflow(node: _Node) -> bool:
-    """True if what it descends from is a task's or one of Airflow's own, as far as a name tells."""
+    """True if it descends from a process of a task or of an Airflow, as far as names tell."""
     above: _Node | None = node
     while above is not None:
         known = above.process
