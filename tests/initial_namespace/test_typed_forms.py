@@ -91,6 +91,8 @@ def fates(told: bool, state: State, late: bool) -> dict[str, Fate]:
         found |= {"create_start": "dead", "podman": "dead"}
         found |= dict.fromkeys(() if killed else ("run_d", "exec_d"), "dead")  # an exit is the proof
         found |= dict.fromkeys(UPS if killed else ("up_d",), "dead or named")
+    else:
+        found["podman"] = "dead or named"  # a look may meet its conmon before podman has let it go
     return found
 
 
@@ -305,7 +307,7 @@ def contradicts(
     detail = report["detail"]
     if fate == "dead or named":
         whys = [str(one["why"]) for one in detail["spared"]]
-        if lives and not any(word in why for why in whys for word in BUSY):
+        if lives and form in UPS and not any(word in why for why in whys for word in BUSY):
             return "it lives without a reason"
         fate = "named" if lives else "dead"
     if lives != (fate != "dead"):
