@@ -374,3 +374,21 @@ def test_a_deleted_run_without_run_id_is_an_order_by_its_date(airflow_db: Airflo
     assert airflow_db.one("select logical_date from dagstop.stop_order") == FIRST_DATE
     assert airflow_db.states() == {"a": "failed"}
     assert airflow_db.faults() == []
+
+
+@one_server
+@shape_1_10
+def test_a_run_that_another_trigger_creates_again_at_its_date_runs_on(airflow_db: AirflowDatabase) -> None:
+    """Airflow 1.10's task instances know the date of their run only: they are the new run's."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    airflow_db.add_running()
+    airflow_db.rows(
+        "create function create_again() returns trigger language plpgsql as $$ begin"
+        " insert into dag_run (dag_id, run_id, execution_date, state)"
+        " values (old.dag_id, 'again', old.execution_date, 'running'); return null; end $$;"
+        " create trigger create_again after delete on dag_run for each row execute function create_again()"
+    )
+    airflow_db.rows("delete from dag_run")
+    assert airflow_db.rows("select run_id from dag_run") == [("again",)]
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.states() == {"a": "running"}
+    assert airflow_db.faults() == []

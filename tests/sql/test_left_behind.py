@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import psycopg2
 import pytest
 
 from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
-from tests.support.marks import one_server, shape_1_10
+from tests.support.marks import one_server, shape_1_10, shape_2
 from tests.support.settings import set_setting
 
 pytestmark = one_server
@@ -175,3 +176,17 @@ def test_what_was_protected_then_is_not_left_for_ever(airflow_db: AirflowDatabas
     airflow_db.beat()
     assert airflow_db.rows(PENDING) == []
     assert airflow_db.states() == {"a": "running" if still else "failed", "b": "failed"}
+
+
+@shape_2
+def test_who_completes_an_order_tries_for_the_runs_and_does_not_wait(airflow_db: AirflowDatabase) -> None:
+    """EXCLUSIVE lets others read, and lets nobody lock a row."""
+    airflow_db.add_running()
+    leave_behind(airflow_db)
+    complete = "select dagstop.complete_orders(array(select id from dagstop.stop_order), 'public')"
+    with airflow_db.transaction() as other:
+        other.execute("lock table dag_run in exclusive mode")
+        with pytest.raises(psycopg2.errors.LockNotAvailable, match="could not obtain lock"):
+            hurry(airflow_db, f"set lock_timeout = '5s'; {complete}")
+    airflow_db.beat()
+    assert airflow_db.rows(PENDING) == [] and airflow_db.states() == {"a": "failed"}

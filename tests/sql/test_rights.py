@@ -239,3 +239,20 @@ def test_who_may_write_some_runs_orders_no_stop_of_others(db: AirflowDatabase) -
         assert db.faults() == []
     finally:
         db.rows("drop policy p on dag_run")
+
+
+@one_server
+def test_a_run_that_has_a_run_id_is_not_ordered_by_its_date(db: AirflowDatabase) -> None:
+    """A session says that a run without run_id failed. What was cleared in the failed run of that date runs on."""
+    db.set_run("failed")
+    db.set_task("a", None)
+    db.set_task("a", "running")
+    date = db.one(f"select {db.date_column}::text from dag_run")
+    with psycopg2.connect(db.user_url("r_dba")) as connection:
+        cursor = connection.cursor()
+        note = {"dag_id": "dag", "run_id": None, "logical_date": date}
+        cursor.execute("select set_config('dagstop.runs', %s, true)", (json.dumps(note),))
+        cursor.execute("update dag_run set state = state")
+    connection.close()
+    assert db.one("select count(*) from dagstop.stop_order") == 1
+    assert db.states() == {"a": "running"} and db.faults() == []

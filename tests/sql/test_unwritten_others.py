@@ -368,3 +368,45 @@ def test_a_late_write_that_was_allowed_or_is_only_observed_stays(
         set_setting(airflow_db, "observe_only", "on")
     airflow_db.beat()
     assert airflow_db.states() == {"a": "up_for_retry"} and airflow_db.one(KEPT) == 0
+
+
+@shape_2
+def test_who_gets_a_table_of_ours_when_a_cascade_fails_holds_up_nobody(airflow_db: AirflowDatabase) -> None:
+    """The error lets go what the cascade has locked; a DBA who waited for it to build an index comes first."""
+    airflow_db.add_running()
+    airflow_db.rows(
+        "create function fail_late() returns trigger language plpgsql as"
+        " $$ begin perform pg_advisory_xact_lock(1); raise exception 'a trigger of others'; end $$;"
+        " create trigger fail_late before update on task_instance for each row execute function fail_late()"
+    )
+    person_is_done = threading.Event()
+
+    def build() -> None:
+        with airflow_db.transaction() as dba:
+            dba.execute("lock table dagstop.stop_order in share mode")
+            person_is_done.wait(60)
+
+    person = threading.Thread(
+        target=hurry, args=(airflow_db, "update dag_run set state = 'failed'"), daemon=True
+    )
+    dba = threading.Thread(target=build, daemon=True)
+    with airflow_db.transaction() as gate:
+        gate.execute("select pg_advisory_xact_lock(1)")
+        person.start()
+        airflow_db.wait_until("select count(*) > 0 from pg_locks where locktype = 'advisory' and not granted")
+        dba.start()
+        airflow_db.wait_until(
+            "select count(*) > 0 from pg_locks where relation = 'dagstop.stop_order'::regclass and not granted"
+        )
+    person.join(30)
+    person_is_done.set()
+    dba.join(30)
+    assert not person.is_alive() and not dba.is_alive()
+    assert airflow_db.one("select state from dag_run") == "failed" and airflow_db.states() == {"a": "running"}
+    assert airflow_db.rows(ORDERS) == [] and airflow_db.one(KEPT) == 1
+    ((place, message),) = airflow_db.faults()
+    assert place == "cascade_statement" and "the next heartbeat makes it good" in message
+    airflow_db.rows("drop trigger fail_late on task_instance")
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed"} and airflow_db.one(KEPT) == 0
+    assert [row[:3] for row in airflow_db.rows(ORDERS)] == [("run", "dag", "run")]
