@@ -62,9 +62,9 @@ GATES = {
 }
 """What each form's client asks for on its way, and how many of them do."""
 State = Literal["Airflow alive", "Airflow dead", "client killed first"]
-Fate = Literal["dead", "named", "dead or named", "untold", "gap"]
-"""gap: it lives, and the report says from when to when nobody was told what the tasks started. untold: and it
-is listed as created then."""
+Fate = Literal["dead", "named", "dead or named", "untold"]
+"""untold: it lives, and the report says from when to when nobody was told what the tasks started, and lists
+it as begun then."""
 BUSY = (
     *("another client", "ended unread", "another program", "not every process", "still at work"),
     "do not reach back",
@@ -81,7 +81,7 @@ def fates(told: bool, state: State, late: bool) -> dict[str, Fate]:
     killed = state == "client killed first"
     found: dict[str, Fate] = dict.fromkeys(LINES, "named")
     if late:  # a client that is gone was seen by nobody
-        found |= dict.fromkeys(BY_DOCKER, "untold") | dict.fromkeys(EXECS, "gap")
+        found |= dict.fromkeys(BY_DOCKER, "untold")
         return found if killed else found | dict.fromkeys(ATTACHED, "dead")
     # seen to reach its engine and to create; by its name or id, whatever became of its client
     found |= dict.fromkeys(("run", "run_rm", "run_d_name", "run_d_cidfile", "exec"), "dead")
@@ -312,14 +312,14 @@ def contradicts(
         fate = "named" if lives else "dead"
     if lives != (fate != "dead"):
         return "it lives" if lives else "it is dead"
-    if fate in ("gap", "untold") and not detail.get("not_told"):
-        return "nobody knows of it"
-    if fate == "untold" and name not in detail.get("containers_untold", ()):
+    listed = [*detail.get("containers_untold", ()), *detail.get("execs_untold", ())]
+    if fate == "untold" and not (detail.get("not_told") and name in listed):
         return f"{name} is not listed"
     if fate == "named":
         untied = [*detail.get("containers_untied", ()), *detail.get("execs_untied", ())]
         if name not in untied or report["outcome"] != "spared":
             return f"{name} is not named"
+    if fate in ("named", "untold"):
         what = f"({name.removeprefix('busy: ')})" if form in EXECS else f"container {name}"
         return "" if any(what in one for one in shown) else f"ps does not name {what}"
     return ""

@@ -402,9 +402,14 @@ class Stopping:
             doubtful = self._watch.gaps.doubtful(known.of_processes(), self._watch.processes)
             result.spared += [spared_process(*one) for one in doubtful]
         named = {*case.spared_containers, *(end.container.id for end in case.ends.values())}
-        untold = self._watch.gaps.containers(since, self._containers.strangers(), named)
+        listed = self._containers.listed()
+        untold = self._watch.gaps.containers(since, listed, named | self._containers.ties.clients().keys())
         # only the time speaks for the run: this is said, and does not change the outcome
         result.containers_untold = [shown(container.name) for container, _ in untold]
+        named |= {container.id for container, _ in untold}
+        execs = self._watch.gaps.execs(since, listed, named, self._watch.processes)
+        words = (shown(f"{container.name}: {' '.join(process.argv)}") for container, process, _ in execs)
+        result.execs_untold = [one for one in words if one not in result.execs_untied]
         users = trusted_uids(self._config.airflow_homes, self._config.task_users) | self._watch.users()
         for name, conmon, verdict in self._watch.gaps.podmans(since, users, self._watch.processes):
             result.containers_untied.append(shown(name))

@@ -95,10 +95,15 @@ def explain(
     begun = [clock.started_at(p) for p, verdict in by_process if verdict.decision is not Decision.SPARE]
     begun += [one for one in [begun_here(order, Findings(), host_names(listeners))] if one is not None]
     if begun:
-        known = {*ties.clients(), *(container.id for container, _ in by_container)}
+        since, named = clock.from_db(min(begun)), {container.id for container, _ in by_container}
+        untold = watch.gaps.containers(since, here.containers, named | ties.clients().keys())
+        facts += [_fact(f"container {one.id[:12]}", one.name, verdict) for one, verdict in untold]
+        named |= {one.id for one, _ in untold}
+        said = {(fact["what"], fact["command"]) for fact in facts}
         facts += [
-            _fact(f"container {one.id[:12]}", one.name, verdict)
-            for one, verdict in watch.gaps.containers(clock.from_db(min(begun)), here.containers, known)
+            _fact(f"docker exec in {one.name}", command(process), verdict)
+            for one, process, verdict in watch.gaps.execs(since, here.containers, named, watch.processes)
+            if (f"docker exec in {one.name}", command(process)) not in said
         ]
     podmans = watch.gaps.podmans(clock.from_db(min(begun)), users, watch.processes) if begun else ()
     facts += [_fact(f"podman container {name}", command(one), verdict) for name, one, verdict in podmans]

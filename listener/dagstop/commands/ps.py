@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
@@ -86,7 +86,7 @@ def ps(
     _add_states(own, ask(connection, url, "task_states", **_keys(own)))
     connection.close()
     untied = [c for c in found if c.id not in known]
-    strangers = _strangers(watch, untied, proc, ties)
+    strangers = _strangers(watch, found, untied, proc, ties)
     if as_json:
         print_json({"tasks": rows, "not_attributable": strangers, "problems": problems})
         return
@@ -319,7 +319,9 @@ def _why(container: Container, may: Sequence[Untied]) -> str:
     return _POLICY if "AIRFLOW_TMP_DIR" in container.tags else _NO_TAGS
 
 
-def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS, ties: Ties) -> list[dict[str, str]]:
+def _strangers(
+    watch: Watch, containers: Sequence[Container], untied: Sequence[Container], proc: ProcFS, ties: Ties
+) -> list[dict[str, str]]:
     """What Airflow started, or may have started, but nobody can say for which task."""
     may = ties.untied()
     found = [
@@ -344,4 +346,12 @@ def _strangers(watch: Watch, untied: Sequence[Container], proc: ProcFS, ties: Ti
     for process, verdict in watch.gaps.doubtful(tasks, watch.processes):
         why = f"not attributable: {verdict.reason}"
         found.append({"what": f"process {process.pid} ({command(process)})", "why": why})
+    if tasks:
+        age = max(proc.age(task.start) for task in tasks)
+        begun = datetime.now(timezone.utc) - timedelta(seconds=age)
+        said = {one["what"] for one in found}
+        for container, process, verdict in watch.gaps.execs(begun, containers, (), watch.processes):
+            what = f"docker exec in {container.name} ({command(process)})"
+            if what not in said:
+                found.append({"what": what, "why": f"not attributable: {verdict.reason}"})
     return found

@@ -3,7 +3,7 @@
 What a task forked in such a gap and let go is known by other signs only. So the report of a run that was
 running then names the gap, and each process that may be one of those. They are never signalled. Nor is a
 container of podman whose `conmon`, which leaves its parents at once, may be one, nor one that an engine
-created for a client that is gone.
+created for a client that is gone, nor what such a client runs in a container (`docker exec`).
 """
 
 from __future__ import annotations
@@ -133,13 +133,44 @@ class Gaps:
             airflows = one.label is not None or one.airflow is not None or one.kubernetes is not None
             if airflows or one.id in known or one.tags.get(SPARE) == "1" or one.created_at < begun:
                 continue
-            for gap in self.since(one.created_at):
-                if gap.since is None or gap.since <= one.created_at:
-                    why = (
-                        f"it may be the run's: it was created after a task of the run began, while {gap.why}"
-                    )
-                    found[one.id] = one, Verdict(Decision.SPARE, why)
+            if (gap := self._untold(one.created_at)) is not None:
+                why = f"it may be the run's: it was created after a task of the run began, while {gap.why}"
+                found[one.id] = one, Verdict(Decision.SPARE, why)
         return list(found.values())
+
+    def execs(
+        self,
+        begun: datetime,
+        containers: Iterable[Container],
+        known: Collection[str],
+        processes: Mapping[int, Process],
+    ) -> list[tuple[Container, Process, Verdict]]:
+        """What a `docker exec` of a task which began then may run: begun since, when nobody was told.
+
+        What an exec runs is, as the container's first process, a child of the container's shim. known: ids of
+        containers that have a word of their own, which is that of all that lives in them.
+        """
+        inits = {one.pid: one for one in containers if one.id not in known and one.tags.get(SPARE) != "1"}
+        by_shim = {
+            processes[pid].ppid: one
+            for pid, one in inits.items()
+            if pid in processes and one.id in self._proc.cgroups(pid)
+        }
+        found: list[tuple[Container, Process, Verdict]] = []
+        for process in processes.values():
+            container = by_shim.get(process.ppid)
+            if container is None or process.pid in inits or process.pid == self._own_pid:
+                continue
+            if process.label is not None or process.role is not Role.OTHER or process.state in "ZXx":
+                continue
+            if process.environ.get(SPARE) == "1":
+                continue
+            at = self._began(process)
+            gap = self._untold(at) if at >= begun else None
+            if gap is not None and container.id in self._proc.cgroups(process.pid):
+                why = f"it may be the run's: it began after a task of the run did, while {gap.why}"
+                found.append((container, process, Verdict(Decision.SPARE, why)))
+        return found
 
     def podmans(
         self, begun: datetime, users: Collection[int], processes: Mapping[int, Process]
@@ -149,16 +180,24 @@ class Gaps:
         users: as whom tasks run. Each conmon since then that is known as nobody's, and that began when nobody
         was told.
         """
-        found, gaps = [], self.since(begun)
+        found = []
         for name, process in strangers_of_podman(processes):
-            at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
-            untold = any((gap.since is None or gap.since <= at) and at <= gap.until for gap in gaps)
-            if at >= begun and (untold or self.always) and self._proc.uid(process.pid) in users:
+            at = self._began(process)
+            untold = self._untold(at) is not None or self.always
+            if at >= begun and untold and self._proc.uid(process.pid) in users:
                 found.append((name, process, Verdict(Decision.SPARE, _PODMAN)))
         return found
 
+    def _began(self, process: Process) -> datetime:
+        return datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
+
+    def _untold(self, at: datetime) -> Gap | None:
+        """The last gap that holds a moment; one from nobody knows when, too."""
+        gaps = (gap for gap in reversed(self.since(at)) if gap.since is None or gap.since <= at)
+        return next(gaps, None)
+
     def _gap_of(self, process: Process) -> Gap | None:
-        at = datetime.now(timezone.utc) - timedelta(seconds=self._proc.age(process.identity.start))
+        at = self._began(process)
         # before a first listener anything may have begun: that names nothing
         began_in = (gap for gap in self.all if gap.since is not None and gap.since <= at <= gap.until)
         return next(began_in, None)

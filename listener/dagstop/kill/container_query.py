@@ -109,10 +109,9 @@ class ContainerQueries:
             return True
         return self._seen and self._shims()
 
-    def strangers(self) -> list[Container]:
-        """What the engines showed last, without what a client is known to have started."""
-        known = self.ties.clients()
-        return [one for engine in self.engines for one in engine.listed() if one.id not in known]
+    def listed(self) -> list[Container]:
+        """What the engines showed last; two URLs may be one engine's."""
+        return list({one.id: one for engine in self.engines for one in engine.listed()}.values())
 
     def refusals(self) -> list[str]:
         """Of the engines that are there, which did not answer the last time, and why."""

@@ -37,7 +37,8 @@ function part(title, ...children) {
 
 function hostReport(order, report) {
   const { processes = [], containers = [], problem } = report.detail;
-  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [], not_told: gaps = [], containers_untold: untold = [] } = report.detail;
+  const { not_found: missing = [], ended_by_itself: alone = [], could_not_look: blind = [], not_told: gaps = [] } = report.detail;
+  const { containers_untold: untold = [], execs_untold: untoldExecs = [] } = report.detail;
   const spared = (report.detail.spared ?? []).filter((item) => !item.whose);
   const others = (report.detail.spared ?? []).filter((item) => item.whose);
   const living = [...processes, ...containers].filter((item) => item.died_at === null);
@@ -53,7 +54,8 @@ function hostReport(order, report) {
     alone.length ? tasks("Ended by itself: ", alone, "under") : "",
     gaps.map((gap) => el("p", { className: "under" }, "Nobody was told what it forked ",
       gap.from ? ["from ", when(gap.from), " to "] : "before ", when(gap.to), ": ", name(gap.why))),
-    untold.length ? tasks("Created then, and may be this run's: ", untold, "under") : "");
+    untold.length ? tasks("Containers created then, which may be this run's: ", untold, "under") : "",
+    untoldExecs.length ? tasks("Started then by docker exec, and may be this run's: ", untoldExecs, "under") : "");
 }
 
 function tasks(words, names, className) {

@@ -44,6 +44,7 @@ class Findings:
     execs_untied: list[str] = field(default_factory=list)  # the same of what a `docker exec` runs
     not_told: list[dict[str, Any]] = field(default_factory=list)  # when nobody told what its tasks forked
     containers_untold: list[str] = field(default_factory=list)  # created then, and of nobody who is known
+    execs_untold: list[str] = field(default_factory=list)  # the same of what a `docker exec` runs
     problem: str | None = None
     first_signal_at: datetime | None = None  # on the database's clock, as all times here
     last_death_at: datetime | None = None
@@ -77,6 +78,7 @@ class Findings:
             "execs_untied": self.execs_untied,
             "not_told": self.not_told,
             "containers_untold": self.containers_untold,
+            "execs_untold": self.execs_untold,
             "problem": None if self.problem is None else shown(self.problem),
         }
         return facts | {name: value for name, value in more.items() if value}
@@ -111,6 +113,7 @@ class Findings:
             execs_untied=self.execs_untied,
             not_told=self.not_told,
             containers_untold=self.containers_untold,
+            execs_untold=self.execs_untold,
             problem=self.problem,
             first_signal_at=earlier.first_signal_at or self.first_signal_at,
             last_death_at=self.last_death_at or earlier.last_death_at,

@@ -46,15 +46,16 @@ def ended(detail: Mapping[str, Any]) -> str:
 def not_told(detail: Mapping[str, Any]) -> str:
     """When nobody was told what the run's tasks forked, and why; the first such time of several.
 
-    With how many containers were created then of which nobody knows whose they are.
+    With how many containers and `docker exec`s began then of which nobody knows whose they are.
     """
     gaps = detail.get("not_told") or []
     if not gaps:
         return ""
     more = f", and {counted(len(gaps) - 1, 'time')} more" if len(gaps) > 1 else ""
-    untold = detail.get("containers_untold") or ()
-    created = f"; {counted(len(untold), 'container')} created then may be its" if untold else ""
-    return f"not told what it forked {gap(gaps[0])}{more}{created}"
+    kinds = (("container", detail.get("containers_untold")), ("docker exec", detail.get("execs_untold")))
+    untold = " and ".join(counted(len(found), kind) for kind, found in kinds if found)
+    begun = f"; {untold} begun then may be the run's" if untold else ""
+    return f"not told what it forked {gap(gaps[0])}{more}{begun}"
 
 
 def gap(item: Mapping[str, Any]) -> str:

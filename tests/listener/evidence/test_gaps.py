@@ -245,6 +245,50 @@ def test_a_container_that_was_created_while_no_listener_ran_is_named(
     assert all(verdict.decision is Decision.SPARE and WHY in verdict.reason for _, verdict in found)
 
 
+SHIM, INIT, EXEC = 500, 501, 502
+BUSY = Container("b" * 64, "busy", "image", INIT, moment(10), False, "no", {})
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "named"),
+    [
+        (GAP + 10, {}, True),
+        (GAP - 10, {}, False),
+        (UNTIL + 200, {}, False),  # whose it is a listener could see
+        (BEGAN + 10, {"since": None}, True),  # no listener ran that was ever heard of
+        (BEGAN - 200, {"since": None}, False),
+        (GAP + 10, {"environ": tags(run="other")}, False),
+        (GAP + 10, {"environ": {"DAGSTOP_SPARE": "1"}}, False),
+        (GAP + 10, {"state": "Z"}, False),
+        (GAP + 10, {"argv": ("/usr/bin/python3", "/opt/venv/bin/airflow", "scheduler")}, False),
+        (GAP + 10, {"ppid": INIT}, False),  # the container's own
+        (GAP + 10, {"ppid": 1}, False),
+        (GAP + 10, {"cgroup": "a" * 64}, False),  # of another container, by a shim that they share
+        (GAP + 10, {"init": "a" * 64}, False),  # the engine's pids are other processes here
+        (GAP + 10, {"container": {"tags": {"DAGSTOP_SPARE": "1"}}}, False),
+        (GAP + 10, {"container": {"id": "k" * 64}, "cgroup": "k" * 64, "init": "k" * 64}, False),
+    ],
+)
+def test_what_an_exec_runs_that_began_while_no_listener_ran_is_named(
+    proc: FakeProc, start: int, more: dict[str, Any], named: bool
+) -> None:
+    since, busy = more.pop("since", moment(GAP)), replace(BUSY, **more.pop("container", {}))
+    cgroup, init = (more.pop(name, "b" * 64) for name in ("cgroup", "init"))
+    proc.add(SHIM, argv=("/usr/bin/containerd-shim-runc-v2",), start=10, uid=0)
+    proc.add(INIT, ppid=SHIM, argv=("sleep", "1"), start=GAP + 5)
+    proc.add(EXEC, start=start, **{"ppid": SHIM, "argv": ("sleep", "2"), **more})
+    for pid in (BASH, SHIM, INIT, EXEC):
+        lives_in(proc, "0::/system.slice/docker.service\n", pid)
+    lives_in(proc, f"0::/system.slice/docker-{init}.scope\n", INIT)
+    lives_in(proc, f"0::/system.slice/docker-{cgroup}.scope\n", EXEC)
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(since, moment(UNTIL), WHY)])
+    found = watch.gaps.execs(moment(BEGAN), [busy], {"k" * 64}, watch.processes)
+    assert [(one.name, process.pid) for one, process, _ in found] == ([("busy", EXEC)] if named else [])
+    assert all(verdict.decision is Decision.SPARE and WHY in verdict.reason for *_, verdict in found)
+
+
 CONMON = ("/usr/bin/conmon", "--api-version", "1", "-c", "c0ffee" * 11, "-n", "web", "--exit-dir", "/run")
 
 

@@ -126,7 +126,7 @@ def test_what_may_be_a_docker_clients_is_named_with_the_reason(
         {"container": "busy", "exec": "python job.py", "why": asked, "evidence": ["environment"]},
     ]
     untied = {"containers_untied": ["brave_curie"], "execs_untied": ["busy: python job.py"]}
-    untied["containers_untold"] = ["shy_bohr"]
+    untied |= {"containers_untold": ["shy_bohr"], "execs_untold": ["busy: sleep 5"]}
     busy.report(airflow_db, number, "worker-1", "spared", more={"spared": spared, **untied})
     with Page(airflow_db) as page:
         browser.open(page.url)
@@ -139,7 +139,8 @@ def test_what_may_be_a_docker_clients_is_named_with_the_reason(
         "docker exec in busy python job.py",
         asked,
         "2 spared",
-        "may be this run's: shy_bohr",
+        "Containers created then, which may be this run's: shy_bohr",
+        "Started then by docker exec, and may be this run's: busy: sleep 5",
     ):
         assert said in text, f"{said!r} is not in: {text}"
     assert browser.complaints() == []

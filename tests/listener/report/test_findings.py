@@ -115,12 +115,12 @@ def test_the_detail_has_the_lists_that_are_always_read_and_of_the_others_what_th
     assert Findings().detail() == {"processes": [], "containers": [], "spared": []}
     full = Findings(
         [DEAD], [box("c")], [{"pid": 7}], ["t"], ["e"], ["u"],
-        not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"], problem="away\n",
+        not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"], execs_untold=["x"], problem="away\n",
     )  # fmt: skip
     assert full.detail() == {
         "processes": [DEAD], "containers": [box("c")], "spared": [{"pid": 7}], "not_found": ["t"],
         "ended_by_itself": ["e"], "could_not_look": ["u"], "not_told": [{"from": "a"}], "containers_untied": ["w"],
-        "containers_untold": ["n"], "problem": "away\\n",
+        "containers_untold": ["n"], "execs_untold": ["x"], "problem": "away\\n",
     }  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     later = Findings(
         [item(600, died=5), item(700, died=5)], [box("a", died=4, signals=[("SIGKILL", 3)]), box("e", died=4)],
         [{"pid": 601}, {"pid": 602}, {"container": "name-b"}, {"container": "name-d"}], ["u", "v"], ["t", "y"],
-        ["uid 7"], not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"], problem="away",
+        ["uid 7"], not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"],
+        execs_untold=["x"], problem="away",
         first_signal_at=at(3), last_death_at=at(5),
     )  # fmt: skip
     both = later.merged(earlier)
@@ -143,7 +144,7 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     assert both.spared == later.spared
     assert (both.not_found, both.ended_by_itself) == (["u"], ["t"])
     assert (both.could_not_look, both.containers_untied, both.problem) == (["uid 7"], ["w"], "away")
-    assert (both.not_told, both.containers_untold) == ([{"from": "a"}], ["n"])
+    assert (both.not_told, both.containers_untold, both.execs_untold) == ([{"from": "a"}], ["n"], ["x"])
     assert (both.first_signal_at, both.last_death_at) == (at(1), at(5))
     nothing = Findings().merged(earlier)
     assert (nothing.first_signal_at, nothing.last_death_at) == (at(1), at(2))
@@ -417,5 +418,8 @@ def test_whatever_a_report_names_of_the_run_is_not_missing() -> None:
 def test_what_was_created_while_nobody_was_told_is_counted_in_the_line_and_is_no_outcome() -> None:
     found = Findings([DEAD], not_told=[{"from": None, "to": at(1).isoformat(), "why": "no listener ran"}])
     found.containers_untold = ["a", "b"]
-    assert not_told(found.detail()).endswith("(no listener ran); 2 containers created then may be its")
+    assert not_told(found.detail()).endswith("(no listener ran); 2 containers begun then may be the run's")
+    found.execs_untold = ["c: sleep 5"]
+    said = "(no listener ran); 2 containers and 1 docker exec begun then may be the run's"
+    assert not_told(found.detail()).endswith(said)
     assert found.outcome(superseded=False) is Outcome.STOPPED
