@@ -21,7 +21,7 @@ _LATE = 2_000_000_000
 """Nanoseconds after its end in which something may still turn out to have been a task's: by the title of
 what forked it, which a runner sets once it runs."""
 _DEEP = 500
-"""Ancestors after which those that ended long ago are left out."""
+"""Ancestors after which those are left out that have ended and are nothing to anybody."""
 
 
 class _Node:
@@ -34,7 +34,7 @@ class _Node:
         self.at = at  # when its fork was told: CLOCK_BOOTTIME in ns
         self.ended = 0  # the same of its exit; 0 while it lives
         self.process: Process | None = None
-        self.depth: int = parent.depth + 1 if parent is not None else 0
+        self.depth: int = parent.depth + 1 if parent is not None else 0  # of what was not left out since
 
 
 class ClientEnd(NamedTuple):
@@ -107,8 +107,8 @@ class Lineage:
         changed = (self._processes.get(pid) for pid in self.changed)
         found = [process.pid for process in changed if process is not None and process.label is not None]
         for pid in self.born:
-            node = self._nodes.get(pid)
-            if node is not None and node.process is None and self._labelled_above(node)[0] is not None:
+            node = self._nodes[pid]
+            if node.process is None and self._labelled_above(node)[0] is not None:
                 found.append(pid)
         return found
 
@@ -124,7 +124,6 @@ class Lineage:
             if known is not None and known.role is not Role.RUNNER and known.role is not Role.OTHER:
                 return None, False
             if known is not None and known.label is not None:
-                above.parent = None  # nothing beyond counts any more: a chain of short lives must not grow
                 return known, above is node.parent
             above = above.parent
         return None, False
@@ -134,30 +133,11 @@ class Lineage:
         if above is None:
             above = self._older(parent, at)
         if above is not None and above.depth > _DEEP:
-            above.parent = self._shortened(above.parent, at)
-            above.depth = above.parent.depth + 1 if above.parent is not None else 0
+            _shorten(above, at)
         self._nodes[pid] = _Node(above, at)
         self.born.add(pid)
         self.heard.add(pid)
         self.ended.discard(pid)
-        self.changed.discard(pid)
-
-    def _shortened(self, first: _Node | None, at: int) -> _Node | None:
-        """Without those that ended long ago and were no task's; up to what a search would not go beyond."""
-        kept: list[_Node] = []
-        node = first
-        while node is not None and len(kept) < _DEEP // 2:
-            known = node.process
-            stops = known is not None and (known.label is not None or known.role is not Role.OTHER)
-            if stops or not node.ended or at - node.ended < _LATE:
-                kept.append(node)
-            node = None if stops else node.parent
-        above: _Node | None = None
-        for node in reversed(kept):
-            node.parent = above
-            node.depth = above.depth + 1 if above is not None else 0
-            above = node
-        return above
 
     def _older(self, pid: int, at: int) -> _Node | None:
         """What was there before the listening began, if it was read."""
@@ -167,6 +147,27 @@ class Lineage:
         node = self._nodes[pid] = _Node(None, at)
         node.process = process
         return node
+
+
+def _shorten(node: _Node, at: int) -> None:
+    """Leave out the ancestors that have ended and cannot turn out to have been a task's any more.
+
+    What was never read cannot: nobody will know anything of it. What a search does not go beyond ends the chain.
+    """
+    node.depth = 0
+    while (above := node.parent) is not None:
+        known = above.process
+        if above.ended and (known is None or (_is_plain(known) and at - above.ended >= _LATE)):
+            node.parent = above.parent
+            continue
+        if known is not None and not _is_plain(known):
+            above.parent = None
+        node = above
+
+
+def _is_plain(process: Process) -> bool:
+    """True if it is nothing of an Airflow and of no task, as far as that is known."""
+    return process.label is None and process.role is Role.OTHER
 
 
 def _began_by(process: Process, at: int) -> bool:
@@ -179,7 +180,7 @@ def _of_an_airflow(node: _Node) -> bool:
     above: _Node | None = node
     while above is not None:
         known = above.process
-        if known is not None and (known.role is not Role.OTHER or known.label is not None):
+        if known is not None and not _is_plain(known):
             return not is_init(known.argv)
         above = above.parent
     return False

@@ -28,15 +28,16 @@ def seen(pid: int, at: float = START, label: Label | None = None, **more: Any) -
 
 
 class Told:
-    """A kernel that tells of one thing at a time, a hundredth of a second apart."""
+    """A kernel that tells of one thing at a time, a hundredth of a second apart if nothing else is said."""
 
     def __init__(self, *there: Process) -> None:
         self.processes = {one.pid: one for one in there}
         self.lineage = Lineage(self.processes)
         self.now = START * SECOND
+        self.pause = SECOND // TICKS_PER_SECOND
 
     def event(self, kind: int, pid: int, parent: int = 0, status: int = 0) -> None:
-        self.now += SECOND // TICKS_PER_SECOND
+        self.now += self.pause
         self.lineage.take([Event(kind, pid, parent, self.now - AHEAD, status)], AHEAD)
 
     def fork(self, parent: int, child: int) -> None:
@@ -59,6 +60,13 @@ class Told:
                 self.end(above)
             above = pid
         return above
+
+    def length(self, pid: int) -> int:
+        """How many ancestors of it are kept."""
+        node, length = self.lineage._nodes[pid], 0
+        while node.parent is not None:
+            node, length = node.parent, length + 1
+        return length
 
 
 def test_who_forked_it_counts_where_nothing_is_between_them() -> None:
@@ -212,6 +220,40 @@ def test_what_ends_a_search_stays_in_a_chain_though_it_has_ended(role: Role) -> 
     assert told.lineage.source_of(told.read(last)) == (None, False)
 
 
+def test_however_fast_a_chain_of_short_lives_it_leads_to_the_task() -> None:
+    """Nobody can have read them, so nothing that is known of them holds memory."""
+    task = seen(600, label=TASK)
+    told = Told(task)
+    told.pause = _LATE // (10 * _DEEP)
+    last = told.chain(600, 1000, 6 * _DEEP)
+    assert told.lineage.source_of(told.read(last)) == (task, False)
+    assert told.length(last) <= _DEEP + 2
+
+
+def test_what_was_read_of_it_a_moment_ago_stays_in_a_fast_chain() -> None:
+    """Of those that forked it, only what was read may still get a title or a label."""
+    told = Told(seen(600))
+    told.pause = 0
+    told.fork(600, 700)
+    brief = told.read(700)
+    last = told.chain(700, 1000, 3 * _DEEP)
+    told.end(700)
+    one = told.read(last)
+    brief.label = TASK
+    assert told.lineage.source_of(one) == (brief, False)
+
+
+def test_what_descends_from_an_airflow_is_read_first_and_then_in_the_order_of_the_forks() -> None:
+    airflow, scheduler = seen(600, label=TASK), seen(601, role=Role.SERVICE)
+    user = seen(602, role=Role.SERVICE, argv=("/usr/lib/systemd/systemd", "--user"))
+    told = Told(airflow, scheduler, user, seen(603))
+    for parent, child in ((603, 709), (602, 708), (601, 707), (600, 706), (709, 705), (707, 704), (706, 703)):
+        told.fork(parent, child)
+    told.read(709)
+    told.read(706)
+    assert told.lineage.born_in_order() == [707, 706, 704, 703, 709, 708, 705]
+
+
 @pytest.mark.parametrize(("waited", "known"), [(0, True), (2 * _LATE, False)])
 def test_what_ended_a_moment_ago_stays_in_a_chain(waited: int, known: bool) -> None:
     """It may still turn out to have been a task's, while the watch has it; then it is forgotten."""
@@ -235,9 +277,6 @@ def test_a_long_chain_is_shortened_by_what_ended_long_ago() -> None:
     for number in range(6):
         told.now += 2 * _LATE
         last = told.chain(last, 10_000 * (number + 1), _DEEP)
-        node, length = told.lineage._nodes[last], 0
-        while node.parent is not None:
-            node, length = node.parent, length + 1
-        longest = max(longest, length)
+        longest = max(longest, told.length(last))
     assert longest <= 2 * _DEEP
     assert len(told.lineage._nodes) <= 10
