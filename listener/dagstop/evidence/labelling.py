@@ -214,7 +214,7 @@ class Labelling:
 
     def _with_surroundings(self, label: Label, parent: Process | None, init: Identity | None) -> Label:
         """Add AIRFLOW_HOME and the metadata database from the nearest ancestor that shows them."""
-        for _ in range(64):
+        for _ in range(len(self._processes)):
             if parent is None or (label.airflow_home and label.database):
                 break
             if parent.environ:
@@ -248,7 +248,7 @@ class Labelling:
         runs = process.role in (Role.RUNNER, Role.SUPERVISOR)
         remembered = "remembered" in process.evidence
         child, process.above_ends = process, False
-        for _ in range(64):
+        for _ in range(len(self._processes)):
             if child.identity in self.claimed:
                 return  # the engine's shim is above it, and says nothing
             if parent is None:

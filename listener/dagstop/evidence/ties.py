@@ -71,14 +71,15 @@ class Ties:
                 one = self._clients.noted.get(end.process.identity)
                 if one is None:
                     self._clients.note_ended(end, end.at / 1e9 + ahead)
-                if one is not None and one.client.compose is not None:
-                    one.went_wrong = os.WIFEXITED(end.status) and end.status != 0
-                asks = one.client.ask or one.client.runs if one is not None else None
-                if one is None or asks is None or asks.attached:
+                    continue
+                # of one that was killed nobody knows what it had done
+                one.went_wrong = os.WIFEXITED(end.status) and end.status != 0
+                asks = one.client.ask or one.client.runs
+                if asks is None or asks.attached:
                     continue
                 if end.status == 0:
                     one.created_by = end.at / 1e9 + ahead
-                elif os.WIFEXITED(end.status):  # of one that was killed nobody knows what it had done
+                elif one.went_wrong:
                     one.failed = self._clients.changed = True
 
     def composes(self) -> bool:
@@ -114,17 +115,19 @@ class Ties:
     def read_cidfiles(self, wait: float = 0.0) -> None:
         """In one thread, since their file system may hang. Returns after `wait` seconds at the latest."""
         new = [one for one in self.open() if not one.cid and one.client.cidfile is not None]
+        if not new:
+            return
 
         def read() -> None:
             for one in new:
                 one.cid = cidfiles.read(one.client, one.path)
 
         with self._lock:  # two threads may ask at once
-            if new and not self._reading.is_alive():
+            if not self._reading.is_alive():
                 self._reading = threading.Thread(target=read, name="cidfiles", daemon=True)
                 self._reading.start()
             reading = self._reading
-        if new and wait:
+        if wait:
             reading.join(wait)
 
     def tie(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -475,14 +476,25 @@ def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
     assert tied(ties, container(30, 1)) == ["1"]
 
 
-@pytest.mark.parametrize(("before", "wanted"), [(50, ["1"]), (150, [])])
-def test_an_engines_clock_may_be_behind(
-    proc: RealClock, before: float, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ago", "wanted"), [(60 + 50, ["1"]), (60 + 150, []), (-50, ["1"]), (-150, [])], ids=str
+)
+def test_an_engines_clock_may_be_behind_or_ahead(
+    proc: RealClock, ago: float, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients_module, "SLACK", 100.0)  # however busy the machine is
     ties = Ties(proc)
     ties.note([client(proc, 700, 60)])
-    assert tied(ties, container(60 + before, 1)) == wanted
+    assert tied(ties, container(ago, 1)) == wanted
+
+
+def test_only_what_makes_one_container_is_waited_for_by_its_name_or_file(proc: RealClock) -> None:
+    """Not an exec, nor a compose, nor a stranger's client, nor one whose container is known."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 5), client(proc, 701, 5, label=None), composing(proc, 702)])
+    ties.note([replace(client(proc, 703, 5, name=None), runs=RUNS), client(proc, 704, 5, name="y")])
+    ties.all()[-1].container = "1" * 64
+    assert [one.client.process.pid for one in ties.open()] == [700]
 
 
 def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> None:
@@ -576,6 +588,80 @@ def test_how_many_connections_prove_what_a_client_has_created(
     assert created or one.streams_since is None
     if one.created_by is not None:
         assert abs(one.created_by - time.time()) < 30
+
+
+def composing(proc: RealClock, pid: int = 700, *words: str) -> Client:
+    argv = ("docker", "compose", *words, "up", "-d")
+    return replace(client(proc, pid, 5, name=None, of={"argv": argv}), compose=read_compose(argv))
+
+
+def test_a_program_that_nobody_knows_and_that_is_connected_to_an_engine_is_noted(
+    proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may create what a compose seems to; not the listener itself, nor a client that is known."""
+    ties = Ties(proc)
+    ties.note([composing(proc), client(proc, 701, 5, name=None, ask=PLAIN), client(proc, 702, 5)])
+    proc.end(702)
+    ties.note([])
+    ours = {os.getpid(): 2, 700: 3, 701: 1}
+    for held, url, seen in (
+        (ours, HERE, 0),
+        (ours | {999: 1}, "unix:///elsewhere", 0),
+        (ours | {999: 1}, "tcp:///here", 0),
+        (ours | {999: 1}, HERE, 1),
+        (ours | {702: 1}, HERE, 2),  # another process has that pid by now
+    ):
+        sockets.held = dict(held)
+        before = time.time()
+        ties.connections.see_others(url)
+        assert len(ties.connections.strangers) == seen, (held, url)
+    assert before <= ties.connections.strangers[-1] <= time.time()
+
+
+def test_a_connection_of_a_moment_is_nobodys(
+    proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one that the listener itself has closed meanwhile."""
+    ties = Ties(proc)
+    ties.note([composing(proc)])
+    sockets.held = {999: 1}
+    answers = iter([frozenset({1, 2}), frozenset({3})])
+    monkeypatch.setattr("dagstop.host.unix_peers.connected_to", lambda _: next(answers))
+    ties.connections.see_others(HERE)
+    assert ties.connections.strangers == []
+
+
+def test_while_nothing_composes_nobody_asks_who_is_connected(
+    proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 701, 5, name=None, ask=PLAIN)])
+    monkeypatch.setattr("dagstop.host.unix_peers.connected_to", lambda _: pytest.fail("it asks"))
+    ties.connections.see_others(HERE)
+
+
+def test_of_more_strangers_than_it_keeps_the_oldest_are_forgotten_and_that_is_known(
+    proc: RealClock, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST", 2)
+    ties = Ties(proc)
+    ties.note([composing(proc)])
+    sockets.held = {999: 1}
+    for _ in range(3):
+        ties.connections.see_others(HERE)
+    _, second, third = ties.connections.strangers
+    assert ties._clients.forgot_at == float("-inf")
+    ties.connections.see_others(HERE)
+    assert ties.connections.strangers[:2] == [second, third] and len(ties.connections.strangers) == 3
+    assert ties._clients.forgot_at == third, "what was seen by then may not be known any more"
+
+
+def test_one_compose_among_other_clients_is_enough(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 701, 5, label=None, name=None, ask=PLAIN)])
+    assert not (ties.composes() or ties.connections.composes_now() or ties.may_count(HERE))
+    ties.note([composing(proc)])
+    assert ties.composes() and ties.connections.composes_now() and ties.may_count(HERE)
 
 
 def test_one_client_that_holds_nothing_hides_no_other(proc: RealClock, sockets: Sockets) -> None:
@@ -941,6 +1027,9 @@ def test_a_cidfile_is_read_by_one_thread_that_nobody_waits_for(
     may_go_on.set()
     ties.read_cidfiles(60.0)
     assert (one.cid, asked) == ("1" * 64, [700])
+    ties.read_cidfiles(60.0)
+    assert asked == [700], "it is known"
+    assert ties._reading.daemon, "the listener can end while it hangs"
     assert tied(ties, container(30, 1)) == ["1"]
 
 

@@ -171,11 +171,15 @@ def test_what_a_watch_could_not_read_is_unread(proc: FakeProc, events: FakeEvent
 
 def test_after_a_gap_nothing_before_is_known(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
     watch.begin(None)
+    events.executed(300)
+    watch.tick()
+    assert watch.executed_at(300) is not None
     before = time.time()
     events.overflows()
     watch.tick()
     heard = watch.heard()
     assert heard is not None and heard.since >= before
+    assert watch.executed_at(300) is None, "it may have executed something else since"
     proc.add(302, argv=("sh",))  # untold
     watch.prove_soon()
     watch.tick()

@@ -33,6 +33,28 @@ def test_a_shell_of_somebody_with_a_tasks_environment_is_spared(
         assert "it runs under" in str(watch.processes[pid].contrary)
 
 
+def test_a_shell_of_somebody_is_spared_however_deep_below_a_service(proc: FakeProc, watch: Watch) -> None:
+    """And the home is found there, however far up it is shown."""
+    proc.add(80, argv=("/usr/sbin/sshd",))
+    proc.add(1000, ppid=80, argv=("bash",), environ={"AIRFLOW_HOME": "/srv/other"})
+    for pid in range(1001, 1100):
+        proc.add(pid, ppid=pid - 1, argv=("bash",))
+    words = {name: value for name, value in tags().items() if name.startswith("AIRFLOW_CTX")}
+    proc.add(1100, ppid=1099, argv=("sleep", "1"), environ=words)
+    watch.look()
+    seen = watch.processes[1100]
+    assert "it runs under '/usr/sbin/sshd'" in str(seen.contrary)
+    assert seen.label is not None and seen.label.airflow_home == "/srv/other"
+
+
+def test_processes_that_are_each_others_parents_end_no_look(proc: FakeProc, watch: Watch) -> None:
+    """As they may seem while pids are given out again."""
+    proc.add(600, ppid=601, argv=("bash",), environ=tags(), start=500)
+    proc.add(601, ppid=600, argv=("bash",), start=500)
+    watch.look()
+    assert watch.processes[600].label is not None
+
+
 def test_a_test_by_hand_is_spared_with_all_it_starts(proc: FakeProc, watch: Watch) -> None:
     proc.add(80, argv=("airflow", "tasks", "test", "d", "t", "r"), environ={"AIRFLOW_HOME": HOME})
     proc.add(81, ppid=80, argv=BASH_ARGV, environ=tags())
