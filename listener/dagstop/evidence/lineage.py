@@ -152,7 +152,7 @@ class Lineage:
 def _shorten(node: _Node, at: int) -> None:
     """Leave out the ancestors that have ended and cannot turn out to have been a task's any more.
 
-    What was never read cannot: nobody will know anything of it. What a search does not go beyond ends the chain.
+    What was never read cannot: nobody will know anything of it. What ends a search ends the chain, too.
     """
     node.depth = 0
     while (above := node.parent) is not None:
