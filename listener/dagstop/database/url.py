@@ -232,12 +232,23 @@ def _config_path(env: Mapping[str, str], airflow_home: str | Path | None) -> Pat
 
 
 def _from_config(path: Path, env: Mapping[str, str]) -> FoundUrl:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"))
+        found = in_config(path.read_text(encoding="utf-8"), env, str(path))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         reason = str(error).splitlines()[0]
         raise NoDatabaseUrlError(f"{path} cannot be read ({reason}): pass --database-url") from error
+    if found is None:
+        raise NoDatabaseUrlError(f"{path} names no {_KEY}: pass --database-url")
+    return found
+
+
+def in_config(text: str, env: Mapping[str, str], path: str) -> FoundUrl | None:
+    """What the text of an airflow.cfg names; path: what errors and the answer call it.
+
+    Raises a DatabaseUrlError if that is of no use, configparser.Error if the text is no configuration.
+    """
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read_string(text)
     for section in _SECTIONS:
         for suffix in _ELSEWHERE:
             if parser.get(section, _KEY + suffix, fallback=""):
@@ -245,7 +256,7 @@ def _from_config(path: Path, env: Mapping[str, str]) -> FoundUrl:
         value = parser.get(section, _KEY, fallback="").replace("%%", "%")  # Airflow interpolates
         if value:
             return _found(_expand(value, env), f"{path}, [{section}] {_KEY}")
-    raise NoDatabaseUrlError(f"{path} names no {_KEY}: pass --database-url")
+    return None
 
 
 def _expand(value: str, env: Mapping[str, str]) -> str:

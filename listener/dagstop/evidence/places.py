@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dagstop.database.key import database_key
+from dagstop.database.url import in_config
+from dagstop.errors import DatabaseUrlError
 from dagstop.evidence.consent import BY_ENGINE, Selector
 from dagstop.evidence.place import Place, why_not_ours
 from dagstop.evidence.site import DATABASE_VARIABLES, database_keys
@@ -32,7 +34,6 @@ MOST_ENDED = 200
 MOST_TOLD = 50
 """Containers in a heartbeat."""
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_SECTIONS = ("database", "core")
 
 
 @dataclass(slots=True)
@@ -251,13 +252,12 @@ class Places:
 
     def _configured(self, init: Identity, home: str) -> list[str]:
         """What airflow.cfg names, if it is a Postgres: SQLite is what every new one names."""
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        path = f"{home}/airflow.cfg"
         try:
-            parser.read_string(self._text(init, f"{home}/airflow.cfg"))
-        except configparser.Error:
+            found = in_config(self._text(init, path), {}, path)
+        except (DatabaseUrlError, configparser.Error):
             return []
-        urls = [parser.get(section, "sql_alchemy_conn", fallback="") for section in _SECTIONS]
-        return [url.replace("%%", "%") for url in urls if url.startswith("postgres")]
+        return [] if found is None else [found.url]
 
     def _held_together(self) -> dict[Identity, Place]:
         """A host name counts only if no other container has it, or may have it."""

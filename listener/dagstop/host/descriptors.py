@@ -1,4 +1,4 @@
-"""Descriptors of other processes: which files they have open, and a duplicate of one.
+"""Descriptors of other processes: of the process itself, which files it has open, and a duplicate of one.
 
 pidfd_getfd(2), Linux 5.6, needs the right to trace the process (root, its own user, CAP_SYS_PTRACE) and none
 on the file. The duplicate is the same open file: what a writer opened to append to is appended to.
@@ -31,13 +31,19 @@ def path(pid: int, number: int) -> str:
         return ""
 
 
-def take(owner: Identity, number: int) -> int | None:
-    """A duplicate of that descriptor (close-on-exec), or None: gone, another process by now, not allowed."""
+def of_process(pid: int) -> int | None:
+    """A pidfd, or None: no such process, no such call (Linux before 5.3), no descriptor left."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
-        pidfd = os.pidfd_open(owner.pid)
+        return os.pidfd_open(pid)
     except OSError:
+        return None
+
+
+def take(owner: Identity, number: int) -> int | None:
+    """A duplicate of that descriptor (close-on-exec), or None: gone, another process by now, not allowed."""
+    if (pidfd := of_process(owner.pid)) is None:
         return None
     try:
         stat = ProcFS().stat(owner.pid)

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dagstop.evidence.verdicts import start_of_init
+from dagstop.host import descriptors
 from dagstop.host.containers import Container
 from dagstop.host.engine import ContainerRefused, Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
@@ -119,11 +120,7 @@ class Init(NamedTuple):
 
 def _init(proc: ProcFS, container: Container) -> Init | None:
     """The container's init, its pidfd opened before it was seen to be the container's."""
-    if not container.pid or not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        pidfd = os.pidfd_open(container.pid)
-    except OSError:
+    if not container.pid or (pidfd := descriptors.of_process(container.pid)) is None:
         return None
     start = start_of_init(proc, container)
     if start is not None:

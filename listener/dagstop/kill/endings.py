@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from dagstop.host import descriptors
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Process
 
@@ -76,7 +77,7 @@ class Endings:
         known = self._by_identity.get(process.identity)
         if known is not None:
             return known if known.alive else None
-        pidfd = self._open(process.pid)
+        pidfd = descriptors.of_process(process.pid)
         if not self._is(process.identity) or (pidfd is not None and _ended(pidfd)):
             if pidfd is not None:
                 os.close(pidfd)
@@ -206,15 +207,6 @@ class Endings:
         """True if the pid is still this very process."""
         stat = self._proc.stat(identity.pid)
         return stat is not None and stat.start == identity.start and stat.state not in {"X", "x"}
-
-    def _open(self, pid: int) -> int | None:
-        if not hasattr(os, "pidfd_open"):
-            return None
-        try:
-            return os.pidfd_open(pid)
-        except OSError:
-            # gone (the start time tells), no such call (Linux before 5.3), no descriptor left
-            return None
 
 
 def spared_reason(reason: str, sent: Sequence[Sent] | None) -> str:

@@ -216,6 +216,12 @@ def test_what_cannot_be_read_says_what_is_missing(
         ("[core]\nsql_alchemy_conn = postgresql+psycopg2://a:%%40@elsewhere/x\n", {"elsewhere:5432/x"}),
         ("[database]\nsql_alchemy_conn = sqlite:////opt/airflow/airflow.db\n", set()),
         ("not a configuration", set()),
+        ("[core]\nsql_alchemy_conn = postgresql://a@old/x\n[database]\nsql_alchemy_conn_cmd = true\n", set()),
+        (
+            "[core]\nsql_alchemy_conn = postgresql://a@old/x\n"
+            "[database]\nsql_alchemy_conn = postgresql://a@elsewhere/x\n",
+            {"elsewhere:5432/x"},
+        ),
     ],
 )
 def test_without_a_url_in_the_environment_its_configuration_counts(
