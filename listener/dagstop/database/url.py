@@ -245,7 +245,7 @@ def _from_config(path: Path, env: Mapping[str, str]) -> FoundUrl:
 def in_config(text: str, env: Mapping[str, str], path: str) -> FoundUrl | None:
     """What the text of an airflow.cfg names; path: what errors and the answer call it.
 
-    Raises a DatabaseUrlError if that is of no use, configparser.Error if the text is no configuration.
+    Raises a DatabaseUrlError if that is of no use, configparser.Error if the text cannot be parsed.
     """
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read_string(text)
