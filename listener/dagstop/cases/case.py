@@ -458,8 +458,12 @@ class Case:
         return self._beyond_help(now) if self.alive() else self.looked_at >= self._calm_at()
 
     def may_be_last(self, now: float) -> bool:
-        """True if a look at everything now may show that nothing is left, or nothing that can be killed."""
-        return self.phase is not Phase.STOPPING or self._beyond_help(now)
+        """True if a look at everything now may show that nothing is left, or nothing that can be killed.
+
+        Not while an engine is away: the last one comes after its answer.
+        """
+        away = self.problem is not None and self.query is not None
+        return not away and (self.phase is not Phase.STOPPING or self._beyond_help(now))
 
     def _beyond_help(self, now: float) -> bool:
         """True if something lives, and all that could be done about it was done."""

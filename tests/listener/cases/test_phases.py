@@ -217,6 +217,23 @@ def test_an_engine_that_does_not_answer_is_reported_once_and_asked_until_it_does
     assert host.reports == [False, False, True] and case.facts().problem is None
 
 
+def test_while_an_engine_is_away_no_look_may_be_the_last() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, problem="connection refused")
+    assert case.may_be_last(host.seconds)
+    round_of(host, case)
+    assert case.query is not None and not case.may_be_last(host.seconds)
+    host.look(case, everything=False)
+    host.answer(case)
+    assert case.may_be_last(host.seconds)
+    round_of(host, case)
+    host.answer(case)
+    host.report(case)
+    assert host.reports[-1] is True
+
+
 def test_a_container_signalled_before_its_engine_died_is_asked_for_without_an_engine() -> None:
     host = CaseHost(engine=True)
     case = host.case()
