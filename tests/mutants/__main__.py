@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--again", type=Path)
     parser.add_argument("--resume", type=Path)
-    parser.add_argument("--tests", nargs="+", default=(), help="of Python: all of these, and no others")
+    parser.add_argument("--tests", nargs="+", default=(), help="these, and no others; of Python all of them")
     parser.add_argument("--equivalent", action="store_true", help="only those that behave alike: all survive")
     parser.add_argument("--at-once", type=int, default=2, help="mutants of Python under trial at a time")
     parser.add_argument(
@@ -106,22 +106,18 @@ def _tried(mutants: Sequence[Mutant], asked: argparse.Namespace) -> dict[str, st
         pytest.main([*python.OPTIONS, *options, *(asked.tests or python.TESTS)], plugins=[judge, baseline])
         return judge.results
 
-    one_server = sql.OneServer()
-    one_server.enough = asked.enough or sql.ENOUGH
+    sql.in_memory()
+    one_server = sql.OneServer(asked.enough or sql.ENOUGH, keep)
 
     def trials(session: pytest.Session) -> Iterator[Trial]:
-        if kept is not None:
-            one_server.seconds, one_server.failed, one_server.called = kept
         one_server.measure(session)
-        if keep is not None:
-            keep.write_bytes(pickle.dumps((one_server.seconds, one_server.failed, one_server.called)))
         print(f"\n{len(one_server.seconds)} tests; fail without a mutant: {one_server.failed}", flush=True)
         yield from sql.trials(
             session, [one for one in mutants if isinstance(one, statements.Mutant)], one_server
         )
 
     judge = Judge(trials, _said)
-    pytest.main([*sql.OPTIONS, *options], plugins=[judge, one_server])
+    pytest.main([*sql.OPTIONS, *options, *(asked.tests or sql.TESTS)], plugins=[judge, one_server])
     return judge.results
 
 

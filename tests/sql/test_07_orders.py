@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.airflow_tables import FIRST_DATE, NO_PROCESS, AirflowDatabase
+from tests.support.marks import one_server
 
 
 def test_a_failed_run_writes_who_did_it(airflow_db: AirflowDatabase) -> None:
@@ -45,6 +46,33 @@ def test_airflow_itself_sets_the_end_with_the_state(airflow_db: AirflowDatabase)
     airflow_db.add_running()
     airflow_db.rows("update task_instance set state = 'failed', end_date = now()")
     assert airflow_db.one("select self_reported from dagstop.stop_order") is True
+
+
+@one_server
+def test_whatever_a_failed_task_was_before_it_is_an_order(airflow_db: AirflowDatabase) -> None:
+    """What runs of it may not show in its state: a process that has not said so yet, or one that was left."""
+    states = (None, "scheduled", "queued", "up_for_retry", "up_for_reschedule", "deferred", "success")
+    airflow_db.add_run()
+    for state in states:
+        airflow_db.add_task(f"was {state}", state)
+    airflow_db.rows("update task_instance set state = 'failed'")
+    assert set(airflow_db.rows("select task_id from dagstop.stop_order")) == {
+        (f"was {state}",) for state in states
+    }
+    assert airflow_db.faults() == []
+
+
+@one_server
+@pytest.mark.parametrize("table", ["dag_run", "task_instance"])
+def test_dagstop_stop_sets_the_end_and_is_not_the_tasks_own_process(
+    airflow_db: AirflowDatabase, table: str
+) -> None:
+    for application in ("airflow", "dagstop stop"):
+        airflow_db.begin_again(["run"])
+        with airflow_db.connect(application_name=application) as connection:
+            connection.cursor().execute(f"update {table} set state = 'failed', end_date = now()")
+        by_itself = airflow_db.rows("select distinct self_reported from dagstop.stop_order")
+        assert by_itself == [(application == "airflow",)]
 
 
 def test_an_end_that_is_set_with_the_state_stays(airflow_db: AirflowDatabase) -> None:

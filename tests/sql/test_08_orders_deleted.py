@@ -112,6 +112,19 @@ def test_a_running_task_instance_that_is_set_so(airflow_db: AirflowDatabase, sta
 
 
 @one_server
+def test_whatever_of_a_task_runs_is_stopped_with_it(airflow_db: AirflowDatabase) -> None:
+    """Skipped in one statement: what had not begun, or has ended, needs no stop."""
+    set_setting(airflow_db, "also_stop_on", "skipped")
+    airflow_db.add_run()
+    for state in ("running", "restarting", "shutdown", "queued", "up_for_retry", "success", None):
+        airflow_db.add_task(f"was {state}", state)
+    airflow_db.rows("update task_instance set state = 'skipped'")
+    stopped = airflow_db.rows("select task_id from dagstop.stop_order order by 1")
+    assert stopped == [("was restarting",), ("was running",), ("was shutdown",)]
+    assert airflow_db.faults() == []
+
+
+@one_server
 @shape_1_10
 def test_a_cascade_of_a_deleted_run_that_gave_way_is_made_up_for(airflow_db: AirflowDatabase) -> None:
     set_setting(airflow_db, "also_stop_on", "deleted")
