@@ -109,15 +109,12 @@ class Clients:
             and one.created_by is not None
             and asks is not None
             and asks.sure
-            and bool(one.reached)
             and one_engine(one.reached, engine)
         )
 
     def taken(self) -> set[str]:
         """What is known to be a client's."""
-        return {one.container for one in self.noted.values() if one.container}.union(
-            *(one.composed for one in self.noted.values())
-        )
+        return set().union(*(one.has for one in self.noted.values()))
 
     def take(self, one: Noted, engine: str, ident: str) -> None:
         """It is known to have started that container."""
@@ -128,12 +125,11 @@ class Clients:
         moment = time.monotonic()
         late = datetime.now(timezone.utc) - timedelta(seconds=moment - begun + LATE)
         for identity, one in list(self.noted.items()):
-            if one.container and (one.engine != engine or one.container in running):
-                one.unseen = None if one.engine == engine else one.unseen
-                continue
-            if any(where != engine or ident in running for ident, where in one.composed.items()):
+            if not running.isdisjoint(one.has):
                 one.unseen = None
                 continue
+            if any(where != engine for where in one.has.values()):
+                continue  # this engine does not know
             if one.until is None or one.until > late or one.fitting or one.may_run:
                 continue
             one.unseen = one.unseen or moment

@@ -80,9 +80,14 @@ class Noted:
         return self.client.process.label
 
     @property
+    def has(self) -> dict[str, str]:
+        """By id, the engine of each container that is known to be its."""
+        return {self.container: self.engine} if self.container else self.composed
+
+    @property
     def matters(self) -> bool:
         """True while something that it created, or may have, may be there."""
-        return bool(self.container or self.composed or self.fitting or self.may_run)
+        return bool(self.has or self.fitting or self.may_run)
 
     @property
     def composes(self) -> bool:

@@ -186,9 +186,7 @@ class Ties:
     def clients(self) -> dict[str, Client]:
         """The clients that started containers, by the full id of those."""
         with self._lock:
-            known = list(self._clients.noted.values())
-            composed = {ident: one.client for one in known for ident in one.composed}
-            return composed | {one.container: one.client for one in known if one.container}
+            return {ident: one.client for one in self._clients.noted.values() for ident in one.has}
 
     def all(self) -> list[Noted]:
         with self._lock:

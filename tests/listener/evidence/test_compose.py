@@ -378,6 +378,15 @@ def test_what_an_up_may_have_created_is_named_by_a_later_listener(shop: Shop, tm
     assert "not every process" in (shop.said() or "")
 
 
+def test_a_folder_that_was_read_once_stays_known(shop: Shop) -> None:
+    """At its end a client shows it no more."""
+    pid = shop.types()
+    (one,) = shop.ties.all()
+    (shop.path / str(pid) / "cwd").unlink()
+    shop.ties.note([one.client])
+    assert shop.said() is None
+
+
 def test_a_rival_that_is_long_gone_stays_one(shop: Shop) -> None:
     shop.types()
     shop.types(pid=800, label=None, ago=50)

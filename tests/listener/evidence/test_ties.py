@@ -141,8 +141,60 @@ def test_a_container_is_forgotten_when_it_is_gone_for_a_while(
     assert tied(ties, container(30, 1)) == ["1"] and one.unseen is None
     assert tied(ties) == ["1"]
     assert one.unseen is not None
+    since = one.unseen
+    assert tied(ties, engine="unix:///another") == tied(ties) == ["1"]
+    assert one.unseen == since
     one.unseen -= 100
     assert tied(ties) == []
+
+
+@pytest.mark.parametrize("gone", ["no", "one", "both"])
+def test_a_compose_is_kept_while_anything_that_it_created_runs(proc: RealClock, gone: str) -> None:
+    """Also where another engine is asked in between, which knows nothing of it."""
+    ties = Ties(proc)
+    ties.note([composing(proc)])
+    (one,) = ties.all()
+    both = container(1, 1), container(1, 2)
+    one.composed = {each.id: HERE for each in both}
+    proc.end(700)
+    ties.note([])
+    here = {"no": both, "one": both[1:], "both": ()}[gone]
+    for engine, seen in (("unix:///another", ()), (HERE, here), ("unix:///another", ()), (HERE, here)):
+        ties.note([client(proc, 701, 60, label=None)])  # the others of a listing are looked at all the same
+        proc.end(701)
+        ties.note([])
+        ties.tie(engine, seen, time.monotonic() + 60)
+        assert ties.all() == [one]
+    assert (one.unseen is None) is (gone != "both")
+    assert ties.clients().keys() == {each.id for each in both}
+    if one.unseen is not None:
+        one.unseen -= clients_module.KEPT
+        ties.tie("unix:///another", (), time.monotonic() + 60)
+        assert len(ties.all()) == 1
+        ties.tie(HERE, (), time.monotonic() + 60)
+        assert ties.all() == [] and ties.clients() == {}
+
+
+def test_a_client_that_lives_has_its_words_again_after_a_restart(proc: RealClock) -> None:
+    ties = Ties(proc)
+    one = client(proc, 700, 60, name=None, ask=PLAIN)
+    ties.note([one])
+    (known,) = (json.loads(json.dumps(each.facts())) for each in ties.all())
+    later = Ties(proc)
+    later.restore([noted(known, OURS, None)])
+    later.note([one])
+    tied(later, container(30, 1, "calm_euler"))
+    assert len(later.untied()) == 1
+
+
+def test_a_zombie_of_a_client_is_gone(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60), client(proc, 701, 60, of={"state": "Z"})])
+    (one,) = ties.all()
+    assert one.until is None
+    proc.becomes_zombie(700)
+    ties.note([])
+    assert one.until is not None
 
 
 def test_a_client_that_no_engine_knows_is_forgotten_in_time(proc: RealClock) -> None:
@@ -501,7 +553,7 @@ def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> Non
     ties = Ties(proc)
     ties.note([client(proc, 700, 60, label=None)])
     assert not ties.changed
-    ties.note([client(proc, 701, 60)])
+    ties.note([client(proc, 701, 60), client(proc, 702, 60, label=None)])
     assert ties.changed
     ties.saved()
     ties.note([])
@@ -509,6 +561,45 @@ def test_what_is_new_of_the_tasks_clients_is_to_be_saved(proc: RealClock) -> Non
     proc.end(701)
     ties.note([])
     assert ties.changed
+
+
+def test_what_became_of_a_client_is_to_be_saved(proc: RealClock) -> None:
+    """Once, whatever it is: a later listener goes by it."""
+    ties, creations = Ties(proc), Creations()
+    named, plain = client(proc, 700, 60), client(proc, 701, 60, name=None, ask=PLAIN)
+    run = replace(client(proc, 702, 5, name=None), runs=replace(RUNS, attached=False))
+    ties.note([named, plain, run])
+    creations.heard(exec_event("e", 2))
+    mine, its = container(30, 1), container(30, 2, "calm_euler")
+    far = time.monotonic() + 600
+
+    def end(one: Client, status: int) -> None:
+        ties.told([ClientEnd(one.process, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+        proc.end(one.process.pid)
+
+    for happens in (
+        lambda: ties.tie(HERE, [mine], far),
+        lambda: ties.tie(HERE, [mine, its], far),
+        lambda: ties.execs.note(HERE, creations),
+        lambda: ties.execs.ended("e"),
+        lambda: end(plain, 125 << 8),
+        lambda: end(run, 125 << 8),
+        lambda: ties.note([]),
+        lambda: ties.tie(HERE, [mine], far),  # the two that failed are forgotten, once they are unseen
+    ):
+        ties.saved()
+        happens()
+        assert ties.changed, happens
+        if ties.execs.untied():
+            ties.saved()
+            ties.execs.note(HERE, creations)
+            assert not ties.changed
+        for one in ties.all():
+            one.unseen = -1e9 if one.failed else None
+    assert [one.client for one in ties.all()] == [named]
+    ties.saved()
+    ties.tie(HERE, [mine], far)
+    assert not ties.changed
 
 
 def test_an_end_that_says_nothing_hides_no_other(proc: RealClock) -> None:
