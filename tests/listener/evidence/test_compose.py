@@ -406,6 +406,21 @@ def test_where_clients_were_forgotten_nothing_is_certain(
     shop.types()
     for _ in range(number):
         passes(shop, "docker run another", 10)
+    assert len(shop.ties._clients.gone) == 2
+    said = shop.said()
+    assert said is None if certain else "not every process" in (said or "")
+
+
+@pytest.mark.parametrize(("most", "certain"), [(3, True), (2, False)])
+def test_where_living_clients_were_forgotten_nothing_is_certain(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, most: int, certain: bool
+) -> None:
+    """They may be rivals. The oldest are forgotten first."""
+    monkeypatch.setattr(clients, "MOST", most)
+    for pid in (801, 802):
+        shop.types("docker run another", pid=pid, label=None, ago=20.0)
+    shop.types()
+    assert [one.client.process.pid for one in shop.ties.all()] == [801, 802, 700][-most:]
     said = shop.said()
     assert said is None if certain else "not every process" in (said or "")
 
