@@ -41,7 +41,7 @@ def names_of(order: StopOrder) -> tuple[Hashable, ...]:
     keys = _keys(order.label())
     if (date := parse_date(order.run_id)) is not None:
         keys.append(("date", order.dag_id, date))  # a run_id that a title shows as a date
-    keys += [("ti", row.ti_id) for row in order.rows if row.ti_id]
+    keys += [("ti", row.ti_id) for row in order.rows]
     return tuple(dict.fromkeys(keys))
 
 

@@ -267,6 +267,18 @@ def test_what_cannot_be_killed_is_given_up(how: str) -> None:
     assert case.phase is Phase.DONE and host.reports[-1] is True
 
 
+def test_a_case_of_which_nothing_is_known_needs_no_look_at_everything_yet() -> None:
+    """Signals come first; a look at everything costs time that they would wait for."""
+    host, one = CaseHost(), bash()
+    case = host.case()
+    assert not case.may_be_last(host.seconds)
+    round_of(host, case, one, everything=False)
+    assert not case.may_be_last(host.seconds)
+    host.die(one, case)
+    round_of(host, case, everything=False)
+    assert case.may_be_last(host.seconds)
+
+
 def test_what_cannot_be_killed_ends_no_settling_time() -> None:
     host, above, below = CaseHost(masked=frozenset({601})), runner(), bash()
     case = host.case(order(kind="task", task_id="t", map_index=-1, self_reported=True, settle_seconds=5.0))

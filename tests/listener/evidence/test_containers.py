@@ -218,9 +218,11 @@ def test_which_clients_make_one_container(line: str, one: bool) -> None:
     assert found is not None and found.starts_one is one
 
 
-def test_a_docker_host_that_is_empty_names_no_engine() -> None:
-    found = client(["docker", "run", "image"], environ={"DOCKER_HOST": ""})
-    assert found is not None and found.engine is None
+@pytest.mark.parametrize("words", ["docker run image", "docker compose up"])
+@pytest.mark.parametrize(("says", "engine"), [("", None), ("tcp://far", "tcp://far")])
+def test_a_docker_host_that_is_empty_names_no_engine(words: str, says: str, engine: str | None) -> None:
+    found = client(words.split(), environ={"DOCKER_HOST": says})
+    assert found is not None and found.engine == engine
 
 
 def test_hands_off_says_nothing_of_what_is_not_the_runs() -> None:

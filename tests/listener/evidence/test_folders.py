@@ -105,6 +105,17 @@ def test_words_that_name_no_run_do_not_speak_against_it(task: FakeProc, watch: W
     assert watch.processes[DAEMON].label == watch.processes[BASH].label
 
 
+def test_a_leader_that_became_a_service_leads_nowhere(proc: FakeProc, watch: Watch) -> None:
+    proc.add(BASH, argv=BASH_ARGV, environ=tags())
+    proc.works_in(BASH, FOLDER)
+    watch.look()
+    proc.become(BASH, ("/usr/sbin/sshd", "-D"), {"AIRFLOW_HOME": HOME})
+    watch._stir([BASH])
+    daemon(proc, environ={"AIRFLOW_HOME": HOME})
+    watch.look()
+    assert [watch.processes[pid].label for pid in (BASH, DAEMON)] == [None, None]
+
+
 def test_a_leader_whose_environment_cannot_be_read_leads_there(task: FakeProc, watch: Watch) -> None:
     """It is known by what forked it; of what else is unread it is in doubt."""
     task.refused[BASH, "environ"] = errno.EACCES

@@ -180,7 +180,7 @@ def test_what_started_a_container_says_nothing_of_what_is_inside(proc: FakeProc)
         proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(200, 20)
     )
     inside: dict[str, Any] = {"namespace": "pid:[2]"}
-    proc.add(190, argv=("sh",), environ={"AIRFLOW_HOME": "/srv/b"})
+    proc.add(190, argv=("sh",), start=10, environ={"AIRFLOW_HOME": "/srv/b"})
     proc.add(200, ppid=190, start=20, argv=("dumb-init",), **inside)
     proc.add(300, ppid=200, argv=["airflow task runner: d t r 4"], **inside)
     watch.look()

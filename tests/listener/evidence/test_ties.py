@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -577,7 +578,7 @@ def test_what_became_of_a_client_is_to_be_saved(proc: RealClock) -> None:
         ties.told([ClientEnd(one.process, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
         proc.end(one.process.pid)
 
-    for happens in (
+    steps: tuple[Callable[[], None], ...] = (
         lambda: ties.tie(HERE, [mine], far),
         lambda: ties.tie(HERE, [mine, its], far),
         lambda: ties.execs.note(HERE, creations),
@@ -586,7 +587,8 @@ def test_what_became_of_a_client_is_to_be_saved(proc: RealClock) -> None:
         lambda: end(run, 125 << 8),
         lambda: ties.note([]),
         lambda: ties.tie(HERE, [mine], far),  # the two that failed are forgotten, once they are unseen
-    ):
+    )
+    for happens in steps:
         ties.saved()
         happens()
         assert ties.changed, happens
