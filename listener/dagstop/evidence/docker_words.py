@@ -198,11 +198,10 @@ def _options(words: Sequence[str], table: _Table) -> tuple[list[tuple[str, str]]
 
 def _letters(cluster: str, rest: list[str], table: _Table, found: list[tuple[str, str]]) -> bool:
     """-it, -itv /a:/b, -eNAME, -p80:80, -d=false; False if that is not certain."""
-    sure = True
+    name = ""
     while cluster:
         letter, cluster = cluster[0], cluster[1:]
         name = table.letters.get(letter, "")
-        sure = sure and bool(name)
         if len(cluster) > 1 and cluster[0] == "=":
             value, cluster = cluster[1:], ""
         elif name in table.switches:
@@ -211,8 +210,8 @@ def _letters(cluster: str, rest: list[str], table: _Table, found: list[tuple[str
             value, cluster = cluster, ""
         else:
             value = rest.pop(0) if rest else ""
-        found.append((name or f"-{letter}", value))
-    return sure
+        found.append((name, value))
+    return bool(name)  # one that is not known takes all that is left for its value
 
 
 _BOOLEANS = {

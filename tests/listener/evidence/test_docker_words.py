@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence import docker_words
-from dagstop.evidence.docker_words import Ask, ComposeAsk, read_ask, read_compose, read_exec, read_words
+from dagstop.evidence.docker_words import (
+    Ask,
+    ComposeAsk,
+    may_create,
+    read_ask,
+    read_compose,
+    read_exec,
+    read_words,
+)
 from tests.conftest import missing
 
 
@@ -49,6 +57,18 @@ READ: list[tuple[str, dict[str, Any]]] = [
     ("podman run --replace --name x img sleep 5", {"name": "x", "image": "img", "command": ("sleep", "5")}),
     ("docker run --of-tomorrow value img", {"image": "img", "sure": False}),
     ("nerdctl run --name x img", {"name": "x", "sure": False}),
+    ("docker run --name= --cidfile= img", {"name": None, "cidfile": None, "image": "img", "sure": True}),
+    ("docker run --disable-content-trust img", {"image": "img", "sure": True}),
+    ("docker run -d - x", {"image": "-", "command": ("x",), "sure": True}),
+    ("docker run --new=1 --rm img", {"remove": True, "sure": False}),
+    ("docker run --new=1 -d img", {"attached": False, "sure": False}),
+    ("docker run -dZ img sleep", {"attached": False, "image": "sleep", "sure": False}),
+    ("docker run --detach=maybe --rm img", {"remove": True, "sure": False}),
+    ("docker run -e= img", {"environment": {"": ""}, "sure": True}),
+    ("docker run -e=C img", {"environment": {}, "sure": True}),
+    ("docker run -e", {"image": "", "sure": False}),
+    ("docker run --name", {"name": None, "image": "", "sure": False}),
+    ("docker run --sig-proxy=false --detach-keys ctrl-a img", {"image": "img", "sure": True}),
 ]  # fmt: skip
 
 
@@ -102,8 +122,12 @@ def _of_cli(*command: str) -> dict[str, bool]:
         ("python3 /usr/bin/docker-compose logs", False),
         ("docker run compose up", False),
         ("python3 up.py docker-compose up", False),
+        ("sh /usr/bin/docker-compose up", False),
         ("sleep up", False),
         ("docker", False),
+        ("python3", False),
+        ("docker-compose", False),
+        ("docker --version compose up", False),
     ],
 )
 def test_what_may_be_a_compose_that_creates(line: str, may: bool) -> None:
@@ -137,10 +161,42 @@ def test_what_may_be_a_compose_that_creates(line: str, may: bool) -> None:
         ("docker --what=1 compose up", ComposeAsk(None, (), None, "up", False, False)),
         ("docker-compose up caf\ufffd", ComposeAsk(None, (), None, "up", False, False)),
         ("docker-compose -v up", ComposeAsk(None, (), None, "up", False, True)),
+        ("docker-compose up --detach", ComposeAsk(None, (), None, "up", True, True)),
+        ("docker-compose up --no-start", ComposeAsk(None, (), None, "up", True, True)),
+        ("docker-compose -f up", ComposeAsk(None, ("up",), None, "", False, True)),
+        ("docker-compose --project-directory= up", ComposeAsk(None, (), None, "up", False, True)),
+        ("podman-compose up -d", ComposeAsk(None, (), None, "up", True, False)),
+        ("python3 /usr/bin/podman-compose up", ComposeAsk(None, (), None, "up", False, False)),
+        ("/opt/docker-compose-1.29.2 up", ComposeAsk(None, (), None, "up", False, False)),
     ],
 )
 def test_what_a_compose_says_of_its_project(line: str, ask: ComposeAsk) -> None:
     assert read_compose(line.split()) == ask
+
+
+@pytest.mark.parametrize(
+    ("line", "may"),
+    [
+        ("/usr/bin/docker ps", True),
+        ("podman run img", True),
+        ("nerdctl run img", True),
+        ("docker-compose up", True),
+        ("/usr/bin/podman-compose up", True),
+        ("/opt/docker-compose-1.29.2 up", True),
+        ("python3 /usr/bin/docker-compose up", True),
+        ("python3 up.py docker-compose", False),
+        ("sleep docker", False),
+        ("", False),
+    ],
+)
+def test_what_may_create_a_container(line: str, may: bool) -> None:
+    """Whatever it is told to do: how such a program ends is to be known."""
+    assert may_create(line.split()) is may
+
+
+def test_a_group_of_commands_alone_asks_for_nothing() -> None:
+    words = read_words(["docker", "container"])
+    assert words is not None and (words.command, words.rest) == ("container", ())
 
 
 @pytest.mark.parametrize(

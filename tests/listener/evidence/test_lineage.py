@@ -10,7 +10,7 @@ from dagstop.evidence.lineage import Lineage
 from dagstop.evidence.watch import Watch
 from dagstop.host.process_events import EXIT, FORK, Batch, Event
 from dagstop.model import Role
-from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
+from tests.support.airflow_trees import BASH, RUNNER, SCHEDULER, airflow_2
 from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
 
 
@@ -293,6 +293,22 @@ def test_home_and_database_come_with_the_label(proc: FakeProc, events: FakeEvent
     watch.tick()
     label = watch.processes[800].label
     assert label is not None and label.airflow_home == HOME and label.job_id == 4
+
+
+def test_a_fork_of_a_runner_executes_something_after_the_runners_end(
+    proc: FakeProc, events: FakeEvents, watch: Watch
+) -> None:
+    """It bore the runner's title; what it becomes is no runner, and the task's."""
+    events.forked(RUNNER, 700)
+    proc.add(700, ppid=RUNNER, argv=["airflow task runner: d t r 4"], sid=SCHEDULER)
+    watch.tick()
+    assert watch.processes[700].role is Role.RUNNER
+    proc.end(RUNNER)
+    events.ended(RUNNER)
+    proc.become(700, ("gzip", "x"))
+    events.executed(700)
+    watch.tick()
+    assert watch.processes[700].role is Role.OTHER and told(watch, 700) == "t"
 
 
 def test_how_a_docker_client_ended_is_told_once(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:

@@ -210,6 +210,18 @@ def test_what_was_refused_may_be_read_later(proc: FakeProc, watch: Watch) -> Non
     assert watch.processes[600].label is not None
 
 
+def test_what_could_be_read_and_cannot_be_any_more_is_said(proc: FakeProc, watch: Watch) -> None:
+    """It became another user's; what it showed before stays known."""
+    proc.add(600, argv=("bash",), environ=tags())
+    watch.look()
+    proc.refused[600, "environ"] = errno.EACCES
+    watch._stir([600])
+    watch.look()
+    seen = watch.processes[600]
+    assert seen.unread.keys() == {"environ"} and watch.unread() == [seen]
+    assert seen.environ == tags() and seen.label is not None
+
+
 def test_what_is_remembered_of_what_has_another_role_now_is_not_believed(
     proc: FakeProc, watch: Watch
 ) -> None:
