@@ -298,7 +298,7 @@ def test_home_and_database_come_with_the_label(proc: FakeProc, events: FakeEvent
 def test_a_fork_of_a_runner_executes_something_after_the_runners_end(
     proc: FakeProc, events: FakeEvents, watch: Watch
 ) -> None:
-    """It bore the runner's title; what it becomes is no runner, and the task's."""
+    """It bore the runner's title; what it becomes does not, and belongs to the task."""
     events.forked(RUNNER, 700)
     proc.add(700, ppid=RUNNER, argv=["airflow task runner: d t r 4"], sid=SCHEDULER)
     watch.tick()
