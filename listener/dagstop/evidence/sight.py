@@ -86,5 +86,5 @@ def _may_signal(pid: int) -> bool:
     except PermissionError:
         return False
     except ProcessLookupError:
-        return True
+        pass  # it ended meanwhile
     return True

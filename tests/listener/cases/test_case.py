@@ -74,6 +74,14 @@ def test_a_sudo_with_no_child_is_asked_itself() -> None:
     assert host.sent[2:] == [(600, "SIGKILL", 10.0), (601, "SIGKILL", 10.0)]
 
 
+def test_a_sudo_whose_child_is_dead_is_asked_itself() -> None:
+    host = CaseHost(brief=frozenset({601}))
+    case = host.case()
+    sudo = runner(600, *SUDO)
+    host.look(case, sudo, replace(child(601, sudo), state="Z"))
+    assert host.sent == [(600, "SIGTERM", 0.0)]
+
+
 def test_a_sudo_passes_nothing_on_to_a_child_that_is_spared() -> None:
     host = CaseHost()
     case = host.case()

@@ -279,6 +279,82 @@ def test_a_case_of_which_nothing_is_known_needs_no_look_at_everything_yet() -> N
     assert case.may_be_last(host.seconds)
 
 
+@pytest.mark.parametrize(("age", "left"), [(3.0, 7.0), (0.5, 9.5), (-2.0, 10.0)])
+def test_the_settling_time_began_with_the_order(age: float, left: float) -> None:
+    """By the database's clock alone; one that was set back gives no more than the whole of it."""
+    case = CaseHost().case(order(created_at=at(0), db_now=at(age), settle_seconds=10.0))
+    assert case.settled_at == START + left
+
+
+def test_a_zombie_in_doubt_holds_up_no_report_and_is_not_named() -> None:
+    host = CaseHost()
+    case = host.case()
+    round_of(host, case, bash(state="Z", above_ends=True, contrary="what it runs under is ending"))
+    assert (host.reports, case.spared) == ([True], {})
+
+
+def test_what_is_gone_when_it_is_judged_holds_up_no_dry_run() -> None:
+    host = CaseHost(brief=frozenset({601}))
+    case = host.case(dry_run=True)
+    round_of(host, case, bash())
+    assert host.reports == [True]
+
+
+def test_a_process_without_words_is_signalled_as_any_other() -> None:
+    """It may be in an exec, or have freed its memory by now."""
+    host = CaseHost()
+    host.look(host.case(), bash(argv=()))
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+
+
+def test_a_place_that_is_not_known_any_more_holds_up_no_report() -> None:
+    host = CaseHost()
+    case = host.case()
+    round_of(host, case, bash(place=Identity(5, 5), contrary="its container has ended"))
+    assert host.reports == [True] and host.sent == []
+
+
+def test_a_death_that_a_look_comes_after_needs_no_look_of_its_own() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    host.look(case, one)
+    case.begin_round(host.seconds)
+    host.die(one, case)
+    host.do(case.look(View((), site(), host.clock, host.seconds), host.seconds))
+    case.plan(host.seconds, closely=True)
+    assert case.due_at == host.seconds + CALM
+
+
+def test_while_one_is_waited_for_the_next_look_comes_at_the_usual_time() -> None:
+    host, one = CaseHost(), bash()
+    case = host.case()
+    host.look(case, one)
+    host.die(one, case)
+    host.look(case, bash(602, above_ends=True, contrary="what it runs under is ending"))
+    assert (case.phase, case.next_look) == (Phase.STOPPING, host.seconds + LOOK_AGAIN)
+
+
+def test_beside_what_cannot_be_killed_a_death_hurries_nothing() -> None:
+    host, stuck, one = CaseHost(masked=frozenset({601})), bash(601), bash(602)
+    case = host.case()
+    host.look(case, stuck, one)
+    host.die(one, case)
+    host.look(case, stuck)
+    assert (case.phase, case.next_look) == (Phase.CLEAR, host.seconds + LOOK_AGAIN)
+
+
+def test_a_container_that_is_not_spared_any_more_is_not_named() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case, spared=[(container(1), Verdict(Decision.SPARE, "in doubt"))])
+    assert list(case.spared_containers) == [container(1).id]
+    host.look(case)
+    host.ask(case)
+    host.answer(case)
+    assert case.spared_containers == {}
+
+
 def test_what_cannot_be_killed_ends_no_settling_time() -> None:
     host, above, below = CaseHost(masked=frozenset({601})), runner(), bash()
     case = host.case(order(kind="task", task_id="t", map_index=-1, self_reported=True, settle_seconds=5.0))
@@ -349,6 +425,9 @@ def test_it_is_not_due_again_without_a_pause_whatever_fails() -> None:
     host = CaseHost()
     case = host.case()
     case.next_glance = 0.0
+    case.begin_round(host.seconds)
+    assert case.due_at > host.seconds
+    case.next_look = host.seconds
     case.begin_round(host.seconds)
     assert case.due_at > host.seconds
     case.next_look = host.seconds + 60
@@ -608,10 +687,13 @@ def test_a_container_that_is_spared_now_is_no_failed_kill() -> None:
 def test_what_an_earlier_listener_signalled_is_asked_for_by_name() -> None:
     host = CaseHost()
     case = host.case()
-    case.earlier = Findings(containers=[{"id": "abc", "died_at": None}, {"id": "def", "died_at": "then"}])
+    given_up = {"id": "ghi", "died_at": None, "alive": "the engine refused"}
+    case.earlier = Findings(
+        containers=[{"id": "abc", "died_at": None}, {"id": "def", "died_at": "then"}, given_up]
+    )
     host.look(case)
     query = host.ask(case)  # though no engine is there
-    assert query is not None and (query.known, query.named) == (("abc",), ("abc", "def"))
+    assert query is not None and (query.known, query.named) == (("abc",), ("abc", "def", "ghi"))
     host.answer(case, gone={"abc": at(3)})
     assert case.earlier.containers[0]["noticed"] == "gone when the listener came back"
 
@@ -623,7 +705,7 @@ def test_a_container_that_is_let_live_is_spared_and_its_signals_said() -> None:
     host.answer(case, ends=[ended(died_at=None, let_live="observe only"), ended(2)])
     assert list(case.ends) == [container(2).id]
     host.look(case)
-    host.ask(case)
+    assert host.ask(case) is not None, "the other one may have been started again"
     host.answer(case, spared=[(container(), Verdict(Decision.SPARE, "observe only"))])
     ((_, verdict),) = case.spared_containers.values()
     assert verdict.reason.endswith("; it had got SIGTERM")

@@ -73,6 +73,14 @@ def test_what_is_older_than_the_task_is_none_of_it(task: FakeProc, watch: Watch)
     assert watch.processes[DAEMON].label is None
 
 
+def test_what_began_in_the_tick_of_its_tasks_leader_is_the_tasks(task: FakeProc, watch: Watch) -> None:
+    leader = task.stat(BASH)
+    assert leader is not None
+    daemon(task, start=leader.start)
+    watch.look()
+    assert watch.processes[DAEMON].label is not None
+
+
 def test_another_user_is_not_believed_by_the_folder_alone(task: FakeProc, watch: Watch) -> None:
     watch.look()
     daemon(task, uid=0)

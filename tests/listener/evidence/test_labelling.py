@@ -328,6 +328,16 @@ def test_a_parent_that_is_younger_is_none_and_hides_nothing(proc: FakeProc, watc
     assert seen.label is not None and (seen.contrary, seen.unread) == (None, {})
 
 
+def test_what_its_parent_forked_in_the_tick_of_its_own_start_is_its_child(
+    proc: FakeProc, watch: Watch
+) -> None:
+    """Start times are exact to 10 ms."""
+    proc.add(600, argv=("bash",), environ=tags(), start=500)
+    proc.add(601, ppid=600, argv=("sleep", "1"), start=500)
+    watch.look()
+    assert watch.processes[601].evidence == ("child of 600",)
+
+
 def test_a_session_goes_on_while_its_leader_lives(proc: FakeProc, watch: Watch) -> None:
     """Though nothing of the leader has changed for long."""
     airflow_2(proc)
