@@ -51,11 +51,11 @@ class Connections:
         now = datetime.now(timezone.utc)
         with self._lock:
             return any(
-                one.client.compose is not None
+                one.label is not None
+                and one.client.compose is not None
                 and (one.client.compose.detached or time.monotonic() - one.noted_at < STARTS)
                 and (one.until is None or (now - one.until).total_seconds() < DECIDES)
                 for one in self._clients.noted.values()
-                if one.composes
             )
 
     def see_others(self, url: str) -> None:
@@ -115,6 +115,6 @@ class Connections:
         with self._lock:
             found = [one for one in self._clients.noted.values() if one.until is None and one.unproven]
             old = moment >= self._next_look
-            if found and old:
+            if old:
                 self._next_look = moment + LOOK_PAUSE
         return [one for one in found if old or moment - one.noted_at < YOUNG]

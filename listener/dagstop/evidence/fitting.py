@@ -96,7 +96,7 @@ class Fitting:
     ) -> None:
         """Tie what only a task's compose can have created."""
         taken = self._clients.taken()
-        for one in self._clients.noted.values() if self.heard is not None and creations is not None else ():
+        for one in self._clients.noted.values():
             if one.label is None or self.why_not(one, engine, creations) != "compose":
                 continue
             for container in containers:

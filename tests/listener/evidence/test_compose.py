@@ -378,6 +378,26 @@ def test_what_an_up_may_have_created_is_named_by_a_later_listener(shop: Shop, tm
     assert "not every process" in (shop.said() or "")
 
 
+@pytest.mark.parametrize(("ended_ago", "may"), [(None, True), (5.0, True), (20.0, False)])
+def test_what_was_there_and_began_to_run_after_its_end_was_not_started_by_it(
+    shop: Shop, ended_ago: float | None, may: bool
+) -> None:
+    shop.types()
+    shop.created_ago, shop.started_ago = 90.0, 10.0
+    if ended_ago is not None:
+        (one,) = shop.ties.all()
+        one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
+    said = shop.said() or ""
+    assert "it was there before" in said if may else said == "nothing"
+
+
+def test_what_else_a_task_typed_before_hides_no_up(shop: Shop) -> None:
+    shop.types("docker run -d another", pid=690)
+    shop.types("docker-compose up", pid=691, label=None, folder="/srv/other")
+    shop.types()
+    assert shop.said() is None
+
+
 def test_a_folder_that_was_read_once_stays_known(shop: Shop) -> None:
     """At its end a client shows it no more."""
     pid = shop.types()

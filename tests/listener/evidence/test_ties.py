@@ -23,7 +23,7 @@ from dagstop.evidence.docker_words import Ask, ExecAsk, read_compose
 from dagstop.evidence.index import Index
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.match import asks_to_be_spared
-from dagstop.evidence.noted import noted
+from dagstop.evidence.noted import Fit, MayRun, noted, one_engine
 from dagstop.evidence.ties import Ties
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
@@ -1180,6 +1180,46 @@ def test_why_it_is_not_certain_what_a_client_created(
     assert [why in may.why for untied in ties.untied().values() for may in untied if why] == [True] * (
         2 if why else 0
     )
+
+
+@pytest.mark.parametrize(("ended_ago", "may"), [(1, True), (30, False)])
+def test_an_exec_that_came_after_a_clients_end_is_not_its(
+    proc: RealClock, ended_ago: float, may: bool
+) -> None:
+    ties, creations = Ties(proc), Creations()
+    ties.note([replace(client(proc, 700, 60, name=None), runs=RUNS)])
+    (one,) = ties.all()
+    one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
+    creations.heard(exec_event("e", 20))
+    ties.execs.note(HERE, creations)
+    assert bool(ties.execs.untied()) is may
+
+
+@pytest.mark.parametrize("other", ["tcp://x/here", "unix:///there"])
+def test_two_engines_are_not_one(other: str) -> None:
+    assert one_engine(HERE, HERE) and one_engine("tcp://x", "tcp://x")
+    assert not one_engine(HERE, other) and not one_engine(other, HERE)
+
+
+def test_all_that_is_known_of_a_client_comes_back(proc: RealClock) -> None:
+    """A reason that a later release gave counts as the weakest."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, engine="tcp://far", cidfile="cid")])
+    (one,) = ties.all()
+    one.path, one.cid, one.failed, one.reached, one.created_by = "/srv/cid", "1" * 64, True, HERE, 5.5
+    one.composed = {"a": HERE}
+    one.fitting = {"b": Fit(HERE, "gap"), "c": Fit(HERE, "of tomorrow")}
+    one.may_run = {name: MayRun(HERE, why, "web", "sh", 7.5) for name, why in (("e", "others"), ("f", "x"))}
+    again = noted(json.loads(json.dumps(one.facts())), OURS, None)
+    for name in ("path", "cid", "failed", "reached", "created_by", "composed", "container", "engine"):
+        assert getattr(again, name) == getattr(one, name), name
+    assert again.fitting == {"b": Fit(HERE, "gap"), "c": Fit(HERE, "unproven")}
+    assert again.may_run["e"] == one.may_run["e"]
+    assert again.may_run["f"] == MayRun(HERE, "unproven", "web", "sh", 7.5)
+    named = again.client
+    assert (named.name, named.cidfile, named.engine) == ("x", "cid", "tcp://far")
+    assert named.process.identity == one.client.process.identity and named.process.trusted
+    assert again.until is not None and abs(again.until.timestamp() - time.time()) < 60
 
 
 def test_an_exec_that_is_another_clients_or_has_ended_is_in_doubt_no_more(proc: RealClock) -> None:
