@@ -34,6 +34,8 @@ FILES = (
     *sorted((LISTENER / "evidence").glob("*.py")),
     LISTENER / "cases/case.py",
     LISTENER / "report/findings.py",
+    LISTENER / "kill/endings.py",
+    LISTENER / "kill/journal.py",
 )
 TESTS = ("tests",)
 OPTIONS = ("--unit", "-q", "-s")

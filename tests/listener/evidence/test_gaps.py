@@ -75,6 +75,20 @@ def test_what_the_users_own_systemd_has_adopted_is_named(proc: FakeProc) -> None
     assert doubtful(proc).keys() == {DAEMON}
 
 
+def test_what_the_first_process_of_a_container_of_ours_has_adopted_is_named(proc: FakeProc) -> None:
+    init = proc.add(DAEMON - 1, argv=("dumb-init",), start=10)
+    proc.add(DAEMON, ppid=init, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, init, DAEMON)
+    assert doubtful(proc) == {}, "what a process of the service started is the service's own"
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.note_tasks(watch.labelled())
+    watch.processes[DAEMON].place = watch.processes[init].identity
+    ((one, _),) = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
+    assert one.pid == DAEMON
+
+
 def test_before_a_first_listener_nothing_is_named(proc: FakeProc) -> None:
     proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
     lives_in(proc, SERVICE, BASH, DAEMON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from dagstop.evidence.labelling import _one_try
 from dagstop.evidence.match import ELSEWHERE
 from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
+from dagstop.host.procfs import Stat
 from dagstop.model import Identity, Label, Process, Role
 from tests.support.airflow_trees import BASH, BASH_ARGV, SCHEDULER, SLEEP, airflow_2
 from tests.support.fake_proc import (
@@ -334,6 +336,23 @@ def test_what_its_parent_forked_in_the_tick_of_its_own_start_is_its_child(
     """Start times are exact to 10 ms."""
     proc.add(600, argv=("bash",), environ=tags(), start=500)
     proc.add(601, ppid=600, argv=("sleep", "1"), start=500)
+    watch.look()
+    assert watch.processes[601].evidence == ("child of 600",)
+
+
+def test_what_was_adopted_while_it_was_read_is_its_parents(
+    proc: FakeProc, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent died between the reading of the two files; it was read before."""
+    proc.add(600, argv=("bash",), environ=tags())
+    proc.add(601, ppid=600, argv=("sleep", "1"))
+    stat = proc.stat
+
+    def adopted(pid: int) -> Stat | None:
+        found = stat(pid)
+        return replace(found, ppid=1) if found is not None and pid == 601 else found
+
+    monkeypatch.setattr(proc, "stat", adopted)
     watch.look()
     assert watch.processes[601].evidence == ("child of 600",)
 

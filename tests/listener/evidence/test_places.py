@@ -326,6 +326,17 @@ def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> No
     assert places.names() == {OURS[:12]}
 
 
+def test_a_container_has_the_pid_of_something_that_was_there_before(proc: Machine) -> None:
+    proc.add(400, argv=("sleep", "1"))
+    places = places_of(proc)
+    watch, found = seen(proc, places)
+    assert found == {}
+    proc.end(400)
+    init = proc.container(400, OURS)
+    watch.look()
+    assert set(places.survey(watch.processes, RUNNING)) == {init}
+
+
 def test_it_answers_for_a_container_that_has_ended(proc: Machine) -> None:
     """And its tasks count as ended, where they were seen."""
     proc.container(400, OURS)

@@ -110,8 +110,9 @@ def test_who_is_not_tried(
     proc.add(604, argv=("sleep", "1"), uid=ME)
     proc.refused[604, "status"] = errno.ESRCH
     assert tried(proc) == {}
-    proc.add(605, argv=("sleep", "1"), uid=ME)
-    assert tried(proc) == {ME: Trial(1, 1, 1, 1)}
+    for pid in (599, 605):  # before the others, and after them
+        proc.add(pid, argv=("sleep", "1"), uid=ME)
+    assert tried(proc) == {ME: Trial(2, 2, 2, 2)}
 
 
 def test_of_one_user_a_few_are_enough(proc: FakeProc, may_not: dict[int, type[OSError]]) -> None:

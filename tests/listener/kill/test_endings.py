@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from dagstop.evidence.watch import Watch
-from dagstop.host.procfs import ProcFS
-from dagstop.kill.endings import Endings, now
+from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.kill.endings import Ending, Endings, now, spared_reason
 from dagstop.model import Identity, Process
+from tests.support.watch import wait_until
 
 PROC = ProcFS()
 
@@ -39,7 +43,7 @@ def seen(child: subprocess.Popen[bytes]) -> Process:
     return watch.look()[child.pid]
 
 
-def reaped(pool: Endings, timeout: float = 5.0) -> int:
+def reaped(pool: Endings, timeout: float = 60.0) -> int:
     until = time.monotonic() + timeout
     while not (dead := pool.reap()):
         assert time.monotonic() < until
@@ -125,3 +129,206 @@ def test_a_signal_that_was_only_written_down_is_sent_again(
     pool.resume(ending, [(name, now())])
     assert [sent for sent, _ in ending.signals] == [name, name]
     assert reaped(pool) == 1
+
+
+def shell(script: str) -> subprocess.Popen[bytes]:
+    """One that has said that it is ready."""
+    process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.fixture
+def deaf() -> Iterator[subprocess.Popen[bytes]]:
+    """It ignores SIGTERM."""
+    with shell("trap '' TERM; echo ready; exec sleep 7602") as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def careful() -> Iterator[subprocess.Popen[bytes]]:
+    """It handles SIGTERM, says so, and lives on."""
+    with shell("trap 'echo cleaning up' TERM; echo ready; while :; do read x; done") as process:
+        yield process
+        process.kill()
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    stat = PROC.stat(process.pid)
+    return stat.state if stat is not None else "gone"
+
+
+def stopped(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: state(process) == "T", 60, lambda: state(process))
+
+
+def taken(pool: Endings, process: subprocess.Popen[bytes]) -> Ending:
+    ending = pool.take(seen(process))
+    assert ending is not None
+    return ending
+
+
+def names(ending: Ending) -> list[str]:
+    return [name for name, _ in ending.signals]
+
+
+def test_who_ignores_sigterm_is_killed_at_once(pool: Endings, deaf: subprocess.Popen[bytes]) -> None:
+    ending, told = taken(pool, deaf), list[str]()
+    pool.stop(ending, hard=False, before=told.append)
+    assert names(ending) == told == ["SIGKILL"] and ending.killed is not None
+    assert reaped(pool) == 1
+
+
+def test_it_is_told_before_each_first_signal_and_killed_once(
+    pool: Endings, careful: subprocess.Popen[bytes]
+) -> None:
+    ending, told = taken(pool, careful), list[str]()
+    assert (ending.first_signal, ending.first_tick, ending.killed) == (None, None, None)
+    pool.stop(ending, hard=False, before=told.append)
+    assert careful.stdout is not None and careful.stdout.readline() == b"cleaning up\n"
+    first = ending.first_signal
+    assert first is not None and ending.first_tick is not None and ending.killed is None
+    for _ in range(2):
+        pool.stop(ending, hard=True, before=told.append)
+    assert names(ending) == told == ["SIGTERM", "SIGKILL"] and ending.first_signal == first
+    assert ending.killed is not None
+    assert reaped(pool) == 1 and pool.reap() == []
+
+
+def test_a_stopped_process_is_continued_for_its_sigterm(
+    pool: Endings, child: subprocess.Popen[bytes]
+) -> None:
+    stopped(child)
+    ending = taken(pool, child)
+    pool.stop(ending, hard=False)
+    assert names(ending) == ["SIGTERM", "SIGCONT"]
+    assert reaped(pool) == 1
+
+
+def test_who_stops_while_it_cleans_up_is_continued(pool: Endings, careful: subprocess.Popen[bytes]) -> None:
+    ending = taken(pool, careful)
+    pool.stop(ending, hard=False)
+    pool.stop(ending, hard=False)
+    assert names(ending) == ["SIGTERM"]
+    stopped(careful)
+    ending.process.state = "T"
+    pool.stop(ending, hard=False)
+    assert names(ending) == ["SIGTERM", "SIGCONT"]
+    wait_until(lambda: state(careful) != "T", 60, lambda: "it is stopped")
+    pool.stop(ending, hard=True)
+    pool.stop(ending, hard=False)
+    assert names(ending) == ["SIGTERM", "SIGCONT", "SIGKILL"]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_clean_up_goes_on_under_the_next_listener(
+    pool: Endings, careful: subprocess.Popen[bytes], ahead: bool
+) -> None:
+    """Its grace began with the first signal; a clock that was set back gives no more than a whole one."""
+    ending, moment = taken(pool, careful), now()
+    ages = (-60.0, -30.0) if ahead else (60.0, 30.0)
+    sent = [
+        ("SIGTERM", moment - timedelta(seconds=ages[0])),
+        ("SIGCONT", moment - timedelta(seconds=ages[1])),
+    ]
+    before, tick = time.monotonic(), PROC.now_ticks()
+    pool.resume(ending, sent)
+    assert names(ending) == ["SIGTERM", "SIGCONT"] and ending.killed is None
+    age = 0.0 if ahead else 60.0
+    slack = time.monotonic() - before + 1.0
+    assert ending.first_signal is not None and ending.first_tick is not None
+    assert -slack <= ending.first_signal - (before - age) <= slack
+    assert -slack <= (ending.first_tick - tick) / TICKS_PER_SECOND + age <= slack
+
+
+def test_a_stopped_one_gets_its_sigterm_from_the_next_listener(
+    pool: Endings, child: subprocess.Popen[bytes]
+) -> None:
+    stopped(child)
+    ending = taken(pool, child)
+    pool.resume(ending, [("SIGTERM", now())])
+    assert names(ending) == ["SIGTERM", "SIGTERM", "SIGCONT"]
+    assert reaped(pool) == 1
+
+
+@pytest.mark.parametrize("sent", [("SIGTERM",), ("SIGTERM", "SIGKILL")])
+def test_the_next_listener_kills_who_is_deaf_or_was_to_be_killed(
+    pool: Endings, deaf: subprocess.Popen[bytes], careful: subprocess.Popen[bytes], sent: tuple[str, ...]
+) -> None:
+    ending = taken(pool, deaf if len(sent) == 1 else careful)
+    pool.resume(ending, [(name, now()) for name in sent])
+    assert names(ending) == [*sent, "SIGKILL"]
+    assert reaped(pool) == 1
+
+
+def test_a_dry_run_counts_it_as_dead_and_writes_nothing_down(child: subprocess.Popen[bytes]) -> None:
+    pool = Endings(PROC, dry_run=True)
+    ending = taken(pool, child)
+    pool.stop(ending, hard=False, before=lambda name: pytest.fail(f"{name} is written down"))
+    assert not ending.alive and ending.first_signal is not None and names(ending) == []
+    assert child.poll() is None
+
+
+@pytest.mark.parametrize(("error", "refused"), [(PermissionError, True), (ProcessLookupError, False)])
+def test_a_signal_that_is_refused_or_comes_too_late(
+    pool: Endings,
+    child: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[OSError],
+    refused: bool,
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    ending = taken(pool, child)
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "pidfd_send_signal", fails)
+        patched.setattr(os, "kill", fails)
+        pool.stop(ending, hard=False)
+    assert names(ending) == [] and ending.alive is refused
+    assert ("EPERM" in (ending.refused or "")) is refused
+
+
+def test_a_zombie_is_not_taken_and_nothing_is_left_open(
+    pool: Endings, child: subprocess.Popen[bytes]
+) -> None:
+    process = seen(child)
+    child.kill()
+    wait_until(lambda: state(child) == "Z", 60, lambda: state(child))
+    held = set(os.listdir("/proc/self/fd"))
+    assert pool.take(process) is None
+    assert set(os.listdir("/proc/self/fd")) == held
+
+
+def test_of_two_the_one_that_died_is_seen_dead(pool: Endings, child: subprocess.Popen[bytes]) -> None:
+    other = subprocess.Popen(["sleep", "7604"])
+    ending, living = taken(pool, child), taken(pool, other)
+    for one in (ending, living):
+        pool.hold(one)
+    assert pool.reap() == [] and ending.died is None
+    child.kill()
+    assert reaped(pool) == 1
+    assert not ending.alive and ending.died is not None and living.alive
+    assert (pool.state(ending), living.pidfd is None) == ("Z", not hasattr(os, "pidfd_open"))
+    assert ending.pidfd is None
+    other.kill()
+    other.wait()
+    assert reaped(pool) == 1 and pool.state(living) == "?"
+
+
+def test_its_descriptor_is_readable_at_a_death(child: subprocess.Popen[bytes]) -> None:
+    pool = Endings(PROC)
+    ending = taken(pool, child)
+    assert select.select([pool.fileno()], [], [], 0)[0] == []
+    pool.stop(ending, hard=True)
+    assert select.select([pool.fileno()], [], [], 60)[0] == [pool.fileno()]
+    assert pool.reap() == [ending]
+    assert select.select([pool.fileno()], [], [], 0)[0] == []
+
+
+def test_why_it_is_spared_says_what_it_had_got() -> None:
+    assert spared_reason("cleared", None) == spared_reason("cleared", []) == "cleared"
+    sent = [("SIGTERM", now()), ("SIGCONT", now())]
+    assert spared_reason("cleared", sent) == "cleared; it had got SIGTERM, SIGCONT"
