@@ -312,9 +312,11 @@ def _labels(containers: Containers, site: Site, families: dict[int, Family]) -> 
     return found
 
 
-def _why(container: Container, may: Sequence[Untied]) -> str:
+def _why(container: Container, may: Sequence[Untied], untold: Mapping[str, str]) -> str:
     if may:
         return "not attributable: " + "; ".join(dict.fromkeys(one.why for one in may))
+    if container.id in untold:
+        return f"not attributable: {untold[container.id]}"
     # DockerOperator's own variable tells that it is a task's
     return _POLICY if "AIRFLOW_TMP_DIR" in container.tags else _NO_TAGS
 
@@ -324,17 +326,22 @@ def _strangers(
 ) -> list[dict[str, str]]:
     """What Airflow started, or may have started, but nobody can say for which task."""
     may = ties.untied()
+    tasks = [process.identity for process in watch.labelled()]
+    age = max((proc.age(task.start) for task in tasks), default=0.0)
+    begun = datetime.now(timezone.utc) - timedelta(seconds=age)
+    untold = {one.id: verdict.reason for one, verdict in watch.gaps.containers(begun, untied, may)}
     found = [
-        {
-            "what": f"container {c.name} ({c.image})",
-            "why": _why(c, may.get(c.id, ())),
-        }
-        for c in untied
+        {"what": f"container {c.name} ({c.image})", "why": _why(c, may.get(c.id, ()), untold)} for c in untied
     ]
-    found += [
-        {"what": f"docker exec in {runs.name} ({runs.runs})", "why": _why(runs, who)}
+    execs = {
+        f"docker exec in {container.name} ({command(process)})": f"not attributable: {verdict.reason}"
+        for container, process, verdict in watch.gaps.execs(begun, containers, (), watch.processes)
+    }
+    execs |= {
+        f"docker exec in {runs.name} ({runs.runs})": _why(runs, who, {})
         for runs, who in ties.execs.untied().values()
-    ]
+    }
+    found += [{"what": what, "why": why} for what, why in execs.items()]
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
             found.append({"what": f"process {process.pid} ({command(process)})", "why": _NO_WORDS})
@@ -342,16 +349,7 @@ def _strangers(
         {"what": f"podman container {name}", "why": _PODMAN}
         for name, _ in strangers_of_podman(watch.processes)
     ]
-    tasks = [process.identity for process in watch.labelled()]
     for process, verdict in watch.gaps.doubtful(tasks, watch.processes):
         why = f"not attributable: {verdict.reason}"
         found.append({"what": f"process {process.pid} ({command(process)})", "why": why})
-    if tasks:
-        age = max(proc.age(task.start) for task in tasks)
-        begun = datetime.now(timezone.utc) - timedelta(seconds=age)
-        said = {one["what"] for one in found}
-        for container, process, verdict in watch.gaps.execs(begun, containers, (), watch.processes):
-            what = f"docker exec in {container.name} ({command(process)})"
-            if what not in said:
-                found.append({"what": what, "why": f"not attributable: {verdict.reason}"})
     return found

@@ -53,9 +53,13 @@ function hostReport(order, report) {
     others.length ? [el("h5", null, "Looks similar, but is not this run's"), others.map(sparedItem)] : "",
     alone.length ? tasks("Ended by itself: ", alone, "under") : "",
     gaps.map((gap) => el("p", { className: "under" }, "Nobody was told what it forked ",
-      gap.from ? ["from ", when(gap.from), " to "] : "before ", when(gap.to), ": ", name(gap.why))),
-    untold.length ? tasks("Containers created then, which may be this run's: ", untold, "under") : "",
-    untoldExecs.length ? tasks("Started then by docker exec, and may be this run's: ", untoldExecs, "under") : "");
+      gap.from ? `for ${span(between(gap.from, gap.to))}, ` : "", "until ", when(gap.to), ": ", name(gap.why))),
+    untold.length ? chips("Containers created then, which may be this run's:", untold) : "",
+    untoldExecs.length ? chips("What docker exec started then, which may be this run's:", untoldExecs) : "");
+}
+
+function chips(words, names) {
+  return el("p", { className: "under" }, words, names.map((one) => [" ", name(one, "chip")]));
 }
 
 function tasks(words, names, className) {

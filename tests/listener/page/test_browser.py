@@ -127,7 +127,9 @@ def test_what_may_be_a_docker_clients_is_named_with_the_reason(
     ]
     untied = {"containers_untied": ["brave_curie"], "execs_untied": ["busy: python job.py"]}
     untied |= {"containers_untold": ["shy_bohr"], "execs_untold": ["busy: sleep 5"]}
-    busy.report(airflow_db, number, "worker-1", "spared", more={"spared": spared, **untied})
+    gap = {"from": "2026-11-30T12:00:01+00:00", "to": "2026-11-30T12:00:05+00:00", "why": "no listener ran"}
+    more = {"spared": spared, "not_told": [gap], **untied}
+    busy.report(airflow_db, number, "worker-1", "spared", more=more)
     with Page(airflow_db) as page:
         browser.open(page.url)
         browser.run(OPEN_ALL)
@@ -139,8 +141,9 @@ def test_what_may_be_a_docker_clients_is_named_with_the_reason(
         "docker exec in busy python job.py",
         asked,
         "2 spared",
+        "Nobody was told what it forked for 4.0 s, until",
         "Containers created then, which may be this run's: shy_bohr",
-        "Started then by docker exec, and may be this run's: busy: sleep 5",
+        "What docker exec started then, which may be this run's: busy: sleep 5",
     ):
         assert said in text, f"{said!r} is not in: {text}"
     assert browser.complaints() == []
