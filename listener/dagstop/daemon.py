@@ -260,14 +260,14 @@ class Daemon:
     def _tick(self) -> None:
         """Learn of new processes, so that they are known when an order comes."""
         self._sender.looked_at, self._known_at = time.monotonic(), time.time()
-        if closely := self._containers.closely:
+        if deciding := self._containers.deciding:
             self._watch.prove_soon()
         self._watch.tick()
         self._stopping.look_for_places()
         labelled, everybody = self._watch.labelled(), self._watch.processes.values()
-        self._containers.learn_clients(labelled, everybody, closely=closely)
+        self._containers.learn_clients(labelled, everybody, closely=deciding)
         self._containers.attend((), self._watch.client_ends())
-        if closely:
+        if deciding:
             self._containers.hear(self._watch.heard())
         self._stopping.claim()
         self._stopping.tick(complete=self._swept)

@@ -24,6 +24,8 @@ LOOK_PAUSE = 2.0
 """Seconds between two looks at those of older ones."""
 STARTS = 60.0
 """Seconds in which an attached compose creates what it creates, as a rule."""
+ENDS = 2.0
+"""Seconds after a compose's end for which who began before that is still read at once."""
 DECIDES = 15.0
 """Seconds after a compose's end in which it becomes known what it has created."""
 ATTACHED = 3
@@ -47,20 +49,27 @@ class Connections:
         self.strangers: list[float] = []  # when another program was seen connected, seconds since 1970
 
     def composes_now(self) -> bool:
-        """True if one is at it, or was a moment ago: all of that time is to be known."""
+        """True while one is at it: who begins meanwhile may have created what it seems to have."""
+        return self._composed_within(ENDS)
+
+    def decides_now(self) -> bool:
+        """True until it is known what one has created."""
+        return self._composed_within(DECIDES)
+
+    def _composed_within(self, seconds: float) -> bool:
         now = datetime.now(timezone.utc)
         with self._lock:
             return any(
                 one.label is not None
                 and one.client.compose is not None
                 and (one.client.compose.detached or time.monotonic() - one.noted_at < STARTS)
-                and (one.until is None or (now - one.until).total_seconds() < DECIDES)
+                and (one.until is None or (now - one.until).total_seconds() < seconds)
                 for one in self._clients.noted.values()
             )
 
     def see_others(self, url: str) -> None:
-        """While a compose works: note whether others than the known clients are connected to the engine."""
-        if not url.startswith(UNIX) or not self.composes_now():
+        """Until a compose's work is known: note whether others than the known clients are connected."""
+        if not url.startswith(UNIX) or not self.decides_now():
             return
         path = url[len(UNIX) :]
         with self._lock:

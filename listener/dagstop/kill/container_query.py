@@ -222,6 +222,11 @@ class ContainerQueries:
         """True while a task's compose creates containers: who else may have is to be known."""
         return self.ties.connections.composes_now()
 
+    @property
+    def deciding(self) -> bool:
+        """True until it is known what a task's compose has created."""
+        return self.ties.connections.decides_now()
+
     def hear(self, heard: Heard | None) -> None:
         """What the kernel told, once the clients among all that it told of are known."""
         self.ties.hear(heard)
@@ -243,7 +248,7 @@ class ContainerQueries:
     def unsettled(self) -> bool:
         """True if an engine is to be listed soon, or a client's container is not known yet."""
         execs = self.ties.execs.open() or any(self.ties.execs.of(engine.url) for engine in self.engines)
-        return self._news or bool(self._waiting()) or execs or self.closely
+        return self._news or bool(self._waiting()) or execs or self.deciding
 
     def _waiting(self) -> list[Noted]:
         """The tasks' clients whose container may become known yet."""

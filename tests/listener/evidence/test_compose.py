@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dagstop.evidence import clients, memory
-from dagstop.evidence.connections import DECIDES, STARTS
+from dagstop.evidence.connections import DECIDES, ENDS, STARTS
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.ties import Ties
@@ -446,23 +446,31 @@ def test_where_living_clients_were_forgotten_nothing_is_certain(
 
 
 @pytest.mark.parametrize(
-    ("line", "label", "noted_ago", "ended_ago", "now"),
+    ("line", "label", "noted_ago", "ended_ago", "now", "decides"),
     [
-        ("docker-compose up -d", OURS, 2 * STARTS, None, True),
-        (UP, OURS, 0.0, None, True),
-        (UP, OURS, 2 * STARTS, None, False),
-        (UP, OURS, 0.0, DECIDES / 2, True),
-        (UP, OURS, 0.0, DECIDES * 2, False),
-        (UP, None, 0.0, None, False),
+        ("docker-compose up -d", OURS, 2 * STARTS, None, True, True),
+        (UP, OURS, 0.0, None, True, True),
+        (UP, OURS, 2 * STARTS, None, False, False),
+        (UP, OURS, 0.0, ENDS / 2, True, True),
+        (UP, OURS, 0.0, (ENDS + DECIDES) / 2, False, True),
+        (UP, OURS, 0.0, DECIDES * 2, False, False),
+        (UP, None, 0.0, None, False, False),
     ],
 )
-def test_an_up_is_watched_closely_while_it_creates(
-    shop: Shop, line: str, label: Label | None, noted_ago: float, ended_ago: float | None, now: bool
+def test_an_up_is_watched_closely_while_it_creates_and_until_it_is_known_what(
+    shop: Shop,
+    line: str,
+    label: Label | None,
+    noted_ago: float,
+    ended_ago: float | None,
+    now: bool,
+    decides: bool,
 ) -> None:
     shop.types(line, label=label)
     (one,) = shop.ties.all()
     one.noted_at -= noted_ago
     if ended_ago is not None:
         one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
-    assert shop.ties.connections.composes_now() is now
+    connections = shop.ties.connections
+    assert (connections.composes_now(), connections.decides_now()) == (now, decides)
     assert shop.ties.composes() is (label is not None)
