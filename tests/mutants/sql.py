@@ -36,7 +36,7 @@ RELEASE = max(binaries())  # as tests.support.marks
 ABOUT = {  # more files of tests that are about a file
     "07_orders": ("settings", "08_orders_deleted", "09_cascade", "runs_written_back"),
     "08_orders_deleted": ("left_behind", "settings"),
-    "09_cascade": ("left_behind", "isolation", "settings"),
+    "09_cascade": ("left_behind", "isolation", "settings", "locks", "corners", "rights"),
     "10_unwritten": ("unwritten_others",),
     "11_fence": ("fence_others", "runs_written_back"),
 }
@@ -65,6 +65,7 @@ class OneServer(Clock):
         super().__init__()
         self.called: dict[str, set[str]] = {}
         self.killers: dict[str, Counter[str]] = {}  # by function and by mutant: the tests that failed
+        self._collected: set[str] = set()
         self._enough = enough
         self._keep = keep
         self._drop = Server.drop_database
@@ -75,6 +76,7 @@ class OneServer(Clock):
         """Those that a mutant can reach."""
         items[:] = [item for item in items if getattr(item, "callspec", None) is not None]
         items[:] = [item for item in items if item.callspec.params.get("server") == RELEASE]  # type: ignore[attr-defined]
+        self._collected = {item.nodeid for item in items}
 
     def measure(self, session: pytest.Session) -> None:
         """Run those once, without a mutant, of which it is not known yet how long they take."""
@@ -151,11 +153,17 @@ class OneServer(Clock):
         reached = [
             name
             for name in self.seconds
-            if name not in self.failed
-            and (name.startswith(own) or mutant.function in self.called.get(name, ()))
+            if name in self._collected
+            and name not in self.failed
+            and (name.startswith(own) or self._calls(name, mutant.function))
         ]
         reached.sort(key=rank)
         return reached[: int(self._enough)]
+
+    def _calls(self, test: str, function: str) -> bool:
+        """Also if it could not be noted what it calls."""
+        called = self.called.get(test)
+        return not called or function in called
 
 
 def in_memory() -> None:

@@ -50,6 +50,16 @@ def test_the_setting_all_takes_the_finished_too(airflow_db: AirflowDatabase) -> 
     }  # fmt: skip
 
 
+@one_server
+def test_the_setting_all_leaves_what_had_failed_as_it_was(airflow_db: AirflowDatabase) -> None:
+    airflow_db.rows("update dagstop.setting set value = 'all' where name = 'cascade'")
+    airflow_db.add_running()
+    airflow_db.add_task("earlier", "failed", start_date=FIRST_DATE, end_date=FIRST_DATE)
+    airflow_db.set_run("failed")
+    assert airflow_db.rows("select task_id from dagstop.stop_target") == [("a",)]
+    assert airflow_db.one("select end_date from task_instance where task_id = 'earlier'") == FIRST_DATE
+
+
 def test_end_and_duration_are_set_as_airflow_sets_them(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()
     airflow_db.add_task("retry", "up_for_retry", start_date=FIRST_DATE,
@@ -69,6 +79,17 @@ def test_end_and_duration_are_set_as_airflow_sets_them(airflow_db: AirflowDataba
         assert airflow_db.one("select bool_and(updated_at is not null) from task_instance") is True
 
 
+@one_server
+def test_an_end_before_the_start_is_an_earlier_trys(airflow_db: AirflowDatabase) -> None:
+    later = FIRST_DATE + timedelta(hours=1)
+    airflow_db.add_run()
+    airflow_db.add_task("earlier", "up_for_retry", start_date=later, end_date=FIRST_DATE)
+    airflow_db.add_task("its own", "up_for_retry", start_date=FIRST_DATE, end_date=later)
+    airflow_db.set_run("failed")
+    kept = "select task_id from task_instance where end_date < now() - interval '1 h'"
+    assert airflow_db.rows(kept) == [("its own",)]
+
+
 def test_what_is_under_way_ends_now_whatever_an_earlier_try_left(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_run()
     for state in UNFINISHED:
@@ -86,6 +107,24 @@ def test_other_runs_are_left_alone(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running("other", ("b",), 1)
     airflow_db.set_run("failed")
     assert airflow_db.states() == {"a": "failed", "b": "running"}
+
+
+@one_server
+def test_a_run_of_that_name_in_another_dag_is_another_run(airflow_db: AirflowDatabase) -> None:
+    """And so is another one of the DAG. A scheduler has both; nothing of them is waited for, locked or noted."""
+    airflow_db.add_running()
+    airflow_db.add_running("other", ("b",), 1)
+    airflow_db.add_run("dag2")
+    airflow_db.add_task("c", dag_id="dag2")
+    with airflow_db.transaction() as scheduler:
+        scheduler.execute("select from task_instance where task_id <> 'a' for update")
+        airflow_db.rows(
+            "set statement_timeout = '15s';"
+            " update dag_run set state = 'failed' where dag_id = 'dag' and run_id = 'run'"
+        )
+    assert airflow_db.states() == {"a": "failed", "b": "running", "c": "running"}
+    assert airflow_db.rows("select task_id from dagstop.stop_target") == [("a",)]
+    assert airflow_db.faults() == []
 
 
 def test_a_run_with_nothing_left_is_an_order_with_those_whose_process_may_live(
@@ -256,7 +295,11 @@ def test_a_fault_never_fails_the_statement(airflow_db: AirflowDatabase, broken: 
         assert airflow_db.one("select count(*) from dagstop.fault") > 0
 
 
-def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabase) -> None:
+@pytest.mark.parametrize("granted", [None, "task_instance"])
+def test_revoked_rights_of_the_owner_are_a_fault_only(
+    airflow_db: AirflowDatabase, granted: str | None
+) -> None:
+    """Whether the run failed indeed cannot be seen: then nothing is failed with it, whatever may be written."""
     airflow_db.rows("drop role if exists weak; create role weak login")
     airflow_db.add_running()
     # it owns all of dagstop, as the tables' owner does, and has no right on the tables any more
@@ -279,6 +322,8 @@ def test_revoked_rights_of_the_owner_are_a_fault_only(airflow_db: AirflowDatabas
         end
         $$
     """)
+    if granted is not None:
+        airflow_db.rows(f"grant usage on schema public to weak; grant select, update on {granted} to weak")
     airflow_db.set_run("failed")
     assert airflow_db.states() == {"a": "running"}
     assert airflow_db.one("select cascaded from dagstop.stop_order") is False

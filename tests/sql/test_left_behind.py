@@ -190,3 +190,24 @@ def test_who_completes_an_order_tries_for_the_runs_and_does_not_wait(airflow_db:
             hurry(airflow_db, f"set lock_timeout = '5s'; {complete}")
     airflow_db.beat()
     assert airflow_db.rows(PENDING) == [] and airflow_db.states() == {"a": "failed"}
+
+
+@shape_1_10
+def test_what_a_protected_run_left_when_it_was_deleted_runs_on(airflow_db: AirflowDatabase) -> None:
+    """Beside a run of another DAG, whose cascade met the error."""
+    set_setting(airflow_db, "also_stop_on", "deleted")
+    set_setting(airflow_db, "protected", "dag")
+    airflow_db.add_running()
+    airflow_db.add_run("dag2", "run")
+    airflow_db.add_task("b", dag_id="dag2")
+    airflow_db.rows(
+        "create function of_others() returns trigger language plpgsql as"
+        " $$ begin raise exception 'a trigger of others'; end $$;"
+        " create trigger of_others before update on task_instance for each row execute function of_others()"
+    )
+    airflow_db.rows("delete from dag_run")
+    assert len(airflow_db.rows(PENDING)) == 2
+    airflow_db.rows("drop trigger of_others on task_instance")
+    airflow_db.beat()
+    assert airflow_db.rows(PENDING) == []
+    assert airflow_db.states() == {"a": "running", "b": "failed"}

@@ -50,6 +50,16 @@ def test_other_sessions_can_write_meanwhile(airflow_db: AirflowDatabase, stateme
         assert airflow_db.one("select count(*) from dagstop.stop_order") > before
 
 
+def test_a_run_that_does_not_fail_touches_no_table_of_ours(airflow_db: AirflowDatabase) -> None:
+    """Schedulers set the state of runs all the time."""
+    airflow_db.add_running()
+    with airflow_db.transaction() as session:
+        for state in ("queued", "running", "success"):
+            session.execute("update dag_run set state = %s", (state,))
+        session.execute(LOCKS)
+        assert {table for table, _ in session.fetchall()} == {"dag_run"}
+
+
 @pytest.mark.parametrize("shape", ["2.11.2", "3.3.2"], indirect=True)
 def test_other_sessions_can_write_while_a_run_is_put_back(airflow_db: AirflowDatabase) -> None:
     airflow_db.add_running()

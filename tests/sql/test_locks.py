@@ -122,6 +122,18 @@ def test_who_holds_a_row_for_a_moment_is_waited_out(airflow_db: AirflowDatabase,
 
 
 @shape_2
+def test_a_scheduler_has_what_is_not_scheduled_yet(airflow_db: AirflowDatabase, airflow: Any) -> None:
+    airflow_db.add_running()
+    airflow_db.add_task("next", None)
+    airflow.execute("select from task_instance where state is null for update")
+    with airflow_db.connect() as connection, connection.cursor() as person:
+        person.execute("set dagstop.waits_since = '0'; set statement_timeout = '15s'")
+        person.execute("update dag_run set state = 'failed'")
+    airflow.connection.commit()
+    completed(airflow_db)
+
+
+@shape_2
 def test_who_builds_an_index_on_the_task_instances_is_waited_out_too(
     airflow_db: AirflowDatabase, airflow: Any
 ) -> None:
@@ -402,3 +414,64 @@ def test_what_an_earlier_transaction_wrote_needs_nothing_of_what_it_refers_to(
         person.execute("update dag_run set state = 'failed'")
     assert parent_db.faults() == []
     assert set(parent_db.states().values()) == {"failed"}
+
+
+# what another session has, and which task instance the person wrote before: the check of its reference is not waited for
+GIVES_WAY = {
+    "the table of what it refers to": "lock table trigger in exclusive mode",
+    "what it refers to, though it is not scheduled yet": "select from trigger for update",
+}
+GOES_ON = {
+    "what another task instance refers to": ("select from trigger for update", "b", "running"),
+    "what nothing refers to": ("select from trigger where id = 6 for update", "a", "running"),
+    "what one refers to that has ended": ("select from trigger for update", "a", "success"),
+}
+
+
+@shape_2
+@pytest.mark.parametrize("held", GIVES_WAY)
+def test_what_was_written_before_waits_for_nothing_it_refers_to(
+    parent_db: AirflowDatabase, airflow: Any, held: str
+) -> None:
+    state = None if "scheduled" in held else "running"
+    airflow.execute(GIVES_WAY[held])
+    with session(parent_db) as person:
+        person.execute("set dagstop.waits_since = '0'; set statement_timeout = '15s'")
+        person.execute("update task_instance set state = %s where task_id = 'a'", (state,))
+        person.execute("update dag_run set state = 'failed'")
+    airflow.connection.commit()
+    completed(parent_db)
+
+
+@shape_2
+@pytest.mark.parametrize("held", GOES_ON)
+def test_what_is_not_checked_again_is_not_given_way_to(
+    parent_db: AirflowDatabase, airflow: Any, held: str
+) -> None:
+    statement, written, state = GOES_ON[held]
+    parent_db.rows("insert into trigger values (6)")
+    airflow.execute(statement)
+    with session(parent_db) as person:
+        person.execute("set dagstop.waits_since = '0'; set statement_timeout = '15s'")
+        person.execute("update task_instance set state = %s where task_id = %s", (state, written))
+        person.execute("update dag_run set state = 'failed'")
+    assert parent_db.faults() == [] and parent_db.rows(PENDING) == []
+    assert parent_db.states() == {
+        "a": state if written == "a" and state == "success" else "failed",
+        "b": "failed",
+    }
+
+
+@shape_2
+def test_who_has_waited_for_a_second_does_not_wait_again_after_the_error(airflow_db: AirflowDatabase) -> None:
+    """A DBA has dagstop's table. The time is up at the third try; what says so is undone with the try."""
+    airflow_db.rows(
+        "create sequence tries; create or replace function dagstop.may_wait() returns boolean language sql as"
+        " $$ select current_setting('dagstop.waits_since', true) is distinct from '0' and nextval('public.tries') < 3 $$"
+    )
+    airflow_db.add_running()
+    with airflow_db.transaction() as dba:
+        dba.execute("lock table dagstop.stop_order in access exclusive mode")
+        airflow_db.rows("set statement_timeout = '15s'; update dag_run set state = 'failed'")
+    assert airflow_db.one("select last_value from tries") == 3
+    assert airflow_db.one("select count(*) from dagstop.unwritten_order where id > 0") == 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import psycopg2
 import pytest
 
 from dagstop.database.connection import connect, query
-from tests.support.airflow_tables import AirflowDatabase
+from tests.support.airflow_tables import FIRST_DATE, AirflowDatabase
 from tests.support.listener import dagstop
 from tests.support.marks import one_server
 from tests.testbed.postgres import rows
@@ -255,4 +256,20 @@ def test_a_run_that_has_a_run_id_is_not_ordered_by_its_date(db: AirflowDatabase)
         cursor.execute("update dag_run set state = state")
     connection.close()
     assert db.one("select count(*) from dagstop.stop_order") == 1
+    assert db.states() == {"a": "running"} and db.faults() == []
+
+
+@one_server
+def test_the_place_of_another_run_is_no_order_of_this_one(db: AirflowDatabase) -> None:
+    """A note says where its run is, and a session may write there what it likes."""
+    db.add_run("dag", "failed", date=FIRST_DATE + timedelta(days=1))
+    db.rows("update dag_run set state = 'failed' where run_id = 'failed'")
+    place = db.one("select ctid::text from dag_run where run_id = 'failed'")
+    with psycopg2.connect(db.user_url("r_dba")) as connection:
+        cursor = connection.cursor()
+        note = {"place": place, "dag_id": "dag", "run_id": "run"}
+        cursor.execute("select set_config('dagstop.runs', %s, true)", (json.dumps(note),))
+        cursor.execute("update dag_run set state = state where false")
+    connection.close()
+    assert db.rows("select run_id from dagstop.stop_order") == [("failed",)]
     assert db.states() == {"a": "running"} and db.faults() == []

@@ -373,6 +373,10 @@ def test_a_late_write_that_was_allowed_or_is_only_observed_stays(
 @shape_2
 def test_who_gets_a_table_of_ours_when_a_cascade_fails_holds_up_nobody(airflow_db: AirflowDatabase) -> None:
     """The error lets go what the cascade has locked; a DBA who waited for it to build an index comes first."""
+    airflow_db.rows(
+        "create sequence tries; create or replace function dagstop.may_wait() returns boolean language sql as"
+        " $$ select current_setting('dagstop.waits_since', true) is distinct from '0' and nextval('public.tries') < 3 $$"
+    )
     airflow_db.add_running()
     airflow_db.rows(
         "create function fail_late() returns trigger language plpgsql as"
@@ -386,9 +390,8 @@ def test_who_gets_a_table_of_ours_when_a_cascade_fails_holds_up_nobody(airflow_d
             dba.execute("lock table dagstop.stop_order in share mode")
             person_is_done.wait(60)
 
-    person = threading.Thread(
-        target=hurry, args=(airflow_db, "update dag_run set state = 'failed'"), daemon=True
-    )
+    fail = "set statement_timeout = '60s'; update dag_run set state = 'failed'"
+    person = threading.Thread(target=airflow_db.rows, args=(fail,), daemon=True)
     dba = threading.Thread(target=build, daemon=True)
     with airflow_db.transaction() as gate:
         gate.execute("select pg_advisory_xact_lock(1)")
@@ -404,6 +407,9 @@ def test_who_gets_a_table_of_ours_when_a_cascade_fails_holds_up_nobody(airflow_d
     assert not person.is_alive() and not dba.is_alive()
     assert airflow_db.one("select state from dag_run") == "failed" and airflow_db.states() == {"a": "running"}
     assert airflow_db.rows(ORDERS) == [] and airflow_db.one(KEPT) == 1
+    assert (
+        airflow_db.one("select last_value from tries") == 3
+    )  # it tries for it, since it has not waited before
     ((place, message),) = airflow_db.faults()
     assert place == "cascade_statement" and "the next heartbeat makes it good" in message
     airflow_db.rows("drop trigger fail_late on task_instance")
