@@ -54,8 +54,10 @@ class Fitting:
     def why_not(self, one: Noted, engine: str, creations: Creations | None) -> str | None:
         """The word for why it is not certain what the client has created on the engine; None: nothing."""
         says, ask = one.client.engine, one.client.ask or one.client.runs
-        if one.failed or (one.reached and not one_engine(one.reached, engine)):
+        if one.reached and not one_engine(one.reached, engine):
             return None
+        if one.failed:
+            return None if one.client.name is None else "failed"
         if says and says != ANOTHER_CONTEXT and not one_engine(says, engine):
             return None
         if ask is None:

@@ -19,6 +19,7 @@ WHYS = {
     "unsure": "docker {0}: its command line is not understood for certain",
     "elsewhere": "docker {0}: it was not seen connected to this engine",
     "unproven": "docker {0}: it was not seen to have",
+    "failed": "docker {0}: it asked for this name, and ended with an error",
     "gap": "docker {0}: the engine's events do not reach back that far",
     **WORDS,
     "others": "docker {0}, and so may others",
@@ -70,7 +71,7 @@ class Noted:
     streams_since: float | None = None  # when a `docker exec` was first seen to hold EXECS connections
     claimed: bool = False  # what it runs is known to the watch, or has ended
     created_by: float | None = None  # when it had created one at the latest, seconds since 1970
-    failed: bool = False  # it ended and had started none
+    failed: bool = False  # it ended with an error, and had started none
     fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
     may_run: dict[str, MayRun] = field(default_factory=dict)  # by id, what a `docker exec` may have asked for
     noted_at: float = field(default_factory=time.monotonic)  # its process may be older, and have been bash

@@ -31,6 +31,9 @@ from dagstop.host.containers import Container
 from dagstop.host.creations import Creations
 from dagstop.host.procfs import ProcFS
 
+SIGNALLED = 128
+"""Exit statuses above this say which signal ended a docker client: so it may have started one."""
+
 
 class Ties:
     """All docker clients of tasks that live, or whose container does. Thread-safe."""
@@ -79,8 +82,10 @@ class Ties:
                     continue
                 if end.status == 0:
                     one.created_by = end.at / 1e9 + ahead
-                elif one.went_wrong:
+                elif one.went_wrong and os.WEXITSTATUS(end.status) < SIGNALLED:
+                    # what has the name that it asked for may be another's
                     one.failed = self._clients.changed = True
+                    one.container = ""
 
     def composes(self) -> bool:
         """True if a task's compose may have created containers."""
@@ -109,7 +114,7 @@ class Ties:
         return [
             one
             for one in list(self._clients.noted.values())
-            if not one.container and one.label is not None and one.client.starts_one
+            if not one.container and not one.failed and one.label is not None and one.client.starts_one
         ]
 
     def read_cidfiles(self, wait: float = 0.0) -> None:
@@ -170,7 +175,7 @@ class Ties:
             return None
         rivals = (
             other
-            for other in self._clients.noted.values()
+            for other in (*self._clients.noted.values(), *self._clients.gone)
             if other is not one
             and other.client.name == container.name
             and other.label != one.label

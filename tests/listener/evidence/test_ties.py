@@ -349,6 +349,47 @@ def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_
         proc.end(700)
 
 
+DETACHED = Ask("x", None, "image", attached=False, sure=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "owned"), [(0, True), (9, True), (143 << 8, True), (125 << 8, False), (1 << 8, False)]
+)
+def test_a_name_is_not_the_clients_that_ended_with_an_error(
+    proc: RealClock, status: int, owned: bool
+) -> None:
+    """The engine refuses a name that is given; who has it nobody need have seen."""
+    for early in (True, False):  # the engine is listed before its end, too
+        ties, creations = Ties(proc), Creations()
+        one = client(proc, 700, 60, ask=DETACHED)
+        ties.note([one])
+        found = container(30, 1)
+        if early:
+            assert tied(ties, found) == ["1"]
+        ties.told([ClientEnd(one.process, status, time.clock_gettime_ns(time.CLOCK_BOOTTIME))])
+        proc.end(700)
+        ties.note([])
+        ties.tie(HERE, [found], time.monotonic() + 60, creations)
+        assert set(ties.clients()) == ({found.id} if owned else set())
+        whys = [may.why for may in ties.untied().get(found.id, ())]
+        assert whys == ([] if owned else [f"docker client 700 may have created it: {ASKED}"])
+
+
+ASKED = "it asked for this name, and ended with an error"
+
+
+def test_a_rival_that_came_and_went_between_two_looks_counts(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    start = proc.ago(40)
+    rival = process(
+        OTHERS, identity=Identity(701, start), argv=("docker", "run", "-d", "--name", "x", "image")
+    )
+    at = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 20 * 10**9
+    ties.told([ClientEnd(rival, 0, at)])
+    assert tied(ties, container(30, 1)) == []
+
+
 def made_by_engine(*found: Container, exec_of: tuple[str, str] | None = None) -> Creations:
     """All that an engine created in the last minutes; exec_of: what was run in each of them, as id and words."""
     creations = Creations()
