@@ -105,6 +105,15 @@ def test_rows_may_be_deleted(airflow_db: AirflowDatabase) -> None:
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 1
 
 
+@one_server
+def test_a_revival_is_refused_whatever_start_the_row_has_by_then(airflow_db: AirflowDatabase) -> None:
+    """Of a success alone the start says whose it is."""
+    stopped(airflow_db)
+    airflow_db.rows("update task_instance set start_date = clock_timestamp()")
+    airflow_db.set_task("a", "up_for_retry")
+    assert airflow_db.states() == {"a": "failed"}
+
+
 def test_it_ends_with_its_time(airflow_db: AirflowDatabase) -> None:
     stopped(airflow_db)
     airflow_db.rows("update dagstop.stop_order set created_at = now() - interval '601 seconds'")

@@ -142,6 +142,20 @@ def test_policies_for_the_owner_too(owned_db: AirflowDatabase) -> None:
 
 @one_server
 @shape_2
+def test_a_run_that_a_policy_hides_from_the_owner_is_stopped(owned_db: AirflowDatabase) -> None:
+    """That it cannot be seen does not say that it is not there: a superuser has failed it."""
+    owned_db.add_running()
+    owned_db.rows(
+        "alter table dag_run enable row level security, force row level security;"
+        " create policy p on dag_run using (false)"
+    )
+    owned_db.set_run("failed")
+    assert owned_db.rows(ORDERS) == [("run", "run")]
+    assert owned_db.states() == {"a": "failed"}
+
+
+@one_server
+@shape_2
 def test_a_session_that_wants_no_policies(owned_db: AirflowDatabase) -> None:
     """With row_security = off Postgres refuses what a policy would filter; the cascade has it on."""
     owned_db.add_running()

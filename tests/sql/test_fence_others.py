@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from datetime import timedelta
 from typing import Any
 
@@ -196,6 +197,20 @@ def test_one_that_somebody_has_waits_and_the_other_does_not(airflow_db: AirflowD
     assert airflow_db.faults() == []
     airflow_db.beat()
     assert airflow_db.states() == {"a": "failed", "b": "skipped"}
+
+
+@shape_2
+def test_a_write_that_could_not_be_reverted_wakes_the_listeners(airflow_db: AirflowDatabase) -> None:
+    airflow_db.add_running()
+    airflow_db.set_run("failed")
+    with airflow_db.connect() as listener, airflow_db.transaction() as scheduler:
+        listener.cursor().execute("listen dagstop")
+        scheduler.execute("select from dag_run for update")
+        hurry(airflow_db, "update task_instance set state = 'up_for_retry'")
+        assert airflow_db.one("select pending from dagstop.refused_write") is True
+        assert select.select([listener], [], [], 20) != ([], [], [])
+        listener.poll()
+        assert [notice.channel for notice in listener.notifies] == ["dagstop"]
 
 
 @shape_2

@@ -454,6 +454,7 @@ def test_what_is_not_checked_again_is_not_given_way_to(
     with session(parent_db) as person:
         person.execute("set dagstop.waits_since = '0'; set statement_timeout = '15s'")
         person.execute("update task_instance set state = %s where task_id = %s", (state, written))
+        person.execute("update task_instance set pid = 1 where task_id = 'b'")
         person.execute("update dag_run set state = 'failed'")
     assert parent_db.faults() == [] and parent_db.rows(PENDING) == []
     assert parent_db.states() == {

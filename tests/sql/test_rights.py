@@ -243,17 +243,20 @@ def test_who_may_write_some_runs_orders_no_stop_of_others(db: AirflowDatabase) -
 
 
 @one_server
-def test_a_run_that_has_a_run_id_is_not_ordered_by_its_date(db: AirflowDatabase) -> None:
-    """A session says that a run without run_id failed. What was cleared in the failed run of that date runs on."""
+def test_what_a_note_says_of_a_failed_run_has_to_fit_it(db: AirflowDatabase) -> None:
+    """By its date alone, though it has a run_id; deleted, though it is there. What was cleared in it runs on."""
     db.set_run("failed")
     db.set_task("a", None)
     db.set_task("a", "running")
     date = db.one(f"select {db.date_column}::text from dag_run")
+    notes = ({"run_id": None, "logical_date": date}, {"run_id": "run", "state_after": "deleted"})
     with psycopg2.connect(db.user_url("r_dba")) as connection:
         cursor = connection.cursor()
-        note = {"dag_id": "dag", "run_id": None, "logical_date": date}
-        cursor.execute("select set_config('dagstop.runs', %s, true)", (json.dumps(note),))
-        cursor.execute("update dag_run set state = state")
+        for note in notes:
+            cursor.execute(
+                "select set_config('dagstop.runs', %s, true)", (json.dumps({"dag_id": "dag", **note}),)
+            )
+            cursor.execute("update dag_run set state = state")
     connection.close()
     assert db.one("select count(*) from dagstop.stop_order") == 1
     assert db.states() == {"a": "running"} and db.faults() == []

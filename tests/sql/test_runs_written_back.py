@@ -89,6 +89,14 @@ def test_what_is_not_being_stopped_is_left_to_airflow(db: AirflowDatabase, chang
     assert db.one(RUN) == ("running", True)
 
 
+def test_the_order_of_another_run_does_not_hold_this_one(db: AirflowDatabase) -> None:
+    db.add_running("other", ("b",), 1)
+    db.set_run("failed", "other")
+    db.rows("delete from dagstop.stop_order where run_id = 'run'")
+    db.rows(OLD_COPY)
+    assert db.one(RUN) == ("running", True)
+
+
 def test_who_only_observes_puts_nothing_back(db: AirflowDatabase) -> None:
     set_setting(db, "observe_only", "on")
     db.rows(OLD_COPY)
@@ -150,3 +158,12 @@ def test_a_fault_lets_the_write_pass(db: AirflowDatabase) -> None:
         assert db.one(RUN) == ("running", True)
     ((place, message),) = db.rows("select place, message from dagstop.fault")
     assert (place, message) == ("fence_run", "another session has what the run refers to")
+
+
+def test_an_index_that_a_dba_builds_holds_up_no_write(db: AirflowDatabase) -> None:
+    """SHARE lets others read, and lets nobody write."""
+    with db.transaction() as dba:
+        dba.execute("lock table dagstop.refused_write in share mode")
+        db.rows(f"set dagstop.waits_since = '0'; set statement_timeout = '15s'; {OLD_COPY}")
+        assert db.one(RUN) == ("running", True)
+    assert [place for place, _ in db.faults()] == ["fence_run"]
