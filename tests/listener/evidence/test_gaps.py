@@ -89,6 +89,15 @@ def test_what_the_first_process_of_a_container_of_ours_has_adopted_is_named(proc
     assert one.pid == DAEMON
 
 
+def test_gaps_stand_in_the_order_of_their_ends(watch: Watch) -> None:
+    """Of some it is not known when they began."""
+    first, third = Gap(None, moment(UNTIL), WHY), Gap(None, moment(UNTIL + 2000), WHY)
+    second = Gap(moment(GAP), moment(UNTIL + 1000), WHY)
+    watch.gaps.add(third)
+    watch.gaps.restore([second, first])
+    assert watch.gaps.all == [first, second, third]
+
+
 def test_before_a_first_listener_nothing_is_named(proc: FakeProc) -> None:
     proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
     lives_in(proc, SERVICE, BASH, DAEMON)

@@ -326,6 +326,13 @@ def test_a_container_that_is_started_again_is_another_place(proc: Machine) -> No
     assert places.names() == {OURS[:12]}
 
 
+def test_an_engine_is_not_asked_for_what_another_fact_names(proc: Machine) -> None:
+    proc.container(400, OURS)
+    places = places_of(proc, f"cgroup=*{OURS}", "compose=bank")
+    place = only(proc, places, ())
+    assert place.named_by == f"cgroup=*{OURS}" and not place.unlisted and not places.unlisted
+
+
 def test_a_container_has_the_pid_of_something_that_was_there_before(proc: Machine) -> None:
     proc.add(400, argv=("sleep", "1"))
     places = places_of(proc)

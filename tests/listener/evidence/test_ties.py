@@ -1245,7 +1245,8 @@ def test_two_engines_are_not_one(other: str) -> None:
 def test_all_that_is_known_of_a_client_comes_back(proc: RealClock) -> None:
     """A reason that a later release gave counts as the weakest."""
     ties = Ties(proc)
-    ties.note([client(proc, 700, 60, engine="tcp://far", cidfile="cid")])
+    unread = {"unread": {"ns/pid": "permission denied"}}
+    ties.note([client(proc, 700, 60, engine="tcp://far", cidfile="cid", of=unread)])
     (one,) = ties.all()
     one.path, one.cid, one.failed, one.reached, one.created_by = "/srv/cid", "1" * 64, True, HERE, 5.5
     one.composed = {"a": HERE}
@@ -1260,7 +1261,20 @@ def test_all_that_is_known_of_a_client_comes_back(proc: RealClock) -> None:
     named = again.client
     assert (named.name, named.cidfile, named.engine) == ("x", "cid", "tcp://far")
     assert named.process.identity == one.client.process.identity and named.process.trusted
+    assert named.process.unread == unread["unread"]
     assert again.until is not None and abs(again.until.timestamp() - time.time()) < 60
+
+
+@pytest.mark.parametrize(("image", "may"), [("image", True), ("another", False)])
+def test_a_client_that_is_not_understood_may_have_created_what_is_of_an_image_that_it_names(
+    proc: RealClock, image: str, may: bool
+) -> None:
+    ties = Ties(proc)
+    words = ("docker", "run", "--new", image, "sleep")
+    asks = replace(PLAIN, sure=False)
+    ties.note([client(proc, 700, 60, name=None, ask=asks, of={"argv": words})])
+    tied(ties, container(30, 1, "calm_euler"))
+    assert bool(ties.untied()) is may
 
 
 def test_an_exec_that_is_another_clients_or_has_ended_is_in_doubt_no_more(proc: RealClock) -> None:

@@ -136,6 +136,20 @@ def test_a_session_that_ended_takes_nobody_in(proc: FakeProc, watch: Watch) -> N
     assert watch.processes[172].label is None
 
 
+def test_a_session_that_ended_long_ago_is_forgotten(proc: FakeProc, watch: Watch) -> None:
+    """And a process group: who keeps all of them for ever has one for each task that there was."""
+    airflow_2(proc)
+    watch.look()
+    for pid in (SLEEP, BASH):
+        proc.end(pid)
+    labelling = watch._labelling
+    watch.look()
+    assert BASH in labelling._sessions and BASH in labelling._groups
+    proc.now += 100 * 3600
+    watch.look()
+    assert BASH not in labelling._sessions and BASH not in labelling._groups
+
+
 def test_the_schedulers_session_says_nothing(proc: FakeProc, watch: Watch) -> None:
     airflow_2(proc)
     proc.add(173, ppid=SCHEDULER, sid=SCHEDULER, pgid=SCHEDULER, argv=("git", "pull"), environ=CLOBBERED)

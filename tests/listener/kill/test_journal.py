@@ -200,6 +200,7 @@ def test_a_line_that_was_written_in_part_costs_no_other(
             patched.setattr(os, "write", in_part)
             one.note(1, item(number))
             one.note(1, item(number + 1))
+            one.note(1, item(number + 1))
         one.note(1, item(number + 2))
         one.note(1, item(number + 3))
     assert opened(tmp_path).of(1) == [item(number) for number in (12, 13, 22, 23)]
