@@ -333,15 +333,14 @@ def _strangers(
     found = [
         {"what": f"container {c.name} ({c.image})", "why": _why(c, may.get(c.id, ()), untold)} for c in untied
     ]
-    execs = {
-        f"docker exec in {container.name} ({command(process)})": f"not attributable: {verdict.reason}"
-        for container, process, verdict in watch.gaps.execs(begun, containers, (), watch.processes)
-    }
-    execs |= {
-        f"docker exec in {runs.name} ({runs.runs})": _why(runs, who, {})
+    found += [
+        {"what": f"docker exec in {runs.name} ({runs.runs})", "why": _why(runs, who, {})}
         for runs, who in ties.execs.untied().values()
-    }
-    found += [{"what": what, "why": why} for what, why in execs.items()]
+    ]
+    said = {one["what"] for one in found}
+    for container, process, verdict in watch.gaps.execs(begun, containers, (), watch.processes):
+        if (what := f"docker exec in {container.name} ({command(process)})") not in said:
+            found.append({"what": what, "why": f"not attributable: {verdict.reason}"})
     for process in watch.processes.values():
         if process.label is None and process.role is Role.OTHER and proc.task_folder(process.pid) is not None:
             found.append({"what": f"process {process.pid} ({command(process)})", "why": _NO_WORDS})
