@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +20,13 @@ from tests.support.airflow_tables import AirflowDatabase
 from tests.support.fence import Fence
 from tests.support.listener import Listener, dagstop, remembered, show
 from tests.support.marks import one_server, shape_2
+from tests.support.podman import LIMITS, PODMAN, import_image
 from tests.support.tasks import Tasks, find, wait_for
 from tests.support.watch import wait_until
-from tests.testbed.docker_engine import IMAGE, image_archive
+from tests.testbed.docker_engine import IMAGE
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]
 OURS, NOBODYS, REST = (f"{seconds}.{os.getpid()}" for seconds in (7791, 7792, 7793))
-# a limit of its own where root may not raise those of others
-LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 ENTRIES = {
     "passwd": "podder:x:{0}:{0}::/:/bin/sh\n",
     "shadow": "podder:*:19000:0:99999:7:::\n",
@@ -43,14 +41,8 @@ class Podman:
         self.fence = fence
         self.folder = Path(tempfile.mkdtemp(prefix="dagstop-podman-"))
         self.folder.chmod(0o755)
-        self.words = f"podman --root {self.folder}/root --runroot {self.folder}/run --storage-driver vfs"
-        self.words += " --cgroup-manager cgroupfs"
-        subprocess.run(
-            [*self.words.split(), "import", "-", IMAGE],
-            input=image_archive(),
-            check=True,
-            capture_output=True,
-        )
+        self.words = f"{PODMAN} --root {self.folder}/root --runroot {self.folder}/run"
+        import_image(self.words)
 
     def line(self, seconds: str) -> str:
         """What starts a container that sleeps as the fence's user."""

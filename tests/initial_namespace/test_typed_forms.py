@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,17 +23,15 @@ from tests.support.counted import CountedSocket
 from tests.support.fence import Fence, FencedTasks
 from tests.support.listener import Listener, dagstop, remembered, show
 from tests.support.marks import one_server, shape_2
+from tests.support.podman import LIMITS, PODMAN, import_image
 from tests.support.tasks import find, wait_for
 from tests.support.watch import wait_until
 from tests.testbed import proc
-from tests.testbed.docker_engine import IMAGE, Engine, image_archive
+from tests.testbed.docker_engine import IMAGE, Engine
 
 pytestmark = [pytest.mark.initial_namespace, one_server, shape_2]
 _HERE = "$HOME/$AIRFLOW_CTX_DAG_RUN_ID"
 _NEW = f"--network none {IMAGE} sleep"
-PODMAN = "podman --storage-driver vfs --cgroup-manager cgroupfs"
-# a limit of its own where root may not raise those of others
-LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 LINES = {
     "run": f"docker run {_NEW} {{}}",
     "run_rm": f"docker run --rm {_NEW} {{}}",
@@ -213,11 +210,8 @@ def front(docker_engine: Engine, fence: Fence) -> Iterator[CountedSocket]:
         runtime = Path(environment(fence, front)["XDG_RUNTIME_DIR"])
         runtime.mkdir()
         os.chown(runtime, fence.uid, fence.uid)
-        subprocess.run(
-            [*fence.within(), *PODMAN.split(), "import", "-", IMAGE],
-            input=image_archive(), cwd="/", check=True, capture_output=True,
-            env={"PATH": os.environ["PATH"], **environment(fence, front)},
-        )  # fmt: skip
+        words = {"PATH": os.environ["PATH"], **environment(fence, front)}
+        import_image(PODMAN, fence.within(), words)
         yield front
     docker_engine.remove_containers()
 

@@ -31,10 +31,10 @@ from dagstop.config import ListenerConfig
 from dagstop.evidence import cidfiles, places
 from dagstop.feed.notices import News
 from dagstop.host.containers import Airflow, Container
-from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
+from dagstop.host.procfs import ProcFS
 from dagstop.model import StopOrder, Target
 from dagstop.report.findings import Findings
-from tests.support.fake_proc import DATE, HOME, UID, URL, FakeProc, order, row
+from tests.support.fake_proc import DATE, HOME, UID, URL, RealClock, order, row
 from tests.support.random_tests import worlds
 
 URLS = ("unix:///one", "unix:///two")
@@ -44,8 +44,8 @@ FIRST_PID = 5_000_000
 """No process of a real host has it (pid_max is 4194304 at most): nothing real is opened, let alone signalled."""
 
 
-class Host(FakeProc):
-    """Its processes started so many seconds ago by the real clock."""
+class Host(RealClock):
+    """By whose clock the code under test reckons, too."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -54,9 +54,6 @@ class Host(FakeProc):
 
     def now_ticks(self) -> int:
         return ProcFS.now_ticks(self)
-
-    def ago(self, seconds: float) -> int:
-        return self.now_ticks() - int(seconds * TICKS_PER_SECOND)
 
 
 class FakeEngine:

@@ -1,10 +1,10 @@
 """Mutants of the functions that write orders, cascade and fence, held against tests/sql on a server of its own.
 
-A mutant is put into each copy of a database that a test asks for, and into what an install reads. Postgres itself says which
-functions a test calls (track_functions). The tests about the same file run, by its number, and then the quick ones
-of those that call the function, up to a number of them: a busy machine does not make survivors. Nor does it kill: a
-test that failed has to pass without the mutant. The server is in memory, where a database is copied several times
-faster than on a disk.
+A mutant is put into each copy of a database that a test asks for, and into what an install reads. Postgres
+itself says which functions a test calls (track_functions). The tests about the same file run, by its number,
+and then the quick ones of those that call the function, up to a number of them: a busy machine does not make
+survivors. Nor does it kill: a test that failed has to pass without the mutant. The server is in memory, where
+a database is copied several times faster than on a disk.
 """
 
 from __future__ import annotations

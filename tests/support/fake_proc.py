@@ -119,6 +119,13 @@ class FakeProc(ProcFS):
         (self.path / str(pid) / "stat").write_text(f"{pid} (a ) b) {state} {words}\n")
 
 
+class RealClock(FakeProc):
+    """Its processes started so many seconds ago by the real clock."""
+
+    def ago(self, seconds: float) -> int:
+        return ProcFS.now_ticks(self) - int(seconds * TICKS_PER_SECOND)
+
+
 class FakeEvents(ProcessEvents):
     """A kernel that tells what the test says; `proc` is the clock."""
 

@@ -74,6 +74,10 @@ class Clients:
             del self.gone[0]
             self.forgot_at = time.time()
 
+    def ever(self) -> list[Noted]:
+        """Those that are known, and those that have ended and had no container."""
+        return [*self.noted.values(), *self.gone]
+
     def note_ended(self, end: ClientEnd, at: float) -> None:
         """A client that came and went between two looks: it may have created what a compose seems to have."""
         client = read_client(end.process)

@@ -116,11 +116,7 @@ class Fitting:
         up = Up(one.client, one.project, began, one.until is not None, one.went_wrong, reached)
 
         def rivals(made: Creation) -> bool:
-            others = (
-                other
-                for other in (*self._clients.noted.values(), *self._clients.gone)
-                if other.label != one.label
-            )
+            others = (other for other in self._clients.ever() if other.label != one.label)
             return any(self._may_compose(other, engine, container, made) for other in others)
 
         return why_uncertain(up, container, creations, self.heard, rivals, self._connections.strangers)

@@ -150,6 +150,8 @@ class Gaps:
         What an exec runs is, as the container's first process, a child of the container's shim. known: ids of
         containers that have a word of their own, which is that of all that lives in them.
         """
+        if not self.since(begun):
+            return []
         inits = {one.pid: one for one in containers if one.id not in known and one.tags.get(SPARE) != "1"}
         by_shim = {
             processes[pid].ppid: one

@@ -175,7 +175,7 @@ class Ties:
             return None
         rivals = (
             other
-            for other in (*self._clients.noted.values(), *self._clients.gone)
+            for other in self._clients.ever()
             if other is not one
             and other.client.name == container.name
             and other.label != one.label

@@ -252,7 +252,7 @@ class ContainerQueries:
 
     def _waiting(self) -> list[Noted]:
         """The tasks' clients whose container may become known yet."""
-        return [one for one in self.ties.open() if not one.failed and not (one.fitting and one.until)]
+        return [one for one in self.ties.open() if not (one.fitting and one.until)]
 
     def _may_learn(self) -> bool:
         return not self._learning.is_alive() and time.monotonic() >= self._next_learning

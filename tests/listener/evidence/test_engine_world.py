@@ -23,9 +23,8 @@ from dagstop.evidence.lineage import ClientEnd
 from dagstop.evidence.ties import Ties
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
-from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label
-from tests.support.fake_proc import FakeProc, process
+from tests.support.fake_proc import RealClock, process
 
 HERE, THERE = "unix:///here", "unix:///there"
 OURS, OTHERS = Label(dag_id="d", run_id="r", task_id="t"), Label(dag_id="d", run_id="s", task_id="t")
@@ -146,13 +145,6 @@ class World:
         return one.end == "well" and one.engine == HERE and number not in self.by
 
 
-class Host(FakeProc):
-    """Its processes started so many seconds ago by the real clock."""
-
-    def ticks(self, ago: float) -> int:
-        return ProcFS.now_ticks(self) - int(ago * TICKS_PER_SECOND)
-
-
 def _container(ago: float, number: int, name: str, image: str, command: str) -> Container:
     made = datetime.now(timezone.utc) - timedelta(seconds=ago)
     shape = Shape((command,), (), {}, {}, remove=False, tty=False, stdin=False)
@@ -173,7 +165,7 @@ def moments(middle: float | None) -> Iterator[float]:
     yield 0.0
 
 
-def watch(world: World, ties: Ties, proc: Host, moment: float, heard_since: float) -> None:
+def watch(world: World, ties: Ties, proc: RealClock, moment: float, heard_since: float) -> None:
     """Tell the ties all that a listener knows by then."""
     for number, one in enumerate(world.typed):
         pid = 1000 + number
@@ -212,7 +204,7 @@ def watch(world: World, ties: Ties, proc: Host, moment: float, heard_since: floa
     ties.tie(HERE, listed, time.monotonic() - moment, creations)
 
 
-def _identity(proc: Host, pid: int) -> Identity:
+def _identity(proc: RealClock, pid: int) -> Identity:
     stat = proc.stat(pid)
     assert stat is not None
     return Identity(pid, stat.start)
@@ -243,9 +235,9 @@ def test_what_is_tied_to_a_run_is_what_a_client_of_it_created(
     world = World(typed)
     world.create(unseen, removed)
     with tempfile.TemporaryDirectory() as folder:
-        proc = Host(Path(folder))
+        proc = RealClock(Path(folder))
         for number, one in enumerate(typed):
-            proc.add(1000 + number, argv=one.argv, start=proc.ticks(one.born))
+            proc.add(1000 + number, argv=one.argv, start=proc.ago(one.born))
         ties = Ties(proc)
         for moment in moments(middle):
             watch(world, ties, proc, moment, heard_since)

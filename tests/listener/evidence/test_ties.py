@@ -27,19 +27,11 @@ from dagstop.evidence.noted import Fit, MayRun, noted, one_engine
 from dagstop.evidence.ties import Ties
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
-from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Label
-from tests.support.fake_proc import DATE, FakeProc, order, process
+from tests.support.fake_proc import DATE, RealClock, order, process
 
 HERE = "unix:///here"
 OURS, OTHERS = Label(dag_id="d", run_id="r", task_id="t"), Label(dag_id="e", run_id="s", task_id="t")
-
-
-class RealClock(FakeProc):
-    """Its processes started so many seconds ago by the real clock."""
-
-    def ago(self, seconds: float) -> int:
-        return ProcFS.now_ticks(self) - int(seconds * TICKS_PER_SECOND)
 
 
 @pytest.fixture
