@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tests.support.airflow_tables import AirflowDatabase
-from tests.support.listener import Listener, dagstop, query, show
+from tests.support.listener import Listener, dagstop, query, remembered, show
 from tests.support.marks import one_server, shape_2
 from tests.support.tasks import Tasks, wait_for
 from tests.support.watch import wait_until
 
 pytestmark = [one_server, shape_2]
 WHY = "no listener ran"
+SOME_TICKS = timedelta(seconds=0.1)
+
+
+def over(listener: Listener) -> bool:
+    """Whether the second gap has ended more than some ticks ago, in which processes count their starts."""
+    gaps = remembered(listener.state_dir, "gaps")
+    return len(gaps) == 2 and datetime.now(timezone.utc) - datetime.fromisoformat(gaps[1][1]) > SOME_TICKS
 
 
 def test_a_report_says_when_nobody_was_told(
@@ -25,6 +33,9 @@ def test_a_report_says_when_nobody_was_told(
         listener.wait_until_remembered(1)
         listener.kill()
         listener.start()
+        wait_until(
+            lambda: over(listener), 20, listener.log
+        )  # it may be connected before it has looked around
         tasks.bash("sleep 7842", tasks.environment("dag", "after", "a"))
         wait_for("sleep 7842")
         airflow_db.set_run("failed", "before")
