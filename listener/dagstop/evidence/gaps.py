@@ -206,8 +206,8 @@ class Gaps:
 
     def _let_go(self, process: Process, processes: Mapping[int, Process], found: Collection[int]) -> bool:
         """True if its parent is nobody's either, or has only taken it over: an init, or `systemd --user`."""
-        if process.ppid in (0, 1) or process.ppid in found or process.ppid not in processes:
-            return process.pid > 2
+        if process.ppid == 1 or process.ppid in found or process.ppid not in processes:
+            return True
         if process.place is not None and process.place.pid == process.ppid:
             return True
         return self._proc.cgroups(process.ppid) != self._proc.cgroups(process.pid)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dagstop.evidence import memory
-from dagstop.evidence.gaps import MOST, Gap, gap_of
+from dagstop.evidence.gaps import MOST, Gap, Gaps, gap_of
 from dagstop.evidence.watch import Watch
 from dagstop.host.containers import Airflow, Container
 from dagstop.host.procfs import TICKS_PER_SECOND
-from dagstop.model import Decision
+from dagstop.model import Decision, Identity
 from tests.support.fake_proc import LISTENER, UID, FakeEvents, FakeProc, tags, watch_of
 
 SERVICE, SHARED = "0::/system.slice/airflow-worker.service\n", "0::/user.slice/session-3.scope\n"
@@ -78,15 +78,32 @@ def test_what_the_users_own_systemd_has_adopted_is_named(proc: FakeProc) -> None
 def test_what_the_first_process_of_a_container_of_ours_has_adopted_is_named(proc: FakeProc) -> None:
     init = proc.add(DAEMON - 1, argv=("dumb-init",), start=10)
     proc.add(DAEMON, ppid=init, argv=("sleep",), start=GAP + 10)
-    lives_in(proc, SERVICE, BASH, init, DAEMON)
+    proc.add(DAEMON + 2, ppid=init, argv=("sh",), start=20)
+    proc.add(DAEMON + 1, ppid=DAEMON + 2, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, init, *range(DAEMON, DAEMON + 3))
     assert doubtful(proc) == {}, "what a process of the service started is the service's own"
     watch = watch_of(proc)
     watch.look()
     watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
     watch.gaps.note_tasks(watch.labelled())
-    watch.processes[DAEMON].place = watch.processes[init].identity
+    watch.processes[DAEMON].place = watch.processes[DAEMON + 1].place = watch.processes[init].identity
     ((one, _),) = watch.gaps.doubtful([watch.processes[BASH].identity], watch.processes)
     assert one.pid == DAEMON
+
+
+def test_what_was_adopted_by_somebody_who_is_not_known_yet_is_named(proc: FakeProc) -> None:
+    """Its parent has begun since the look at all: nothing says that it had started it."""
+    proc.add(DAEMON - 1, argv=("sh",), start=10)
+    proc.add(DAEMON, ppid=DAEMON - 1, argv=("sleep",), start=GAP + 10)
+    lives_in(proc, SERVICE, BASH, DAEMON - 1, DAEMON)
+    watch = watch_of(proc)
+    watch.look()
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    watch.gaps.note_tasks(watch.labelled())
+    own = [watch.processes[BASH].identity]
+    assert watch.gaps.doubtful(own, watch.processes) == []
+    without = {pid: process for pid, process in watch.processes.items() if pid != DAEMON - 1}
+    assert [one.pid for one, _ in watch.gaps.doubtful(own, without)] == [DAEMON]
 
 
 def test_gaps_stand_in_the_order_of_their_ends(watch: Watch) -> None:
@@ -119,6 +136,19 @@ def test_what_has_no_such_tie_is_not_named(proc: FakeProc, cgroups: str, start: 
     proc.add(DAEMON, argv=("sleep",), start=start, uid=uid)
     lives_in(proc, cgroups, DAEMON)
     lives_in(proc, SHARED if cgroups == SHARED else SERVICE, BASH)
+    assert doubtful(proc) == {}
+
+
+def test_the_lowest_of_the_users_that_are_not_root_is_a_user_like_others(proc: FakeProc) -> None:
+    proc.becomes_user(BASH, 1)
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10, uid=1)
+    lives_in(proc, SHARED, BASH, DAEMON)
+    assert doubtful(proc).keys() == {DAEMON}
+
+
+def test_what_shows_no_cgroup_shares_none(proc: FakeProc) -> None:
+    """As where /proc does not let us look, or a process is at its end."""
+    proc.add(DAEMON, argv=("sleep",), start=GAP + 10)
     assert doubtful(proc) == {}
 
 
@@ -190,8 +220,16 @@ def test_a_gap_is_told_by_the_clock_of_who_hears_of_it() -> None:
     assert Gap(None, until, WHY).told()["from"] is None
 
 
-@pytest.mark.parametrize("facts", [(None, None, WHY), ("x", moment(1).isoformat(), WHY), (None, "x", WHY)])
-def test_what_is_no_gap_is_not_believed(facts: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize(
+    "facts",
+    [
+        (None, None, WHY),
+        ("x", moment(1).isoformat(), WHY),
+        (None, "x", WHY),
+        (None, moment(1).isoformat(), None),
+    ],
+)
+def test_what_is_no_gap_is_not_believed(facts: Any) -> None:
     with pytest.raises(ValueError):
         gap_of(*facts)
 
@@ -268,6 +306,14 @@ def test_a_container_that_was_created_while_no_listener_ran_is_named(
     assert all(verdict.decision is Decision.SPARE and WHY in verdict.reason for _, verdict in found)
 
 
+def test_a_container_that_is_not_in_doubt_hides_no_other(watch: Watch) -> None:
+    one = Container("c" * 64, "web", "image", 700, moment(GAP + 10), False, "no", {})
+    of_a_task, later = replace(one, tags=tags()), replace(one, created_at=moment(UNTIL + 10))
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    found = watch.gaps.containers(moment(BEGAN), [of_a_task, later, one], ())
+    assert [container for container, _ in found] == [one]
+
+
 SHIM, INIT, EXEC = 500, 501, 502
 BUSY = Container("b" * 64, "busy", "image", INIT, moment(10), False, "no", {})
 
@@ -312,6 +358,58 @@ def test_what_an_exec_runs_that_began_while_no_listener_ran_is_named(
     assert all(verdict.decision is Decision.SPARE and WHY in verdict.reason for *_, verdict in found)
 
 
+@pytest.fixture
+def busy(proc: FakeProc) -> FakeProc:
+    """A container in which something runs; its shim's children are its init and what is executed in it."""
+    proc.add(SHIM, argv=("/usr/bin/containerd-shim-runc-v2",), start=10, uid=0)
+    proc.add(INIT, ppid=SHIM, argv=("sleep", "1"), start=GAP + 5)
+    lives_in(proc, f"0::/system.slice/docker-{BUSY.id}.scope\n", INIT)
+    return proc
+
+
+def execs(proc: FakeProc, watch: Watch) -> list[int]:
+    """What is named of the busy container, by pid."""
+    watch.gaps.restore([Gap(moment(GAP), moment(UNTIL), WHY)])
+    in_order = dict(sorted(watch.processes.items()))
+    found = watch.gaps.execs(moment(BEGAN), [BUSY], (), in_order)
+    return [process.pid for _, process, _ in found]
+
+
+def test_one_in_a_container_that_is_not_in_doubt_hides_no_other(busy: FakeProc, watch: Watch) -> None:
+    """A stranger, another run's, what asks to be spared, what is older, and only then what may be the run's."""
+    inside: dict[str, Any] = {"ppid": SHIM, "argv": ("sleep", "2")}
+    busy.add(EXEC, argv=("sleep", "2"), start=GAP + 10)
+    busy.add(EXEC + 1, **inside, start=GAP + 10, environ=tags(run="other"))
+    busy.add(EXEC + 2, **inside, start=GAP + 10, environ={"DAGSTOP_SPARE": "1"})
+    busy.add(EXEC + 3, **inside, start=GAP - 10)
+    busy.add(EXEC + 4, **inside, start=GAP + 10)
+    lives_in(busy, f"0::/system.slice/docker-{BUSY.id}.scope\n", *range(EXEC, EXEC + 5))
+    watch.look()
+    assert execs(busy, watch) == [EXEC + 4]
+
+
+def test_the_listener_itself_is_not_named_where_it_runs_by_an_exec(busy: FakeProc, watch: Watch) -> None:
+    busy.end(LISTENER)
+    busy.add(LISTENER, ppid=SHIM, argv=("python", "dagstop", "listen"), start=GAP + 10)
+    lives_in(busy, f"0::/system.slice/docker-{BUSY.id}.scope\n", LISTENER)
+    watch.look()
+    assert execs(busy, watch) == []
+
+
+def test_a_container_that_began_since_the_last_look_is_known_with_the_next(
+    busy: FakeProc, watch: Watch
+) -> None:
+    busy.end(INIT)
+    busy.add(EXEC, ppid=SHIM, argv=("sleep", "2"), start=GAP + 10)
+    lives_in(busy, f"0::/system.slice/docker-{BUSY.id}.scope\n", EXEC)
+    watch.look()
+    busy.add(INIT, ppid=SHIM, argv=("sleep", "1"), start=GAP + 5)
+    lives_in(busy, f"0::/system.slice/docker-{BUSY.id}.scope\n", INIT)
+    assert execs(busy, watch) == []
+    watch.look()
+    assert execs(busy, watch) == [EXEC]
+
+
 CONMON = ("/usr/bin/conmon", "--api-version", "1", "-c", "c0ffee" * 11, "-n", "web", "--exit-dir", "/run")
 
 
@@ -338,9 +436,11 @@ def test_a_container_of_podman_that_began_untold_is_named(
     proc.add(DAEMON, start=start, **{"argv": CONMON, **more})
     watch = watch_of(proc, events=FakeEvents(proc))
     watch.look()
-    watch.gaps.restore([Gap(moment(GAP) if known else None, moment(UNTIL), WHY)])
-    watch.gaps.always = always
-    found = watch.gaps.podmans(moment(BEGAN), {UID}, watch.processes)
+    gaps = Gaps(proc, LISTENER)
+    gaps.restore([Gap(moment(GAP) if known else None, moment(UNTIL), WHY)])
+    if always:
+        gaps.always = True
+    found = gaps.podmans(moment(BEGAN), {UID}, watch.processes)
     assert [(name, process.pid) for name, process, _ in found] == ([("web", DAEMON)] if named else [])
     assert all(verdict.decision is Decision.SPARE for _, _, verdict in found)
 
@@ -352,6 +452,7 @@ def test_a_container_of_podman_that_began_untold_is_named(
         (("conmon", "-c", "c0ffee" * 11), "c0ffeec0ffee"),
         (("conmon", "--cid", "c0ffee"), "c0ffee"),
         (("conmon",), None),
+        ((), None),  # a thread of the kernel's
     ],
 )
 def test_by_its_name_or_its_id(proc: FakeProc, argv: tuple[str, ...], name: str | None) -> None:
@@ -374,3 +475,5 @@ def test_of_several_processes_of_a_task_one_that_shares_its_service_is_enough(pr
     own = [watch.processes[pid].identity for pid in (BASH + 1, BASH)]
     assert [one.pid for one, _ in watch.gaps.doubtful(own, watch.processes)] == [DAEMON]
     assert watch.gaps.doubtful(own[:1], watch.processes) == []
+    since = Identity(BASH + 2, UNTIL)  # it has begun since: where it is was not asked
+    assert [one.pid for one, _ in watch.gaps.doubtful([since, *own], watch.processes)] == [DAEMON]
