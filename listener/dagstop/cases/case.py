@@ -283,8 +283,8 @@ class Case:
         self.verdicts[process.identity] = verdict
         if ending.refused is None:
             late = self.first_signal is not None and now >= self.first_signal + self.grace
-            hard = verdict.at_once or (passes_on and not signalled) or (late and not signalled)
-            actions.append(Signal(ending, hard, Entry(process, verdict) if first and not signalled else None))
+            hard = verdict.at_once or late or (passes_on and not signalled)
+            actions.append(Signal(ending, hard, None if signalled else Entry(process, verdict)))
         if self.first_signal is None:
             self.first_signal = self._first_signal(ending, before, clock, now)
         return actions

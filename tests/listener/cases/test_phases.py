@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from dagstop.cases.case import CALM, GIVE_UP, LOOK_AGAIN, Case, Phase, Seen, View
+from dagstop.evidence.place import Place
+from dagstop.evidence.site import Site
 from dagstop.host.containers import Container
 from dagstop.kill.containers import ContainerEnd
 from dagstop.model import Decision, Identity, Label, Process, Role, Verdict
@@ -248,6 +250,7 @@ def test_a_container_signalled_before_its_engine_died_is_asked_for_without_an_en
     assert host.reports[-1] is True
     (end,) = case.ends.values()
     assert (end.died_at, end.noticed) == (at(5), "gone when the engine was back")
+    assert case.known() == ()
 
 
 @pytest.mark.parametrize("how", ["refused", "in state D"])
@@ -709,3 +712,104 @@ def test_a_container_that_is_let_live_is_spared_and_its_signals_said() -> None:
     host.answer(case, spared=[(container(), Verdict(Decision.SPARE, "observe only"))])
     ((_, verdict),) = case.spared_containers.values()
     assert verdict.reason.endswith("; it had got SIGTERM")
+
+
+def in_place(*, unlisted: bool) -> tuple[Process, Site]:
+    """What is spared in a container that an Airflow lives in."""
+    init = Identity(5, 5)
+    place = Place(init, unlisted=unlisted)
+    return bash(place=init), site(places={init: place})
+
+
+@pytest.mark.parametrize("unlisted", [True, False])
+def test_what_lives_in_a_container_that_no_engine_has_listed_yet_is_asked_for_again(unlisted: bool) -> None:
+    host = CaseHost()
+    case = host.case()
+    one, seen_in = in_place(unlisted=unlisted)
+    seen = Seen(one, Verdict(Decision.SPARE, "whose its container is cannot be said"), None)
+    host.do(case.look(View((seen,), seen_in, host.clock, host.seconds), host.seconds))
+    assert case.site is seen_in
+    assert case.phase is (Phase.STOPPING if unlisted else Phase.CLEAR)
+
+
+def test_while_another_one_lives_a_death_is_not_looked_into() -> None:
+    host, one, other = CaseHost(), bash(601), bash(602)
+    case = host.case()
+    host.look(case, one, other)
+    host.die(one, case)
+    assert case.due_at == host.seconds + LOOK_AGAIN
+
+
+def test_after_the_last_query_the_engines_are_not_asked_once_more() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case)
+    assert case.phase is Phase.LAST_QUERY and host.ask(case) is None
+
+
+def test_an_engine_that_answers_is_not_said_to_be_away() -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    round_of(host, case)
+    host.answer(case)
+    assert (host.warnings, host.reports) == ([], [])
+
+
+def test_beside_what_cannot_be_killed_the_engines_are_asked_with_the_next_look() -> None:
+    host, one = CaseHost(engine=True, masked=frozenset({601})), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.answer(case, problem="connection refused")
+    round_of(host, case, one)
+    host.answer(case, problem="connection refused")
+    assert (case.phase, case.next_look) == (Phase.CLEAR, host.seconds + LOOK_AGAIN)
+
+
+def test_an_engine_that_is_slow_to_answer_holds_up_no_look_at_everything() -> None:
+    host, one = CaseHost(engine=True), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.die(one, case)
+    host.look(case, everything=False)
+    assert case.query is not None and case.may_be_last(host.seconds)
+
+
+def test_what_cannot_be_killed_needs_a_look_at_everything() -> None:
+    """Else it would be waited for without an end."""
+    host, one = CaseHost(masked=frozenset({601})), bash()
+    case = host.case()
+    host.look(case, one, everything=False)
+    assert case.phase is Phase.STOPPING and case.may_be_last(host.seconds)
+
+
+def test_the_end_of_a_container_ends_no_grace_but_a_watchers() -> None:
+    host, one = CaseHost(engine=True), bash()
+    case = host.case()
+    round_of(host, case, one)
+    host.answer(case, ends=[ended(1)])
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+
+
+def test_who_watches_a_container_that_lives_has_its_grace() -> None:
+    host, watcher = CaseHost(engine=True), bash(argv=("docker", "stats", "c1"))
+    case = host.case()
+    round_of(host, case, watcher)
+    host.answer(case, ends=[ended(1, died_at=None, problem="it does not end")])
+    assert host.sent == [(601, "SIGTERM", 0.0)]
+
+
+def test_its_row_is_read_again_a_while_after_it_was_opened() -> None:
+    host = CaseHost()
+    assert host.case().read_at == host.seconds
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_engines_are_told_whether_what_has_ended_already_is_news(quiet: bool) -> None:
+    host = CaseHost(engine=True)
+    case = host.case()
+    if quiet:
+        case.quiet = True  # others closed it before this listener was there
+    host.look(case)
+    query = host.ask(case)
+    assert query is not None and query.quiet is quiet
