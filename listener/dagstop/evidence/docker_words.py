@@ -48,9 +48,9 @@ class ComposeAsk:
     project: str | None
     files: tuple[str, ...]
     directory: str | None
-    command: str = ""
-    detached: bool = False  # it ends once all that it was asked for runs
-    sure: bool = False
+    command: str
+    detached: bool  # it ends once all that it was asked for runs
+    sure: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,23 @@ class Words:
 
 
 def is_client(argv: Sequence[str]) -> bool:
-    return bool(argv) and argv[0].rsplit("/", 1)[-1] in PROGRAMS
+    return bool(argv) and _file_name(argv[0]) in PROGRAMS
 
 
 def may_create(argv: Sequence[str]) -> bool:
     """True of a client, compose too."""
-    return is_client(argv) or any(word.rsplit("/", 1)[-1].startswith(_COMPOSES) for word in argv[:2])
+    return is_client(argv) or any(_file_name(word).startswith(_COMPOSES) for word in argv[:2])
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def read_words(argv: Sequence[str]) -> Words | None:
     """None if it is another program, or has no command."""
     if not is_client(argv):
         return None
-    program = argv[0].rsplit("/", 1)[-1]
+    program = _file_name(argv[0])
     found, rest, sure = _options(argv[1:], _OF_DOCKER)
     last = dict(found)
     if not rest or _true(last, "--version") or _true(last, "--help"):
@@ -117,7 +121,7 @@ def read_ask(words: Words) -> Ask | None:
 
 def read_compose(argv: Sequence[str]) -> ComposeAsk | None:
     """None if it is not a compose that creates containers: docker's plugin, docker-compose 1 or later."""
-    programs, sure = [word.rsplit("/", 1)[-1] for word in argv[:2]], True
+    programs = [_file_name(word) for word in argv[:2]]
     if programs[:1] == ["docker"]:
         words = read_words(argv)
         rest = list(words.rest) if words is not None and words.command == "compose" else []

@@ -21,6 +21,8 @@ from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
 from dagstop.model import Decision, Label, Process, StopOrder, Verdict
 
+EARLY = 1.0
+"""The most seconds that an engine may say it ran before that fork, by the times of both."""
 SLOW_START = 60.0
 """The most seconds from the fork of a container's init until its engine says that the container runs."""
 
@@ -140,7 +142,7 @@ def start_of_init(proc: ProcFS, container: Container) -> int | None:
     if stat is None or container.started_at is None or container.id not in proc.cgroups(container.pid):
         return None
     begun = time.time() - proc.age(stat.start)
-    return stat.start if -1.0 <= container.started_at.timestamp() - begun <= SLOW_START else None
+    return stat.start if -EARLY <= container.started_at.timestamp() - begun <= SLOW_START else None
 
 
 def start_of_exec(proc: ProcFS, container: Container, pid: int, created_at: float) -> int | None:

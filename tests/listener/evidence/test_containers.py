@@ -267,3 +267,10 @@ def test_what_is_spared_as_finished_stays_so_though_it_may_be_another_airflows()
 def test_when_it_is_certain_what_a_client_asks_for(more: dict[str, Any], sure: bool) -> None:
     found = client("docker run -d image".split(), **more)
     assert found is not None and found.ask is not None and found.ask.sure is sure
+
+
+def test_who_passes_on_what_another_host_asks_for_says_nothing_of_it_for_certain() -> None:
+    """Neither what it is, nor that its end is the container's."""
+    found = client("docker system dial-stdio".split())
+    assert found is not None and found.ask is not None
+    assert (found.name, found.cidfile, found.ask.attached, found.ask.sure) == (None, None, False, False)
