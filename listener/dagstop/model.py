@@ -124,6 +124,7 @@ class Process:
     place: Identity | None = None  # the init of the container it lives in, or what it descends from does
     inner: frozenset[int] = frozenset()  # `line` and itself, as the pids count in its container
     vouchers: frozenset[int] = frozenset()  # uids of it and of what labelled it: one has to be Airflow's
+    by_folder: bool = False  # it, or what it descends from, is known by its folder: in others it leads nobody
     above_ends: bool = False  # what it runs under is ending: whose it is is asked again once that is gone
     unread: dict[str, str] = field(default_factory=dict)  # what could not be read of it, by file, and why
 

@@ -95,12 +95,16 @@ class Labelling:
         process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
         self._find_place(process, source if descends else None)
         process.label = self._with_surroundings(label, parent, process.place)
-        by_itself = not descends or (own is not None and own.names_a_run())
-        self._stand(process, source, by_itself=by_itself, descends=descends)
+        named = own is not None and own.names_a_run()
+        self._stand(process, source, by_itself=named or not descends, descends=descends)
+        if named:
+            process.by_folder = False
+        elif source is not None:
+            process.by_folder = process.by_folder or source.by_folder or not descends
         self._find_contrary(process, parent, source if descends else None)
-        self._remember(process, by_folder=source is not None and not descends)
+        self._remember(process)
 
-    def _remember(self, process: Process, *, by_folder: bool) -> None:
+    def _remember(self, process: Process) -> None:
         """A leader by its session and group, a runner by what its forks share with it, and a session leader
         by its task's folder: whoever was seen in the same moment is to be judged with it.
         """
@@ -110,7 +114,7 @@ class Labelling:
             self._forks.note(process)
         sure = process.trusted and process.contrary is None and process.unread.keys() <= {"environ"}
         sure = sure and process.place is None  # in each container a folder is another one
-        if sure and not by_folder and process.role is Role.OTHER and process.sid == process.pid:
+        if sure and not process.by_folder and process.role is Role.OTHER and process.sid == process.pid:
             self.new_folder |= self.folders.note(process, now)
 
     def _stand(self, process: Process, source: Process | None, *, by_itself: bool, descends: bool) -> None:

@@ -73,9 +73,8 @@ def names_order(order: StopOrder, label: Label) -> bool:
     """True if the label names the run (and task) of the order."""
     if conflict(label, order.label()):
         return False
-    if order.kind == "task" and None not in (order.map_index, label.map_index):
-        if label.map_index != order.map_index:
-            return False
+    if None not in (order.map_index, label.map_index) and label.map_index != order.map_index:
+        return False
     if _uuid_recorded(order, label):
         return True
     if label.dag_id is None or (order.kind == "task" and label.task_id is None):
@@ -341,7 +340,7 @@ def _rows(order: StopOrder, label: Label) -> list[tuple[Target | None, Target | 
 
 def _index_unknown(order: StopOrder, label: Label) -> bool:
     """True for an order about one map index and a process that does not say which it is of."""
-    mapped = order.kind == "task" and order.map_index is not None and order.map_index >= 0
+    mapped = order.map_index is not None and order.map_index >= 0
     if not mapped or label.map_index is not None:
         return False
     if label.ti_id is not None:

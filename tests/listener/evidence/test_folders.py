@@ -106,6 +106,17 @@ def test_its_own_words_say_more(task: FakeProc, watch: Watch) -> None:
     assert watch.processes[DAEMON + 1].label is None
 
 
+def test_who_names_its_task_itself_is_judged_by_that_and_not_by_the_folder(
+    task: FakeProc, watch: Watch
+) -> None:
+    task.become(BASH, BASH_ARGV, {**tags(), "DAGSTOP_SPARE": "1"})
+    watch.look()
+    daemon(task, environ=tags())
+    watch.tick()
+    seen = watch.processes[DAEMON]
+    assert seen.evidence == ("environment",) and seen.runner is None and not asks_to_be_spared(seen)
+
+
 def test_words_that_name_no_run_do_not_speak_against_it(task: FakeProc, watch: Watch) -> None:
     watch.look()
     daemon(task, environ={"AIRFLOW_HOME": HOME})
@@ -330,3 +341,64 @@ def test_an_orphan_that_names_its_task_leads_in_its_folder(task: FakeProc, watch
     daemon(task)
     watch.tick()
     assert watch.processes[DAEMON].label == watch.processes[BASH].label
+
+
+ANOTHER = "/tmp/airflowtmpanother1"
+
+
+def goes_on(proc: FakeProc, *pids: int) -> None:
+    """Into the folder of a task that nobody saw, where something of that task works."""
+    for pid in pids:
+        proc.works_in(pid, ANOTHER)
+    proc.add(DAEMON + 9, argv=("sleep", "1"))
+    proc.works_in(DAEMON + 9, ANOTHER)
+
+
+def test_who_is_known_by_a_folder_leads_nobody_into_another_one(task: FakeProc, watch: Watch) -> None:
+    """Nor does what it starts there. What works there may be any task's."""
+    watch.look()
+    daemon(task)
+    watch.look()
+    task.add(DAEMON + 1, ppid=DAEMON, argv=("sleep", "2"))
+    goes_on(task, DAEMON, DAEMON + 1)
+    for _ in range(4):
+        watch.look()
+    ours = watch.processes[BASH].label
+    assert [watch.processes[pid].label for pid in (DAEMON, DAEMON + 1)] == [ours, ours]
+    assert watch.processes[DAEMON + 9].label is None
+
+
+def test_who_goes_on_while_he_is_read_leads_nobody_either(
+    task: FakeProc, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.look()
+    daemon(task)
+    read = task.task_folder
+
+    def once(pid: int) -> str | None:
+        found = read(pid)
+        if pid == DAEMON and found == FOLDER:
+            goes_on(task, DAEMON)
+        return found
+
+    monkeypatch.setattr(task, "task_folder", once)
+    for _ in range(4):
+        watch.look()
+    assert watch.processes[DAEMON].label == watch.processes[BASH].label
+    assert watch.processes[DAEMON + 9].label is None
+
+
+def test_who_says_himself_whose_he_is_leads_whatever_folder_he_worked_in(
+    task: FakeProc, watch: Watch
+) -> None:
+    """It begins another task, in the folder of that."""
+    watch.look()
+    daemon(task)
+    watch.look()
+    assert watch.processes[DAEMON].by_folder
+    task.become(DAEMON, ("bash", "-c", "sleep 2"), tags(task="u"))
+    goes_on(task, DAEMON)
+    for _ in range(4):
+        watch.look()
+    label = watch.processes[DAEMON + 9].label
+    assert label is not None and label.task_id == "u"

@@ -382,3 +382,57 @@ def test_a_session_goes_on_while_its_leader_lives(proc: FakeProc, watch: Watch) 
 )
 def test_a_title_names_a_try_by_its_job_or_uuid(title: Label, label: Label, same: bool) -> None:
     assert _one_try(title, label) is same
+
+
+@pytest.mark.parametrize(
+    ("stands", "claimed", "kin"),
+    [
+        ({}, False, False),
+        ({}, True, True),  # a `docker exec` runs it
+        ({"ppid": BASH}, False, True),
+        ({"ppid": SCHEDULER}, False, False),  # which is nobody's
+        ({"ppid": 4711}, False, False),  # which is gone
+        ({"sid": BASH}, False, True),
+        ({"pgid": BASH}, False, True),
+    ],
+)
+def test_only_what_stands_beside_something_labelled_is_looked_at_once_more(
+    proc: FakeProc, watch: Watch, stands: dict[str, int], claimed: bool, kin: bool
+) -> None:
+    airflow_2(proc)
+    watch.look()
+    one = process(identity=Identity(700, 5000), **{"ppid": 1, "pgid": 700, "sid": 700, **stands})
+    if claimed:
+        watch._labelling.claimed[one.identity] = watch.processes[BASH]
+    assert not watch._labelling.may_inherit(one), "it has a label"
+    one.label = None
+    assert watch._labelling.may_inherit(one) is kin
+
+
+def test_who_shows_its_airflow_alone_is_known_by_what_it_descends_from(proc: FakeProc, watch: Watch) -> None:
+    airflow_2(proc)
+    proc.add(700, ppid=BASH, argv=("sleep", "1"), environ={"AIRFLOW_HOME": HOME})
+    watch.look()
+    assert watch.processes[700].evidence == (f"child of {BASH}",)
+
+
+def test_what_was_known_of_another_task_fills_no_gap_of_its_new_words(proc: FakeProc, watch: Watch) -> None:
+    proc.add(300, argv=("bash",), environ=tags(AIRFLOW_CTX_MAP_INDEX="3"))
+    watch.look()
+    other = {name: value for name, value in tags(run="s").items() if name != "AIRFLOW_CTX_TRY_NUMBER"}
+    proc.become(300, ("bash", "-c", "true"), other)
+    watch._stir([300])
+    watch.look()
+    label = watch.processes[300].label
+    assert label is not None and (label.run_id, label.map_index, label.try_number) == ("s", None, None)
+
+
+def test_a_leader_that_became_a_service_takes_nobody_into_its_session(proc: FakeProc, watch: Watch) -> None:
+    proc.add(300, argv=("bash",), environ=tags())
+    watch.look()
+    began = proc.now
+    proc.become(300, ("/usr/sbin/sshd", "-D"), {"AIRFLOW_HOME": HOME})
+    watch._stir([300])
+    proc.add(301, pgid=300, sid=300, argv=("sleep", "1"), start=began)
+    watch.look()
+    assert [watch.processes[pid].label for pid in (300, 301)] == [None, None]

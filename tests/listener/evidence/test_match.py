@@ -45,6 +45,7 @@ NAMES_THE_ORDER: list[tuple[str, StopOrder, Label, datetime, Decision]] = [
     ("a date as run_id", order(run_id=DATE.isoformat(), logical_date=None),
      label(run_id=None, logical_date=DATE), BEFORE, KILL),
     ("any task of the run", order(), label(task_id="u"), BEFORE, KILL),
+    ("of the run, no task", order(), label(task_id=None), BEFORE, KILL),
     ("the task", task_order(), label(), BEFORE, KILL),
     ("another task", task_order(), label(task_id="u"), BEFORE, FOREIGN),
     ("an unknown task", task_order(), label(task_id=None), BEFORE, FOREIGN),
@@ -173,6 +174,12 @@ def test_order_and_label(order: StopOrder, label: Label, start: datetime, decisi
     assert verdict.decision is decision, verdict.reason
 
 
+def test_what_has_no_label_is_nobodys() -> None:
+    one = process()
+    one.label = None
+    assert judge(order(), one, BEFORE, site()).decision is FOREIGN
+
+
 DONE = row(state="success", job_id=7, try_number=1)
 
 # setting finished_tasks = spare: order, label, what becomes of it
@@ -221,6 +228,10 @@ STANDING: list[tuple[str, StopOrder, Process, Decision, str]] = [
      "stopped run"),
     ("a runner of a job that nobody knows", order(), process(replace(TITLE, job_id=6), **RUNNER), SPARE,
      "title"),
+    ("a runner known by its pid in a row without a job", order(targets=(row(job_id=None),), present=()),
+     process(TITLE, **{**RUNNER, "line": {500}}), KILL, "stopped run"),
+    ("a recorded job of another task", order(targets=(row("u", job_id=7),), present=()),
+     process(TITLE, **RUNNER), SPARE, "title"),
     ("a recorded pid of another task", order(targets=(row("u", job_id=7),), present=()),
      process(replace(TITLE, job_id=None), **{**RUNNER, "line": {500}}), SPARE, "title"),
     ("a recorded pid of another job", order(), process(replace(TITLE, job_id=6), **{**RUNNER, "line": {500}}),
@@ -407,6 +418,23 @@ def test_only_its_environment_may_be_unread() -> None:
     assert judge(order(), environment, BEFORE, site()).decision is Decision.KILL
     spared = judge(order(), words, BEFORE, site())
     assert (spared.decision, spared.reason) == (Decision.SPARE, "why")
+
+
+def test_what_says_nothing_and_may_not_be_asked_is_spared() -> None:
+    """Its label has no AIRFLOW_HOME; nobody knows what its environment would say."""
+    silent = process(replace(TITLE, job_id=None), unread={"environ": "no"})
+    spared = judge(order(), silent, BEFORE, site())
+    assert (spared.decision, spared.reason) == (Decision.SPARE, "no")
+    recorded = replace(silent, line=frozenset({500}))
+    assert judge(order(), recorded, BEFORE, site()).decision is Decision.KILL
+
+
+def test_where_an_airflow_cannot_be_read_what_says_nothing_may_be_its() -> None:
+    here = site(unread="/proc/5/environ cannot be read")
+    silent = process(replace(TITLE, job_id=None))
+    spared = judge(order(), silent, BEFORE, here)
+    assert spared.decision is SPARE and spared.reason.endswith("/proc/5/environ cannot be read")
+    assert judge(order(), process(), BEFORE, here).decision is KILL
 
 
 def test_who_it_runs_as_is_said_as_far_as_it_is_known() -> None:

@@ -22,6 +22,7 @@ CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
         (replace(CLEARED_AND_RUNS, kind="task", task_id="t", self_reported=True), process(TITLE, **RUNNER), True),
         (CLEARED_AND_RUNS, process(TITLE), False),  # what the runner started may clean up
         (order(), process(TITLE, **RUNNER), False),
+        (order(present=(row(),)), process(TITLE, **RUNNER), False),  # the row is its own yet
         (order(targets=(CLEARED,), present=(row(state="success"),)), process(TITLE, **RUNNER), False),
         (order(targets=(replace(THREE, released_at=at(10)),), present=(replace(RERUN, ti_id=OTHER_UUID),)),
          process(Label(ti_id=UUID), **RUNNER), False),

@@ -9,7 +9,7 @@ import pytest
 from dagstop.evidence.match import judge
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Identity, Process, Role, Whose
-from tests.support.fake_proc import HOME, at, order, process, site
+from tests.support.fake_proc import HOME, at, order, process, row, site
 from tests.support.tries import AFTER, BEFORE, CLEARED, RERUN, TITLE, label
 
 START = 100 * TICKS_PER_SECOND
@@ -72,3 +72,18 @@ def test_an_airflow_without_a_process_here_is_no_rival_of_a_silent_process() -> 
     here = site(homes_elsewhere=frozenset({"/srv/b"}))
     assert judge(order(), stand_in, BEFORE, here).decision is Decision.SPARE
     assert judge(order(), stand_in, at(-30), site()).decision is Decision.KILL
+
+
+def test_what_names_its_map_index_is_not_spared_with_a_runner_of_its_try_that_names_none() -> None:
+    """A runner's title has the job, which the row did not have yet; what it started has the index, too."""
+    asked = order(
+        kind="task",
+        task_id="t",
+        map_index=1,
+        targets=(row(map_index=1, state="queued", job_id=None),),
+        present=(),
+    )
+    runner = process(replace(TITLE, airflow_home=HOME), role=Role.RUNNER, identity=Identity(590, START))
+    assert "which map index" in judge(asked, runner, BEFORE, site()).reason
+    one = replace(child_of(runner), label=label(job_id=7, map_index=1))
+    assert judge(asked, one, BEFORE, site()).decision is Decision.KILL

@@ -273,6 +273,8 @@ def test_a_home_says_which_airflow_of_its_container_it_is_of() -> None:
     assert decide(PLACE, inside(silent, inner=frozenset())).decision is Decision.SPARE
     assert decide(PLACE, inside(silent)).decision is Decision.KILL
     assert decide(PLACE, inside(replace(silent, job_id=7), inner=frozenset())).decision is Decision.KILL
+    by_uuid, three = replace(silent, ti_id=UUID), asked(job_id=None, ti_id=UUID)
+    assert decide(PLACE, inside(by_uuid, inner=frozenset()), three).decision is Decision.KILL
     unread = {"environ": "its environment cannot be read"}
     assert decide(PLACE, inside(silent, inner=frozenset(), unread=unread)).reason == unread["environ"]
 
