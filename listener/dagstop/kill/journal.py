@@ -66,13 +66,14 @@ class SignalJournal:
 
     def settle(self, unfinished: Collection[int], *, complete: bool) -> None:
         """Forget the orders that are not `unfinished`; `complete`: no other order may be open here."""
-        if self._file is None or not self._size:
+        if not self._size:
             return
+        assert self._file is not None
         with self._lock:
             if complete and not unfinished:
                 self._found.clear()
                 self._empty()
-            elif self._size > self._rewrite_at:
+            elif self._size >= self._rewrite_at:
                 keep = set(unfinished) if complete else {*unfinished, *self._found}
                 kept = _read(os.pread(self._file, self._size, 0), self._boot)
                 self._empty()
@@ -109,9 +110,9 @@ def _read(data: bytes, boot_id: str) -> dict[int, list[dict[str, Any]]]:
     for line in data.splitlines():
         try:
             boot, order_id, facts = json.loads(line)
-            named = {"pid", "start"} <= facts.keys() or "id" in facts
-            if boot == boot_id and named and {"signals", "died_at"} <= facts.keys():
+            name = {"id"} if "id" in facts else {"pid", "start"}
+            if boot == boot_id and name | {"signals", "died_at"} <= facts.keys():
                 found.setdefault(int(order_id), []).append(facts)
         except (ValueError, TypeError, AttributeError, RecursionError):
-            continue  # cut off by a full disk or a crash
+            pass  # cut off by a full disk or a crash
     return found

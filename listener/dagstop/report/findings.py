@@ -249,7 +249,7 @@ def _name(row: Target) -> str:
 
 def _any_of(row: Target, labels: Iterable[Label]) -> bool:
     """True if one of the labels is of this task instance, and not of another try of it."""
-    mine = Label(task_id=row.task_id, map_index=row.map_index, job_id=row.job_id, ti_id=row.ti_id)
+    mine = Label(map_index=row.map_index, job_id=row.job_id, ti_id=row.ti_id)
     for label in labels:
         if label.ti_id is not None and label.ti_id == row.ti_id:
             return True

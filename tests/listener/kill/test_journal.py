@@ -88,6 +88,18 @@ def test_of_a_large_file_what_may_be_open_is_kept(
     assert [number for number in range(10) if again.of(number)] == kept
 
 
+@pytest.mark.parametrize(("more", "rewritten"), [(1, False), (0, True), (-1, True)])
+def test_a_file_is_large_from_one_size_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int, rewritten: bool
+) -> None:
+    for number in (1, 2):
+        opened(tmp_path).note(number, item(10))
+    size = (tmp_path / "begun.jsonl").stat().st_size
+    monkeypatch.setattr(journal, "MOST_BYTES", size + more)
+    opened(tmp_path).settle([1], complete=True)
+    assert bool(opened(tmp_path).of(2)) is not rewritten
+
+
 def test_a_file_that_stays_large_is_not_rewritten_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +145,7 @@ def test_a_container_is_known_by_its_id_and_what_lacks_something_is_not(tmp_path
 def test_what_others_could_have_written_is_not_believed(
     tmp_path: Path, mode: int, believed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is anything written to it, or held open."""
+    """Nor is anything written to it, or held open, or to what is opened after it."""
     opened(tmp_path).note(1, item(10))
     file = tmp_path / "begun.jsonl"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -150,9 +162,14 @@ def test_what_others_could_have_written_is_not_believed(
         patched.setattr(os, "close", noted)
         one = opened(tmp_path)
     assert bool(one.of(1)) is believed and bool(closed) is not believed
+    other = (tmp_path / "other").open("xb", buffering=0)
+    assert not closed or other.fileno() == closed[0]
+    other.write(b"kept")
     one.note(2, item(20))
     one.settle([], complete=True)
     assert (file.read_bytes() == before) is not believed
+    other.close()
+    assert (tmp_path / "other").read_bytes() == b"kept"
 
 
 def test_what_another_user_owns_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,12 +115,13 @@ def test_the_detail_has_the_lists_that_are_always_read_and_of_the_others_what_th
     assert Findings().detail() == {"processes": [], "containers": [], "spared": []}
     full = Findings(
         [DEAD], [box("c")], [{"pid": 7}], ["t"], ["e"], ["u"],
-        not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"], execs_untold=["x"], problem="away\n",
+        not_told=[{"from": "a"}], containers_untied=["w"], execs_untied=["y"], containers_untold=["n"],
+        execs_untold=["x"], problem="away\n",
     )  # fmt: skip
     assert full.detail() == {
         "processes": [DEAD], "containers": [box("c")], "spared": [{"pid": 7}], "not_found": ["t"],
         "ended_by_itself": ["e"], "could_not_look": ["u"], "not_told": [{"from": "a"}], "containers_untied": ["w"],
-        "containers_untold": ["n"], "execs_untold": ["x"], "problem": "away\\n",
+        "execs_untied": ["y"], "containers_untold": ["n"], "execs_untold": ["x"], "problem": "away\\n",
     }  # fmt: skip
 
 
@@ -132,8 +133,8 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     later = Findings(
         [item(600, died=5), item(700, died=5)], [box("a", died=4, signals=[("SIGKILL", 3)]), box("e", died=4)],
         [{"pid": 601}, {"pid": 602}, {"container": "name-b"}, {"container": "name-d"}], ["u", "v"], ["t", "y"],
-        ["uid 7"], not_told=[{"from": "a"}], containers_untied=["w"], containers_untold=["n"],
-        execs_untold=["x"], problem="away",
+        ["uid 7"], not_told=[{"from": "a"}], containers_untied=["w"], execs_untied=["y"],
+        containers_untold=["n"], execs_untold=["x"], problem="away",
         first_signal_at=at(3), last_death_at=at(5),
     )  # fmt: skip
     both = later.merged(earlier)
@@ -143,7 +144,8 @@ def test_a_later_case_adds_to_what_an_earlier_one_found() -> None:
     assert both.containers == [box("a", died=4, signals=both_signals), box("d", died=1), box("e", died=4)]
     assert both.spared == later.spared
     assert (both.not_found, both.ended_by_itself) == (["u"], ["t"])
-    assert (both.could_not_look, both.containers_untied, both.problem) == (["uid 7"], ["w"], "away")
+    assert (both.could_not_look, both.problem) == (["uid 7"], "away")
+    assert (both.containers_untied, both.execs_untied) == (["w"], ["y"])
     assert (both.not_told, both.containers_untold, both.execs_untold) == ([{"from": "a"}], ["n"], ["x"])
     assert (both.first_signal_at, both.last_death_at) == (at(1), at(5))
     nothing = Findings().merged(earlier)
@@ -322,6 +324,8 @@ def test_all_times_are_on_the_databases_clock_and_first_and_last_are_of_both_kin
         "signals": [["SIGTERM", at(HOUR + 1).isoformat()]], "died_at": at(HOUR + 14).isoformat(),
     }]  # fmt: skip
     assert (found.first_signal_at, found.last_death_at) == (at(HOUR + 1), at(HOUR + 14))
+    alone = Facts([(ending, KILL)]).come_to()
+    assert (alone.first_signal_at, alone.last_death_at) == (at(HOUR + 2), at(HOUR + 13))
     assert Facts().come_to().first_signal_at is None
 
 
@@ -372,6 +376,7 @@ def test_the_spared_are_named_but_for_supervisors() -> None:
             (container("a"), untied),
             (container("b"), later),
             (replace(container("c"), id="e", runs="sleep 5"), untied),
+            (replace(container("d"), id="f", runs="sleep 6"), doubt),
         ],
         problem="away",
     ).come_to(targets=())
@@ -387,6 +392,7 @@ def test_the_spared_are_named_but_for_supervisors() -> None:
         {"container": "a", "why": "two clients", "evidence": []},
         {"container": "b", "why": "a later try", "evidence": [], "whose": Whose.LATER_TRY.value},
         {"container": "c", "exec": "sleep 5", "why": "two clients", "evidence": []},
+        {"container": "d", "exec": "sleep 6", "why": "in doubt", "evidence": []},
     ]
     assert (found.containers_untied, found.execs_untied) == (["a"], ["c: sleep 5"])
     assert found.problem == "away"
@@ -411,6 +417,8 @@ def test_whatever_a_report_names_of_the_run_is_not_missing() -> None:
         Facts(spared_containers=[(container(), later)]),
     ):
         assert facts.come_to().not_found == ["t"]
+    nobodys = ContainerEnd(container(), KILL, died_at=at(1))
+    assert Facts(containers=[nobodys]).come_to().not_found == ["t"], "it was signalled before, by its id"
     assert Facts(seen=frozenset({of_t})).come_to().ended_by_itself == ["t"]
     assert Facts().come_to(departed=[of_t]).ended_by_itself == ["t"]
 
