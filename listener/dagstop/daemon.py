@@ -44,8 +44,12 @@ SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
 FAILED_PAUSE = 0.1
 """Seconds of rest after an unexpected error, which may come again at once."""
+HEAR_AGAIN = 0.002
+"""The least seconds between two readings of what the kernel tells: a docker client may live for 20 ms."""
 REST = 0.05
-"""Seconds between two readings of what the kernel tells: on a busy host it tells something all the time."""
+"""The most seconds between two, once it tells something: on a busy host it does so all the time."""
+SHARE = 0.02
+"""The part of a core that these readings may take before they come less often."""
 TELL_CONTAINERS = 2.0
 """The least seconds between two heartbeats ahead of time for containers that came or went."""
 QUIET = 1.0
@@ -162,9 +166,11 @@ class Daemon:
                 poller.unregister(self._events)
                 next_tick = next_hearing = min(next_tick, ticked + self.config.tick)
                 if self._watch.labelled():  # where no task runs it can wait for the next tick
+                    began = time.thread_time()
                     self._guarded(self._attend)
+                    rest = min(REST, max(HEAR_AGAIN, (time.thread_time() - began) / SHARE))
                     # who ends unread may have created what a task's compose seems to have
-                    next_hearing = time.monotonic() + (0.0 if self._containers.closely else REST)
+                    next_hearing = time.monotonic() + (0.0 if self._containers.closely else rest)
             if self.feed.rung.is_set():
                 self.feed.rung.clear()
                 self._guarded(self._containers.ring)
@@ -254,7 +260,7 @@ class Daemon:
         """See what tasks' processes have become, and which of them are docker clients."""
         closely = self._containers.closely
         kin = self._watch.attend_closely() if closely else self._watch.attend()
-        self._containers.attend(kin, self._watch.client_ends())
+        self._containers.attend(kin, self._watch.client_ends(), self._watch.unread_kin())
         self._stopping.claim()
 
     def _tick(self) -> None:
@@ -266,7 +272,7 @@ class Daemon:
         self._stopping.look_for_places()
         labelled, everybody = self._watch.labelled(), self._watch.processes.values()
         self._containers.learn_clients(labelled, everybody, closely=deciding)
-        self._containers.attend((), self._watch.client_ends())
+        self._containers.attend((), self._watch.client_ends(), self._watch.unread_kin())
         if deciding:
             self._containers.hear(self._watch.heard())
         self._stopping.claim()

@@ -171,18 +171,23 @@ def silent(stage: Stage, fence: Fence) -> None:
 
 
 def storm(stage: Stage, fence: Fence) -> None:
-    """Beside a program that forks without end."""
+    """Beside a program that forks without end: where no task runs, and where one does."""
     with _beside(fence, STORM, str(FORKS), until="there"):
         _at_rest(f"beside {FORKS} forks a second", stage, fence)
+    with _beside(fence, STORM, str(FORKS), until="there"):
+        _at_rest(f"beside {FORKS} forks a second, a task", stage, fence, task=True)
 
 
-def _at_rest(name: str, stage: Stage, fence: Fence) -> None:
+def _at_rest(name: str, stage: Stage, fence: Fence, *, task: bool = False) -> None:
     used: list[str] = []
     for told in (True, False):
         dagstop = Dagstop(stage, fence=fence, told=told)
         try:
             if told:
                 _must_be_told(dagstop)
+            if task:
+                dagstop.add_runs(["task"])
+                dagstop.group("task").members()
             time.sleep(3)
             before, forks, began = cpu_seconds(dagstop.pid), _forks(), time.monotonic()
             time.sleep(2 if stage.quick else SECONDS)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from dagstop.evidence import cidfiles
 from dagstop.evidence.compose import read_project
 from dagstop.evidence.containers import Client, read_client
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.noted import Noted, one_engine
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
@@ -33,6 +35,7 @@ class Clients:
         self._proc = proc
         self.noted: dict[Identity, Noted] = {}
         self.gone: list[Noted] = []  # ended, and had no container: they may have been rivals of a compose
+        self.unread: deque[Noted] = deque(maxlen=MOST)  # tasks' that ended unread
         self.forgot_at = float("-inf")  # when one of these was forgotten
         self.changed = False  # differs from what was last saved
 
@@ -85,6 +88,18 @@ class Clients:
             one = Noted(client, None, until=datetime.fromtimestamp(at, timezone.utc))
             one.project = read_project(client, self._proc)
             self._put_away(one)
+
+    def note_unread(self, one: UnreadKin, since: float, until: float) -> None:
+        """A task's process that was between the two (seconds since 1970) what nobody has read."""
+        process = replace(one.whose, identity=one.identity, argv=(), state="X")
+        noted = Noted(Client(None, None, process), None, until=datetime.fromtimestamp(until, timezone.utc))
+        noted.began, noted.unread = since, True
+        self.unread.append(noted)
+
+    def remember(self, one: Noted) -> None:
+        """That one may have started something after all."""
+        self.noted[one.client.process.identity] = one
+        self.changed = True
 
     def lives(self, identity: Identity) -> bool:
         """True if that very process lives."""

@@ -72,6 +72,18 @@ class Execs:
                 if found != one.may_run:
                     one.may_run, self._clients.changed = found, True
 
+    def name_unread(self, engine: str, creations: Creations) -> None:
+        """What was asked for in the life of a task's process that ended unread, by nobody who is known."""
+        with self._lock:
+            taken = {one.container for one in self._clients.noted.values()} | self._ended.keys()
+            for one in self._clients.unread:
+                if one.began is None or one.until is None:
+                    continue
+                for made in creations.heard_execs(one.began - SLACK, one.until.timestamp() + SLACK):
+                    if made.id not in taken and made.id not in one.may_run:
+                        one.may_run[made.id] = MayRun(engine, "unread", made.name, made.command, made.at)
+                        self._clients.remember(one)
+
     def drop_ended(self, engine: Engine) -> None:
         """Name no more what ran in its containers and is gone. Raises EngineUnreachable."""
         for ident in self.untied(engine.url):

@@ -10,6 +10,7 @@ from dagstop.evidence.connections import Connections
 from dagstop.evidence.containers import ANOTHER_CONTEXT
 from dagstop.evidence.counting import known_to, might
 from dagstop.evidence.creators import SLACK, fits
+from dagstop.evidence.match import SPARE
 from dagstop.evidence.noted import UNIX, Fit, Noted, Untied, one_engine, why
 from dagstop.evidence.unread import Heard
 from dagstop.host.containers import Container
@@ -116,7 +117,8 @@ class Fitting:
         up = Up(one.client, one.project, began, one.until is not None, one.went_wrong, reached)
 
         def rivals(made: Creation) -> bool:
-            others = (other for other in self._clients.ever() if other.label != one.label)
+            # who ended unread is among what the kernel told
+            others = (o for o in self._clients.ever() if o.label != one.label and not o.unread)
             return any(self._may_compose(other, engine, container, made) for other in others)
 
         return why_uncertain(up, container, creations, self.heard, rivals, self._connections.strangers)
@@ -134,6 +136,20 @@ class Fitting:
             return other.project is None or other.project.may_have(container)
         return client.runs is None and (client.ask is None or might(client, made, {container.id: container}))
 
+    def name_unread(self, engine: str, containers: Sequence[Container]) -> None:
+        """What was created in the life of a task's process that ended unread, and nobody is known to have."""
+        if not (unread := self._clients.unread):
+            return
+        taken, since = self._clients.taken(), min(one.began or 0.0 for one in unread) - SLACK
+        for container in containers:
+            at = container.created_at.timestamp()
+            if at < since or container.id in taken or _says_whose_it_is(container):
+                continue
+            for one in unread:
+                if one.lived_at(at, SLACK) and container.id not in one.fitting:
+                    one.fitting[container.id] = Fit(engine, "unread")
+                    self._clients.remember(one)
+
     def untied(self) -> dict[str, list[Untied]]:
         """By container id, the clients that may have created what is tied to none."""
         found: dict[str, list[Untied]] = {}
@@ -141,3 +157,9 @@ class Fitting:
             for ident, fit in one.fitting.items():
                 found.setdefault(ident, []).append(Untied(one.client, why(one, fit.why)))
         return found
+
+
+def _says_whose_it_is(container: Container) -> bool:
+    """True if it is some task's, a part of an Airflow or of Kubernetes, or is to be spared."""
+    airflows = container.label is not None or container.airflow is not None
+    return airflows or container.kubernetes is not None or container.tags.get(SPARE) == "1"

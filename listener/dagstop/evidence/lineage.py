@@ -7,19 +7,23 @@ two; a process that was read is the one that was told of if it started before th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dagstop.airflow_names import is_init
 from dagstop.evidence.docker_words import may_create
-from dagstop.host.process_events import EXIT, FORK, Event
+from dagstop.evidence.unread import UnreadEnd
+from dagstop.host.process_events import EXEC, EXIT, FORK, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
-from dagstop.model import Process, Role
+from dagstop.model import Identity, Process, Role
 
 _TICK = 10**9 // TICKS_PER_SECOND
 _LATE = 2_000_000_000
 """Nanoseconds after its end in which something may still turn out to have been a task's: by the title of
 what forked it, which a runner sets once it runs."""
+MOST = 10_000
+"""Processes that ended unread and are nobody's so far, of which it is asked once more whose they are."""
 _DEEP = 500
 """Ancestors after which those are left out that have ended and are nothing to anybody."""
 
@@ -45,6 +49,15 @@ class ClientEnd(NamedTuple):
     at: int  # CLOCK_BOOTTIME in ns
 
 
+class UnreadKin(NamedTuple):
+    """A task's process that ended before what it had executed was read: it may have been a docker client."""
+
+    identity: Identity
+    whose: Process  # itself as it was read before, or what it descends from: labelled
+    since: int  # when it executed that, CLOCK_BOOTTIME in ns
+    until: int  # when it ended
+
+
 class Lineage:
     """The living processes that were forked since the listening began, with what they descend from."""
 
@@ -56,24 +69,61 @@ class Lineage:
         self.changed: set[int] = set()  # likewise: executed something, or changed its title
         self.ended: set[int] = set()  # likewise
         self.ends: list[ClientEnd] = []  # of docker clients, since they were last asked for
+        self._exits: dict[tuple[int, int], _Node] = {}  # of the last events, by pid and time
+        self._unread: list[tuple[UnreadEnd, _Node]] = []  # not asked for yet
+        self._unclear: deque[tuple[UnreadEnd, _Node]] = deque()  # nobody's when they were asked for
 
     def take(self, events: Iterable[Event], ahead: int) -> None:
         """Note them in their order. ahead: CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns."""
+        self._exits.clear()
         for kind, pid, parent, at, status in events:
             if kind == FORK:
                 self._fork(pid, parent, at + ahead)
             elif kind != EXIT:
                 self.changed.add(pid)
+                if kind == EXEC and pid not in self._nodes:
+                    self._older(pid, at + ahead)
             else:
                 node = self._nodes.pop(pid, None)
                 process = node.process if node is not None else self._processes.get(pid)
                 if node is not None:
                     node.ended = at + ahead
+                    self._exits[pid, node.ended] = node
                 if process is not None and may_create(process.argv):
                     self.ends.append(ClientEnd(process, status, at + ahead))
                 self.born.discard(pid)
                 self.changed.discard(pid)
                 self.ended.add(pid)
+
+    def ended_unread(self, ends: Iterable[UnreadEnd]) -> None:
+        """Of the last events: who ended unread."""
+        for end in ends:
+            if (node := self._exits.get((end.pid, end.until))) is not None:
+                self._unread.append((end, node))
+
+    def unread_kin(self, now: int) -> list[UnreadKin]:
+        """Those of tasks that ended unread; each is told once, as soon as it is known that a task's it was.
+
+        now: CLOCK_BOOTTIME in ns.
+        """
+        new, self._unread = self._unread, []
+        found = [(end, node, self._whose(node)) for end, node in new]
+        self._unclear.extend((end, node) for end, node, whose in found if whose is None)
+        while self._unclear and (len(self._unclear) > MOST or now - self._unclear[0][0].until >= _LATE):
+            end, node = self._unclear.popleft()
+            found.append((end, node, self._whose(node)))
+        return [
+            UnreadKin(_identity(end.pid, node), whose, end.since, end.until)
+            for end, node, whose in found
+            if whose is not None
+        ]
+
+    def _whose(self, node: _Node) -> Process | None:
+        """It, or what it descends from, whichever bears the label of a task."""
+        process = node.process
+        if process is not None and process.label is not None:
+            return process if process.role in (Role.RUNNER, Role.OTHER) else None
+        return self._labelled_above(node)[0]
 
     def attended(self) -> None:
         """All that was told of has been read."""
@@ -84,6 +134,7 @@ class Lineage:
     def reset(self) -> None:
         """Forget it all: something was not told. What was read meanwhile is known by itself."""
         self._nodes.clear()
+        self._exits.clear()
         self.attended()
 
     def read(self, process: Process) -> None:
@@ -147,6 +198,11 @@ class Lineage:
         node = self._nodes[pid] = _Node(None, at)
         node.process = process
         return node
+
+
+def _identity(pid: int, node: _Node) -> Identity:
+    """Of what was not read, by when it was forked: to a tick."""
+    return node.process.identity if node.process is not None else Identity(pid, node.at // _TICK)
 
 
 def _shorten(node: _Node, at: int) -> None:

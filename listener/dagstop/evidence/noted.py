@@ -22,6 +22,7 @@ WHYS = {
     "failed": "docker {0}: it asked for this name, and ended with an error",
     "gap": "docker {0}: the engine's events do not reach back that far",
     **WORDS,
+    "unread": "{0}: it ended before it was read",
     "others": "docker {0}, and so may others",
 }
 """Why a container is not tied to a client that it fits."""
@@ -75,6 +76,7 @@ class Noted:
     fitting: dict[str, Fit] = field(default_factory=dict)  # by id, what may be its
     may_run: dict[str, MayRun] = field(default_factory=dict)  # by id, what a `docker exec` may have asked for
     noted_at: float = field(default_factory=time.monotonic)  # its process may be older, and have been bash
+    unread: bool = False  # it ended before it was read, so it may have been no client
 
     @property
     def label(self) -> Label | None:
@@ -89,6 +91,12 @@ class Noted:
     def matters(self) -> bool:
         """True while something that it created, or may have, may be there."""
         return bool(self.has or self.fitting or self.may_run)
+
+    def lived_at(self, at: float, slack: float) -> bool:
+        """True of one that ended unread if it was there then; seconds since 1970."""
+        if self.began is None or self.until is None:
+            return False
+        return self.began - slack <= at <= self.until.timestamp() + slack
 
     @property
     def composes(self) -> bool:
@@ -192,8 +200,10 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
 def why(one: Noted, word: str, *, runs: bool = False) -> str:
     """The sentence for a key of WHYS; runs: of what a `docker exec` asked for."""
     pid = one.client.process.pid
-    does = f"exec {pid} may have asked for it" if runs else f"client {pid} may have created it"
-    return WHYS[word].format(does, pid)
+    what = "asked for" if runs else "created"
+    if word == "unread":
+        return WHYS[word].format(f"process {pid} may have {what} it")
+    return WHYS[word].format(f"{'exec' if runs else 'client'} {pid} may have {what} it", pid)
 
 
 def one_engine(url: str, other: str) -> bool:

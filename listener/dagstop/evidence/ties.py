@@ -24,7 +24,7 @@ from dagstop.evidence.containers import Client
 from dagstop.evidence.counting import count, count_execs
 from dagstop.evidence.execs import Execs
 from dagstop.evidence.fitting import Fitting
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.noted import Noted, Untied, one_engine
 from dagstop.evidence.unread import Heard
 from dagstop.host.containers import Container
@@ -66,10 +66,12 @@ class Ties:
         with self._lock:
             self._clients.note(clients, executed_at)
 
-    def told(self, ends: Iterable[ClientEnd]) -> None:
-        """How clients ended, by the kernel's word."""
+    def told(self, ends: Iterable[ClientEnd], unread: Iterable[UnreadKin] = ()) -> None:
+        """How clients ended, by the kernel's word; `unread` may have been clients."""
         ahead = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         with self._lock:
+            for kin in unread:
+                self._clients.note_unread(kin, kin.since / 1e9 + ahead, kin.until / 1e9 + ahead)
             for end in ends:
                 one = self._clients.noted.get(end.process.identity)
                 if one is None:
@@ -86,6 +88,12 @@ class Ties:
                     # what has the name that it asked for may be another's
                     one.failed = self._clients.changed = True
                     one.container = ""
+
+    def name_unread(self, engine: str, containers: Sequence[Container], creations: Creations) -> None:
+        """What was asked for in the life of a task's process that ended unread, by nobody who is known."""
+        with self._lock:
+            self._fitting.name_unread(engine, containers)
+        self.execs.name_unread(engine, creations)
 
     def composes(self) -> bool:
         """True if a task's compose may have created containers."""

@@ -15,6 +15,9 @@ from dagstop.model import Process
 LEAST = 0.02
 """Seconds that a compose needs at the very least until it creates something: it loads, and asks its engine
 what is there. What ended unread in less was none."""
+CREATES = 0.005
+"""Seconds that a docker client needs at the very least until it has asked its engine for something: it loads,
+and connects."""
 MOST = 5000
 STEP = 0.01
 """Seconds by which the two clocks may drift apart between two looks; more, and one of them was set."""
@@ -26,6 +29,14 @@ class Span(NamedTuple):
 
     since: float
     until: float
+
+
+class UnreadEnd(NamedTuple):
+    """A process that ended before what it had executed was read; CLOCK_BOOTTIME in ns."""
+
+    pid: int
+    since: int  # when it executed that
+    until: int
 
 
 class Heard(NamedTuple):
@@ -55,8 +66,12 @@ class Unread:
         self._since = float("-inf")  # what ended unread before is not kept; seconds since 1970
         self._offset: float | None = None
 
-    def take(self, events: Iterable[Event], ahead: int) -> None:
-        """Note them in their order. ahead: CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns."""
+    def take(self, events: Iterable[Event], ahead: int) -> list[UnreadEnd]:
+        """Note them in their order; who ended unread, and may have been a docker client.
+
+        ahead: CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns.
+        """
+        ends = []
         for kind, pid, _, at, _ in events:
             if kind == FORK:
                 self.forget(pid)
@@ -67,7 +82,11 @@ class Unread:
                 since = self._unread_since(pid)
                 if since is not None and at + ahead - since >= LEAST * 1e9:
                     self._ended[(since, at + ahead)] = None
+                executed = self.executed.get(pid, 0)
+                if executed > self._read.get(pid, 0) and at + ahead - executed >= CREATES * 1e9:
+                    ends.append(UnreadEnd(pid, executed, at + ahead))
                 self.forget(pid)
+        return ends
 
     def read(self, pid: int, at: int) -> None:
         """Its words were read; `at` is a moment before that."""

@@ -18,7 +18,7 @@ from dagstop.evidence.departed import Departed
 from dagstop.evidence.gaps import Gap, Gaps
 from dagstop.evidence.index import Index
 from dagstop.evidence.labelling import WORDS, Labelling
-from dagstop.evidence.lineage import ClientEnd, Lineage
+from dagstop.evidence.lineage import ClientEnd, Lineage, UnreadKin
 from dagstop.evidence.memory import Known
 from dagstop.evidence.runners import doubt
 from dagstop.evidence.unread import Heard, Unread
@@ -250,6 +250,10 @@ class Watch:
         ends, self._lineage.ends = self._lineage.ends, []
         return ends
 
+    def unread_kin(self) -> list[UnreadKin]:
+        """Tasks' processes that ended before what they had executed was read; each is told once."""
+        return self._lineage.unread_kin(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
     def look(self) -> dict[int, Process]:
         """Read every process's stat again and label what is new: the view that a kill goes by."""
         self._hear()
@@ -282,7 +286,7 @@ class Watch:
         told = self._events.read()
         ahead = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         self._lineage.take(told.events, ahead)
-        self._unread_words.take(told.events, ahead)
+        self._lineage.ended_unread(self._unread_words.take(told.events, ahead))
         if told.lost:
             self._gap = True
             lost, do = self._events.lost, "everything is looked at"

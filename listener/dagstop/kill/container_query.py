@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 
 from dagstop.evidence.containers import read_client
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.noted import Noted
 from dagstop.evidence.site import Site
 from dagstop.evidence.ties import Ties
@@ -162,6 +162,7 @@ class ContainerQueries:
                 self._find_exec(engine, one)
         if self.ties.execs.doubtful():
             self.ties.execs.note(engine.url, engine.creations)
+        self.ties.name_unread(engine.url, containers, engine.creations)
         self.ties.execs.drop_ended(engine)
 
     def _find_exec(self, engine: Engine, one: Noted) -> None:
@@ -207,10 +208,17 @@ class ContainerQueries:
             self._news = False
             self.warm_up()
 
-    def attend(self, kin: Iterable[Process], ends: Iterable[ClientEnd]) -> None:
-        """Tasks' processes that were forked or have executed something; how docker clients ended."""
+    def attend(
+        self, kin: Iterable[Process], ends: Iterable[ClientEnd], unread: Sequence[UnreadKin] = ()
+    ) -> None:
+        """Tasks' processes that were forked or have executed something; how docker clients ended.
+
+        unread: tasks' processes that ended before anybody knew whether they were such clients.
+        """
         self.ties.note((client for process in kin if (client := read_client(process))), self.executed_at)
-        self.ties.told(ends)
+        self.ties.told(ends, unread)
+        for engine in self.engines if unread else ():
+            self.ties.name_unread(engine.url, engine.listed(), engine.creations)
         if self.any_engine:
             self.ties.connections.see(engine.url for engine in self.engines)
             self._watch_connections()

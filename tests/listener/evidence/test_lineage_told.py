@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from dagstop.evidence import lineage as lineage_module
 from dagstop.evidence.lineage import _DEEP, _LATE, ClientEnd, Lineage
+from dagstop.evidence.unread import UnreadEnd
 from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity, Label, Process, Role
@@ -187,6 +189,69 @@ def test_a_client_whose_pid_passed_on_unread_has_not_ended_again() -> None:
     told.fork(1, 601)
     told.end(601)
     assert told.lineage.ends == []
+
+
+def unread(told: Told, pid: int) -> None:
+    """It ends before what it executed was read."""
+    told.event(EXEC, pid)
+    since = told.now
+    told.end(pid)
+    told.lineage.ended_unread([UnreadEnd(pid, since, told.now)])
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["as what forked it", "never"])
+def test_who_ended_unread_is_of_the_task_that_it_descends_from(read: bool) -> None:
+    task = seen(600, label=TASK)
+    told = Told(task, seen(601))
+    told.fork(600, 700)
+    began = told.now
+    one = told.read(700, TASK) if read else task
+    unread(told, 700)
+    told.fork(601, 701)
+    unread(told, 701)
+    (kin,) = told.lineage.unread_kin(told.now)
+    assert (kin.identity, kin.whose) == (Identity(700, began * TICKS_PER_SECOND // SECOND), one)
+    assert (kin.until - kin.since, kin.until) == (told.pause, told.now - 3 * told.pause)
+    assert told.lineage.unread_kin(told.now + 10 * _LATE) == [], "told once"
+
+
+def test_who_was_there_before_the_listening_began_may_end_unread_too() -> None:
+    told = Told(seen(600, label=TASK))
+    unread(told, 600)
+    assert [kin.identity for kin in told.lineage.unread_kin(told.now)] == [Identity(600, START * 100)]
+
+
+@pytest.mark.parametrize(("late", "known"), [(_LATE - 1, False), (_LATE, True)])
+def test_what_forked_it_may_turn_out_to_have_been_a_tasks_later(late: int, known: bool) -> None:
+    told = Told(seen(600))
+    told.fork(600, 700)
+    unread(told, 700)
+    assert told.lineage.unread_kin(told.now) == []
+    told.processes[600].label = TASK
+    ended = told.now
+    assert bool(told.lineage.unread_kin(ended + late)) is known
+
+
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.SUPERVISOR, Role.TEST])
+def test_what_airflow_itself_started_and_nobody_read_is_no_tasks(role: Role) -> None:
+    told = Told(seen(600, label=TASK))
+    told.fork(600, 700)
+    told.read(700, TASK, role=role)
+    unread(told, 700)
+    assert told.lineage.unread_kin(told.now + 2 * _LATE) == []
+
+
+def test_of_many_that_ended_unread_the_earliest_are_asked_once_more_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lineage_module, "MOST", 1)
+    told = Told(seen(600))
+    for pid in (700, 701):
+        told.fork(600, pid)
+        unread(told, pid)
+    told.lineage.unread_kin(told.now)
+    told.processes[600].label = TASK
+    assert [kin.identity.pid for kin in told.lineage.unread_kin(told.now + 2 * _LATE)] == [701]
 
 
 def test_however_long_a_chain_of_short_lives_it_leads_to_the_task() -> None:

@@ -21,11 +21,11 @@ from dagstop.evidence.clients import AWAY
 from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
 from dagstop.evidence.docker_words import Ask, ExecAsk, read_compose
 from dagstop.evidence.index import Index
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.match import asks_to_be_spared
 from dagstop.evidence.noted import Fit, MayRun, noted, one_engine
 from dagstop.evidence.ties import Ties
-from dagstop.host.containers import Container, Shape
+from dagstop.host.containers import Airflow, Container, Shape
 from dagstop.host.creations import Creations
 from dagstop.model import Identity, Label
 from tests.support.fake_proc import DATE, RealClock, order, process
@@ -1213,6 +1213,95 @@ def test_why_it_is_not_certain_what_a_client_created(
     assert [why in may.why for untied in ties.untied().values() for may in untied if why] == [True] * (
         2 if why else 0
     )
+
+
+def unread_kin(proc: RealClock, pid: int, age: float, ended: float, label: Label = OURS) -> UnreadKin:
+    """A task's process that executed something so many seconds ago and ended unread."""
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    whose = client(proc, 600, 100, label=label).process
+    identity = Identity(pid, proc.ago(age))
+    return UnreadKin(identity, whose, now - int(age * 1e9), now - int(ended * 1e9))
+
+
+def unread_whys(ties: Ties) -> dict[str, list[str]]:
+    return {ident[0]: [may.why for may in found] for ident, found in ties.untied().items()}
+
+
+UNREAD_WHY = "process 700 may have created it: it ended before it was read"
+
+
+def test_what_came_while_a_tasks_process_was_unread_is_named_as_long_as_it_runs(
+    proc: RealClock, tmp_path: Path
+) -> None:
+    ties = Ties(proc)
+    found = [container(age, number) for number, age in ((1, 61), (2, 40), (3, 19))]
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    for _ in range(2):
+        ties.name_unread(HERE, found, Creations())
+        assert unread_whys(ties) == {"2": [UNREAD_WHY]} and ties.clients() == {}
+        assert ties.untied()[found[1].id][0].client.process.label == OURS
+        ties.tie(HERE, found, time.monotonic() + 60)
+    assert ties.changed, "ps and explain read what is saved"
+    memory.save(tmp_path, "boot", [], ties.all())
+    later = Ties(proc)
+    later.restore(memory.load(tmp_path, "boot").all_clients())
+    later.tie(HERE, found, time.monotonic() + 60)
+    assert unread_whys(later) == {"2": [UNREAD_WHY]}
+    ties.tie(HERE, [], time.monotonic() + 60)
+    assert unread_whys(ties) == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tags": {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r"}},
+        {"airflow": Airflow("/opt/airflow", None, None)},
+        {"kubernetes": "default"},
+        {"tags": {"DAGSTOP_SPARE": "1"}},
+    ],
+)
+def test_what_says_whose_it_is_was_not_created_by_who_was_unread(
+    proc: RealClock, more: dict[str, Any]
+) -> None:
+    ties = Ties(proc)
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    ties.name_unread(HERE, [replace(container(40, 1), **more)], Creations())
+    assert ties.untied() == {}
+
+
+def test_what_is_known_to_be_a_clients_was_not_created_by_who_was_unread(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 701, 60, label=OTHERS)])
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    found = container(40, 1)
+    ties.tie(HERE, [found], time.monotonic() + 60)
+    ties.name_unread(HERE, [found], Creations())
+    assert ties.untied() == {} and set(ties.clients()) == {found.id}
+
+
+def test_what_turns_out_to_be_a_clients_is_named_no_more(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    found = container(40, 1)
+    ties.name_unread(HERE, [found], Creations())
+    ties.note([client(proc, 701, 60, label=OTHERS)])
+    ties.tie(HERE, [found], time.monotonic() + 60)
+    assert ties.untied() == {} and set(ties.clients()) == {found.id}
+
+
+def test_what_was_to_be_run_in_a_container_while_a_tasks_process_was_unread_is_named(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    for event in (exec_event("early", 61), exec_event("then", 40), exec_event("late", 19)):
+        creations.heard(event)
+    for _ in range(2):
+        ties.name_unread(HERE, [], creations)
+        ((ident, (runs, (may,))),) = ties.execs.untied().items()
+        assert (ident, runs.runs) == ("then", "sleep 5")
+        assert may.why == "process 700 may have asked for it: it ended before it was read"
+    ties.execs.ended("then")
+    ties.name_unread(HERE, [], creations)
+    assert ties.execs.untied() == {}
 
 
 @pytest.mark.parametrize(("ended_ago", "may"), [(1, True), (30, False)])

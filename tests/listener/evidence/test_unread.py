@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagstop.evidence import unread as module
-from dagstop.evidence.unread import LEAST, MOST, STEP, Heard, Span, Unread
+from dagstop.evidence.unread import CREATES, LEAST, MOST, STEP, Heard, Span, Unread, UnreadEnd
 from dagstop.evidence.watch import Watch
 from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
@@ -25,8 +25,8 @@ class Told:
     def __init__(self) -> None:
         self.unread = Unread()
 
-    def tells(self, kind: int, at: float, pid: int = PID) -> None:
-        self.unread.take([Event(kind, pid, 1, int(at * SECOND) - SECOND)], SECOND)
+    def tells(self, kind: int, at: float, pid: int = PID) -> list[UnreadEnd]:
+        return self.unread.take([Event(kind, pid, 1, int(at * SECOND) - SECOND)], SECOND)
 
     def reads(self, at: float, pid: int = PID) -> None:
         self.unread.read(pid, int(at * SECOND))
@@ -64,6 +64,29 @@ def test_what_ended_unread(read: float | None, ended: float, span: tuple[float, 
     told.reads(20.5)
     told.tells(EXIT, 21)
     assert told.spans() == ([] if span is None else [span])
+
+
+@pytest.mark.parametrize(
+    ("executed", "read", "ended", "client"),
+    [
+        (11, None, 11 + CREATES * 2, True),
+        (11, 10.5, 11 + CREATES * 2, True),  # read as the shell that forked it
+        (11, 11.001, 11 + CREATES * 2, False),
+        (11, None, 11 + CREATES / 2, False),  # no client is that quick
+        (None, None, 12, False),  # it went on as what forked it
+    ],
+)
+def test_who_ended_unread_may_have_been_a_docker_client(
+    executed: float | None, read: float | None, ended: float, client: bool
+) -> None:
+    told = Told()
+    assert told.tells(FORK, 10) == []
+    if read is not None:
+        told.reads(read)
+    assert executed is None or told.tells(EXEC, executed) == []
+    found = told.tells(EXIT, ended)
+    assert found == ([UnreadEnd(PID, 11 * SECOND, int(ended * SECOND))] if client else [])
+    assert told.tells(EXIT, ended) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from dagstop.evidence import connections
+from dagstop.host.creations import Creations
 from dagstop.host.engine import Engine, EngineUnreachable
 from dagstop.host.procfs import ProcFS
 from dagstop.kill.container_query import LEARN_PAUSE, ContainerAnswer, ContainerQueries, ContainerQuery
@@ -34,6 +35,7 @@ class CountingEngine:
         return []
 
     def __init__(self) -> None:
+        self.creations = Creations()
         self.listings = 0
         self.most_threads = 0
 
