@@ -37,6 +37,7 @@ from dagstop.kill.container_query import ContainerQueries
 from dagstop.kill.endings import Endings
 from dagstop.kill.journal import SignalJournal
 from dagstop.logs import event, log
+from dagstop.pace import Pace
 from dagstop.report.sender import ReportSender
 from dagstop.self_pipe import SelfPipe
 
@@ -44,12 +45,14 @@ SWITCH = 0.0002
 """Seconds after which a thread that computes lets another one run: each may have an order in hand."""
 FAILED_PAUSE = 0.1
 """Seconds of rest after an unexpected error, which may come again at once."""
-HEAR_AGAIN = 0.002
-"""The least seconds between two readings of what the kernel tells: a docker client may live for 20 ms."""
 REST = 0.05
-"""The most seconds between two, once it tells something: on a busy host it does so all the time."""
+"""The most seconds between two readings of what the kernel tells while tasks run, once it tells something."""
+HEAR_AGAIN = 0.002
+"""The least: a docker client may live for 20 ms."""
+BURST = 0.01
+"""Seconds of the processor's time that readings at that pace may take after a rest."""
 SHARE = 0.02
-"""The part of a core that these readings may take before they come less often."""
+"""The part of a core that they may take on a host that forks all the time."""
 TELL_CONTAINERS = 2.0
 """The least seconds between two heartbeats ahead of time for containers that came or went."""
 QUIET = 1.0
@@ -155,6 +158,7 @@ class Daemon:
         next_tick = ticked + self.config.tick
         next_learning = 0.0
         next_hearing = 0.0 if self._events is not None else float("inf")
+        pace = Pace(HEAR_AGAIN, REST, BURST, SHARE)
         while not self._ending:
             if self._events is not None and time.monotonic() >= next_hearing:
                 poller.register(self._events, select.POLLIN)
@@ -168,7 +172,7 @@ class Daemon:
                 if self._watch.labelled():  # where no task runs it can wait for the next tick
                     began = time.thread_time()
                     self._guarded(self._attend)
-                    rest = min(REST, max(HEAR_AGAIN, (time.thread_time() - began) / SHARE))
+                    rest = pace.rest(time.thread_time() - began, time.monotonic())
                     # who ends unread may have created what a task's compose seems to have
                     next_hearing = time.monotonic() + (0.0 if self._containers.closely else rest)
             if self.feed.rung.is_set():
