@@ -90,7 +90,7 @@ class Labelling:
             else:
                 evidence.append(how)
                 label = (label or Label()).filled_from(source.label)
-        if label is None or not label.names_a_run():
+        if label is None:
             return
         process.evidence = tuple(dict.fromkeys((*process.evidence, *evidence)))
         self._find_place(process, source if descends else None)

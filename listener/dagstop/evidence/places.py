@@ -194,7 +194,7 @@ class Places:
         if named_by is None:
             return replace(place, unread=unread, home=(environ or {}).get("AIRFLOW_HOME"))
         place = replace(place, named_by=named_by)
-        if unread is not None or environ is None:
+        if environ is None:
             return replace(place, unread=unread or "it is ending")
         airflow = any(name.startswith("AIRFLOW") for name in environ)
         return self._read_files(replace(place, airflow=airflow), environ)
@@ -242,11 +242,11 @@ class Places:
             return ""
 
     def _kubernetes(self, init: Identity) -> str | None:
-        """The namespace of its pod, as Kubernetes mounts it; looked for only where a selector asks for it."""
+        """The namespace of its pod, as Kubernetes mounts it; empty where there is none. None: nobody asks."""
         if not any(one.kind == "kubernetes" for one in self._selectors):
             return None
         try:
-            return self._text(init, _NAMESPACE_FILE) or None
+            return self._text(init, _NAMESPACE_FILE)
         except OSError:
             return None
 

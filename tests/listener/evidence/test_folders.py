@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_task_folder
 from dagstop.model import Identity, Label
 from tests.support.airflow_trees import BASH, BASH_ARGV, RUNNER, SLEEP, airflow_2
-from tests.support.fake_proc import HOME, UID, FakeProc, process, tags, watch_of
+from tests.support.fake_proc import HOME, LISTENER, UID, FakeProc, process, tags, watch_of
 
 FOLDER = "/tmp/airflowtmpk3_x9abc"
 DAEMON = 300
@@ -158,6 +159,16 @@ def test_what_works_there_as_the_tasks_own_user_is_believed(
     assert (seen.vouchers == {UID, 4711}) is trusted, seen.vouchers
 
 
+def test_what_works_there_as_airflows_user_is_believed_for_that(task: FakeProc, watch: Watch) -> None:
+    """The task runs as another, by run_as_user."""
+    task.becomes_user(BASH, 4711)
+    watch.look()
+    daemon(task, uid=UID)
+    watch.tick()
+    seen = watch.processes[DAEMON]
+    assert seen.label is not None and seen.trusted and seen.vouchers == {UID}
+
+
 def test_only_who_leads_a_session_leads_in_a_folder(task: FakeProc, watch: Watch) -> None:
     """Another task's process may go there: bash was started in its own."""
     task.works_in(BASH, "/srv")
@@ -176,6 +187,41 @@ def test_a_leader_in_doubt_leads_nobody(task: FakeProc, watch: Watch, file: str)
     daemon(task)
     watch.tick()
     assert watch.processes[DAEMON].label is None
+
+
+@pytest.mark.parametrize("stands", [{"uid": 4711}, {"ppid": 400}])
+def test_a_leader_that_is_not_believed_leads_nobody(
+    proc: FakeProc, watch: Watch, stands: dict[str, Any]
+) -> None:
+    """He runs as a stranger, or under a service."""
+    proc.add(400, argv=("/usr/sbin/cron",))
+    proc.add(BASH, argv=BASH_ARGV, environ=tags(), **stands)
+    proc.works_in(BASH, FOLDER)
+    watch.look()
+    daemon(proc)
+    watch.tick()
+    assert watch.processes[BASH].label is not None and watch.processes[DAEMON].label is None
+
+
+def test_a_runner_that_works_in_a_tasks_folder_does_not_make_it_its_own(task: FakeProc, watch: Watch) -> None:
+    """The bash of the task began another task by hand."""
+    task.add(200, ppid=BASH, argv=["airflow task runner: e u s 9"])
+    task.works_in(200, FOLDER)
+    watch.look()
+    daemon(task)
+    watch.tick()
+    assert watch.processes[DAEMON].label == watch.processes[BASH].label
+
+
+def test_a_folder_in_a_container_is_another_one_than_here(proc: FakeProc) -> None:
+    init = Identity(200, 20)
+    watch = Watch(proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: init)
+    proc.add(BASH, argv=BASH_ARGV, environ=tags(), namespace="pid:[2]")
+    proc.works_in(BASH, FOLDER)
+    watch.look()
+    daemon(proc)
+    watch.look()
+    assert watch.processes[BASH].place == init and watch.processes[DAEMON].label is None
 
 
 def test_what_runs_under_a_service_is_the_services(task: FakeProc, watch: Watch) -> None:
@@ -354,10 +400,13 @@ def goes_on(proc: FakeProc, *pids: int) -> None:
     proc.works_in(DAEMON + 9, ANOTHER)
 
 
-def test_who_is_known_by_a_folder_leads_nobody_into_another_one(task: FakeProc, watch: Watch) -> None:
+@pytest.mark.parametrize("environ", [{}, {"AIRFLOW_HOME": HOME}])
+def test_who_is_known_by_a_folder_leads_nobody_into_another_one(
+    task: FakeProc, watch: Watch, environ: dict[str, str]
+) -> None:
     """Nor does what it starts there. What works there may be any task's."""
     watch.look()
-    daemon(task)
+    daemon(task, environ=environ)
     watch.look()
     task.add(DAEMON + 1, ppid=DAEMON, argv=("sleep", "2"))
     goes_on(task, DAEMON, DAEMON + 1)

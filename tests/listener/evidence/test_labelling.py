@@ -14,7 +14,7 @@ from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import Stat
 from dagstop.model import Identity, Label, Process, Role
-from tests.support.airflow_trees import BASH, BASH_ARGV, SCHEDULER, SLEEP, airflow_2
+from tests.support.airflow_trees import BASH, BASH_ARGV, RUNNER, SCHEDULER, SLEEP, airflow_2
 from tests.support.fake_proc import (
     HOME,
     KEY,
@@ -102,13 +102,15 @@ def test_what_is_remembered_is_in_its_session_again(proc: FakeProc, watch: Watch
 CONTAINER = Identity(200, 20)
 
 
-def in_container(proc: FakeProc, runner: Process | None = None, **remembered: Any) -> Watch:
+def in_container(
+    proc: FakeProc, runner: Process | None = None, init: Identity | None = CONTAINER, **remembered: Any
+) -> Watch:
     """A process of a container of ours, pid 300, as a later listener first sees it."""
     watch = Watch(
         proc,
         trusted_uids=lambda: frozenset({UID}),
         own_pid=LISTENER,
-        init_of=lambda pid: CONTAINER,
+        init_of=lambda pid: init,
         hostname_of=lambda init: "worker",
     )
     proc.add(300, argv=("sleep", "1"), start=400, namespace="pid:[2]")
@@ -130,6 +132,27 @@ def test_what_lived_in_a_container_is_found_in_it_again(proc: FakeProc) -> None:
     seen = in_container(proc, runner, contrary=ELSEWHERE).processes[300]
     assert (seen.place, seen.contrary) == (CONTAINER, None)
     assert (runner.place, runner.contrary) == (CONTAINER, None)
+
+
+def test_what_lived_in_a_container_that_is_not_found_again_is_still_elsewhere(proc: FakeProc) -> None:
+    runner = process(OURS, role=Role.RUNNER, contrary=ELSEWHERE)
+    seen = in_container(proc, runner, init=None, contrary=ELSEWHERE).processes[300]
+    assert (seen.place, seen.contrary) == (None, ELSEWHERE)
+    assert (runner.place, runner.contrary) == (None, ELSEWHERE)
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_who_lives_beside_the_listener_or_nobody_knows_where_is_in_no_container(
+    proc: FakeProc, unread: bool
+) -> None:
+    watch = Watch(
+        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: CONTAINER
+    )
+    proc.add(300, argv=("bash",), environ=tags())
+    if unread:
+        proc.refused[300, "ns/pid"] = errno.EACCES
+    watch.look()
+    assert watch.processes[300].label is not None and watch.processes[300].place is None
 
 
 def test_what_speaks_against_its_runner_still_does(proc: FakeProc) -> None:
@@ -175,6 +198,31 @@ def test_what_lives_in_a_container_is_in_the_one_of_what_it_descends_from(proc: 
     seen = watch.processes
     assert [seen[pid].place for pid in (300, 301, 302)] == [CONTAINER] * 3
     assert [set(seen[pid].inner) for pid in (300, 301, 302)] == [{30, 31}, {30, 31, 35}, {30, 31, 35, 36}]
+
+
+def test_the_container_that_something_lives_in_stays_known(proc: FakeProc) -> None:
+    """Also when it shows it no more, at its end."""
+    there: list[Identity | None] = [CONTAINER]
+    watch = Watch(proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: there[0])
+    proc.add(300, argv=("bash",), environ=tags(), namespace="pid:[2]", inner=7)
+    watch.look()
+    there[0] = None
+    watch._stir([300])
+    watch.look()
+    assert (watch.processes[300].place, watch.processes[300].contrary) == (CONTAINER, None)
+
+
+def test_a_pid_namespace_that_a_task_made_is_no_container_once_its_parents_are_gone(proc: FakeProc) -> None:
+    watch = Watch(
+        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(301, 1)
+    )
+    proc.add(300, argv=("bash",), environ=tags())
+    proc.add(301, ppid=300, argv=("sh",), environ=tags(), namespace="pid:[3]", inner=1)
+    watch.look()
+    proc.end(300)
+    watch._stir([301])
+    watch.look()
+    assert (watch.processes[301].place, watch.processes[301].contrary) == (None, None)
 
 
 def test_what_started_a_container_says_nothing_of_what_is_inside(proc: FakeProc) -> None:
@@ -357,6 +405,30 @@ def test_what_was_adopted_while_it_was_read_is_its_parents(
     assert watch.processes[601].evidence == ("child of 600",)
 
 
+@pytest.mark.parametrize("had", [600, 3])
+def test_who_adopted_it_since_is_its_parent_where_the_one_that_it_had_is_gone(
+    proc: FakeProc, watch: Watch, monkeypatch: pytest.MonkeyPatch, had: int
+) -> None:
+    proc.add(601, ppid=had, argv=("sleep", "1"), environ=tags())
+    stat = proc.stat
+
+    def adopted(pid: int) -> Stat | None:
+        found = stat(pid)
+        return replace(found, ppid=1) if found is not None and pid == 601 else found
+
+    monkeypatch.setattr(proc, "stat", adopted)
+    watch.look()
+    assert watch.processes[601].ppid == 1 and watch.processes[601].unread == {}
+
+
+def test_only_the_first_two_pids_are_nobodys_parents(proc: FakeProc, watch: Watch) -> None:
+    """In a container the third is a process like others."""
+    proc.add(3, argv=("bash",), environ=tags())
+    proc.add(601, ppid=3, argv=("sleep", "1"))
+    watch.look()
+    assert watch.processes[601].evidence == ("child of 3",)
+
+
 def test_a_session_goes_on_while_its_leader_lives(proc: FakeProc, watch: Watch) -> None:
     """Though nothing of the leader has changed for long."""
     airflow_2(proc)
@@ -436,3 +508,49 @@ def test_a_leader_that_became_a_service_takes_nobody_into_its_session(proc: Fake
     proc.add(301, pgid=300, sid=300, argv=("sleep", "1"), start=began)
     watch.look()
     assert [watch.processes[pid].label for pid in (300, 301)] == [None, None]
+
+
+@pytest.mark.parametrize("environ", [{}, {"AIRFLOW_HOME": HOME}])
+def test_what_a_stranger_runs_as_airflows_user_is_believed_no_more_than_he_is(
+    proc: FakeProc, watch: Watch, environ: dict[str, str]
+) -> None:
+    proc.add(300, argv=("bash",), environ=tags(), uid=4711)
+    proc.add(301, ppid=300, argv=("sleep", "1"), environ=environ)
+    watch.look()
+    assert watch.processes[301].label == watch.processes[300].label
+    assert not watch.processes[301].trusted and watch.processes[301].vouchers == {4711}
+
+
+def test_a_fork_that_lost_its_parents_is_of_the_runner_whose_memory_it_shares(
+    proc: FakeProc, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python daemon, say. It bears the title; of which Airflow it is, only the runner shows."""
+    monkeypatch.setattr(proc, "layout", lambda pid: (min(pid, 602),))
+    title = ["airflow task runner: d t r 4"]
+    proc.add(603, argv=title, environ={"AIRFLOW_HOME": HOME})
+    watch.look()
+    proc.add(604, argv=title)
+    proc.add(601, argv=title)  # of another Airflow, perhaps
+    watch.look()
+    fork, other = watch.processes[604], watch.processes[601]
+    assert fork.evidence == ("title", "fork of runner 603") and fork.line == {604, 1, 603}
+    assert fork.label is not None and fork.label.airflow_home == HOME
+    assert other.evidence == ("title",) and other.label is not None and other.label.airflow_home is None
+
+
+def test_what_stays_in_the_session_of_its_runner_is_with_it(proc: FakeProc, watch: Watch) -> None:
+    """A failure callback, say, which has time to end; what the operator started has a session of its own."""
+    airflow_2(proc)
+    proc.add(700, ppid=RUNNER, sid=SCHEDULER, argv=("sh",))
+    proc.add(701, ppid=700, sid=SCHEDULER, argv=("sleep", "1"))
+    proc.add(702, ppid=700, argv=("sleep", "1"))
+    watch.look()
+    found = {pid: watch.processes[pid].with_runner for pid in (RUNNER, 700, 701, 702, BASH, SLEEP)}
+    assert found == {RUNNER: True, 700: True, 701: True, 702: False, BASH: False, SLEEP: False}
+
+
+def test_as_whom_a_remembered_process_runs_is_asked_anew(proc: FakeProc, watch: Watch) -> None:
+    proc.add(300, argv=("sleep", "1"), start=400)
+    watch.restore({Identity(300, 400): Known(OURS)})
+    watch.look()
+    assert (watch.processes[300].uid, watch.processes[300].vouchers) == (UID, {UID})

@@ -456,7 +456,7 @@ def test_a_row_of_another_try_or_task_makes_no_twin(label: dict[str, Any], there
 @pytest.mark.parametrize("job", [7, None])
 def test_a_runner_without_a_label_or_a_job_ties_nothing(job: int | None) -> None:
     under = asked("worker-1", job_id=None)
-    for above in (runner(label=None), replace(runner(), label=replace(LABEL, job_id=job))):
+    for above in (replace(runner(), label=None), replace(runner(), label=replace(LABEL, job_id=job))):
         child = inside(runner=above, identity=Identity(600, 100))
         verdict = decide(FIXED, child, under)
         assert verdict.decision is Decision.SPARE and "nothing ties the host name" in verdict.reason

@@ -148,6 +148,17 @@ def test_a_container_whose_host_name_is_hidden_may_have_that_name(proc: Machine)
     assert decide(watch.processes[pid], found, "worker-1").decision is Decision.SPARE
 
 
+def test_only_a_container_whose_host_name_is_hidden_casts_doubt_on_others(proc: Machine) -> None:
+    """Not one that shows all and has none, nor one of which only something else is unknown."""
+    init = proc.container(400, OURS, "worker-1")
+    proc.container(500, TWIN, HOSTNAME="")
+    proc.container(600, "5f" + TWIN[2:], "worker-2")
+    (proc.path / "600" / "root" / "etc" / "hostname").write_text("another\n")
+    _, found = seen(proc, places_of(proc, "cgroup=/docker/3f*", "cgroup=/docker/5f*"))
+    assert [init.pid for init, place in found.items() if place.unread is not None] == [600]
+    assert not found[init].shares_name
+
+
 def test_the_machines_own_name_is_not_a_containers(proc: Machine) -> None:
     """`network_mode: host`: what runs on the machine has it, too."""
     proc.container(400, OURS, "host-1")
@@ -209,6 +220,18 @@ def test_what_cannot_be_read_says_what_is_missing(
     assert place.unread is not None and place.unread.endswith(f"{wanted})"), place.unread
 
 
+def test_any_other_trouble_with_its_files_is_said_as_it_is(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc.container(400, OURS)
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/etc/hostname")
+
+    monkeypatch.setattr("dagstop.evidence.places.host.read_inside", broken)
+    assert only(proc, places_of(proc)).unread == "/etc/hostname: Input/output error"
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -239,12 +262,35 @@ def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
     name = proc.path / "400" / "root" / "etc" / "hostname"
     name.unlink()
     name.symlink_to(outside)
-    assert only(proc, places_of(proc)).hostname == OURS[:12]  # that of its environment
+    place = only(proc, places_of(proc))
+    assert (place.hostname, place.unread) == (OURS[:12], None)  # that of its environment
 
 
 def test_a_host_name_that_the_environment_does_not_show_is_read_inside(proc: Machine) -> None:
     proc.container(400, OURS, HOSTNAME="")
     assert only(proc, places_of(proc)).hostname == OURS[:12]
+
+
+def test_a_home_that_is_no_whole_path_is_none(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.become(400, ("dumb-init",), {"AIRFLOW_HOME": HOME.lstrip("/"), "HOSTNAME": OURS[:12]})
+    place = only(proc, places_of(proc))
+    assert (place.home, place.unread, place.uids) == (None, None, frozenset())
+
+
+def test_a_container_at_its_end_cannot_be_read(proc: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not to be read, and is gone before the kernel is asked why."""
+    proc.container(400, OURS)
+    monkeypatch.setattr(proc, "environ", lambda pid: None)
+    place = only(proc, places_of(proc))
+    assert (place.named_by, place.unread) == ("compose=shop", "it is ending")
+
+
+def test_an_empty_host_name_is_none(proc: Machine) -> None:
+    proc.container(400, OURS)
+    proc.become(400, ("dumb-init",), {"AIRFLOW_HOME": HOME, "HOSTNAME": ""})
+    (proc.path / "400" / "root" / "etc" / "hostname").write_text("\n")
+    assert only(proc, places_of(proc)).hostname is None
 
 
 def test_two_host_names_are_none(proc: Machine) -> None:
@@ -364,6 +410,19 @@ def test_it_answers_for_a_container_that_has_ended(proc: Machine) -> None:
     assert list(watch.departed.of(order(targets=rows, present=()), here)) == []
 
 
+def test_it_answers_for_the_latest_containers_that_have_ended(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagstop.evidence.places.MOST_ENDED", 2)
+    places = places_of(proc, "cgroup=/docker/*")
+    for number in range(3):
+        proc.container(400, OURS, f"worker-{number}")
+        seen(proc, places)
+        proc.end(400)
+        seen(proc, places)
+    assert places.names() == {"worker-1", "worker-2"}
+
+
 def test_a_listener_inside_keeps_its_container(proc: Machine) -> None:
     proc.container(400, OURS)
     pid = proc.task(400, 410)
@@ -377,10 +436,12 @@ def test_a_listener_inside_keeps_its_container(proc: Machine) -> None:
     assert places.names() == frozenset()
 
 
-def test_who_only_speaks_of_a_listener_keeps_no_container(proc: Machine) -> None:
+@pytest.mark.parametrize(
+    "words", [("sh", "-c", "x", "/opt/dagstop", "not", "listen"), ("nc", "listen"), ("dagstop", "ps")]
+)
+def test_who_only_speaks_of_a_listener_keeps_no_container(proc: Machine, words: tuple[str, ...]) -> None:
     proc.container(400, OURS)
     proc.task(400, 410)
-    words = ("sh", "-c", "x", "/opt/dagstop", "not", "listen")
     proc.add(430, ppid=400, argv=words, namespace="pid:[400]", inner=9)
     assert only(proc, places_of(proc)).kept_by is None
 
@@ -430,17 +491,25 @@ def test_without_a_selector_nothing_is_looked_for(proc: Machine) -> None:
     watch = watch_of(proc)
     watch.look()
     assert not places.wanted and places.survey(watch.processes, RUNNING) == {}
+    assert not places.unlisted, "no engine is asked"
+    assert places_of(proc).wanted
     assert {p.contrary for p in watch.labelled()} == {"it lives in another pid namespace"}
     assert LISTENER in watch.processes
 
 
 @pytest.mark.parametrize(
     ("word", "asked"),
-    [("compose=shop", True), ("image=airflow*", True), ("cgroup=/shop/*", False), ("kubernetes=shop", False)],
+    [
+        ("compose=shop", True),
+        ("image=airflow*", True),
+        ("cgroup=/shop/*", False),
+        ("kubernetes=shop", False),
+        ("cgroup=/shop/* compose=shop", True),
+    ],
 )
 def test_an_engine_is_asked_only_for_what_it_alone_can_tell(proc: Machine, word: str, asked: bool) -> None:
     proc.container(400, OURS)
-    places = places_of(proc, word)
+    places = places_of(proc, *word.split())
     place = only(proc, places, ())
     assert (places.unlisted, place.unlisted) == (asked, asked)
 
@@ -462,6 +531,27 @@ def test_what_a_heartbeat_says_of_each_container_of_an_airflow(proc: Machine) ->
     assert places.names() == {OURS[:12]} and places.uids() == {UID} and places.unread() == []
 
 
+def test_the_log_has_each_container_once_and_again_when_its_verdict_changes(
+    proc: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    init = proc.container(400, OURS)
+    proc.container(500, TWIN)
+    places = places_of(proc)
+
+    def said() -> list[tuple[str, bool]]:
+        seen(proc, places)
+        lines = [one.getMessage() for one in caplog.records if "verdict" in one.getMessage()]
+        caplog.clear()
+        return sorted((OURS[:12] if OURS[:12] in line else "twin", "verdict=ours" in line) for line in lines)
+
+    assert said() == [(OURS[:12], True), ("twin", False)]
+    assert said() == []
+    proc.become(400, ("dumb-init",), {"HOSTNAME": OURS[:12]})
+    places._seen[init].read_at = time.monotonic() - KEPT - 1
+    assert said() == [(OURS[:12], False)]
+
+
 def test_what_is_named_and_refused_goes_unseen_only_if_it_cannot_be_read(proc: Machine) -> None:
     proc.container(400, OURS, AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql://bank/b")
     proc.container(500, TWIN)
@@ -475,6 +565,35 @@ def test_what_is_named_and_refused_goes_unseen_only_if_it_cannot_be_read(proc: M
     seen(proc, both)
     assert len(both.unread()) == 1 and "cannot be read" in both.unread()[0]
     assert [one["unread"] for one in both.facts()] == [False, True]
+
+
+def test_what_no_engine_has_listed_is_not_read_anew_with_each_look(proc: Machine) -> None:
+    proc.container(400, OURS, "first")
+    places = places_of(proc)
+    seen(proc, places, ())
+    proc.become(400, ("dumb-init",), {"HOSTNAME": "second"})
+    assert only(proc, places, ()).hostname == "first"
+    assert only(proc, places).hostname == "second", "the engine has listed it: what it shows is read"
+
+
+def test_each_process_is_asked_once_whether_it_is_a_containers_first(
+    proc: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders wait for it, and a host has thousands."""
+    init = proc.container(400, OURS)
+    proc.task(400, 410)
+    places = places_of(proc)
+    watch, _ = seen(proc, places)
+    asked: list[int] = []
+
+    def inner_pids(pid: int) -> tuple[int, ...]:
+        asked.append(pid)
+        return ()
+
+    monkeypatch.setattr(proc, "inner_pids", inner_pids)
+    for _ in range(2):
+        assert set(places.survey(watch.processes, RUNNING)) == {init}
+    assert set(asked) <= {LISTENER}, "it may be one in a container"
 
 
 def test_a_container_is_read_again_after_a_while(proc: Machine) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dagstop.database.key import database_key
 from dagstop.evidence.place import Place
 from dagstop.evidence.site import ancestors, survey, trusted_uids
-from dagstop.model import Identity
-from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, process, watch_of
+from dagstop.model import Identity, Label, Role
+from tests.support.fake_proc import HOME, KEY, LISTENER, URL, FakeProc, process, site, watch_of
 
 
 def test_a_home_is_the_same_by_every_link_to_it(tmp_path: Path) -> None:
@@ -41,6 +41,35 @@ def test_a_home_is_the_same_by_every_link_to_it(tmp_path: Path) -> None:
         assert site.databases == {KEY}
 
 
+def test_a_home_is_ours_by_the_name_that_we_were_given_wherever_its_link_leads_since(tmp_path: Path) -> None:
+    """As where each release has a folder of its own."""
+    old, new, link = tmp_path / "1", tmp_path / "2", tmp_path / "airflow"
+    link.symlink_to(old)
+    ours = survey([str(link)], [URL], [], FakeProc(tmp_path / "proc"), LISTENER)
+    link.unlink()
+    link.symlink_to(new)
+    assert ours.is_home(str(link)) and ours.is_home(str(old)) and not ours.is_home(str(new))
+
+
+@pytest.mark.parametrize(
+    ("home", "database", "ours"),
+    [
+        (None, None, True),
+        (HOME, KEY, True),
+        (None, KEY, True),
+        (HOME, None, True),
+        ("/srv/b", None, False),
+        ("/srv/b", KEY, False),
+        (HOME, "db.example:5432/b", False),
+        (None, "db.example:5432/b", False),
+    ],
+)
+def test_what_names_another_home_or_database_is_not_ours(
+    home: str | None, database: str | None, ours: bool
+) -> None:
+    assert site().may_be_ours(Label(airflow_home=home, database=database)) is ours
+
+
 def test_itself_and_its_ancestors_are_untouchable(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path)
     proc.add(80, ppid=1)
@@ -49,6 +78,7 @@ def test_itself_and_its_ancestors_are_untouchable(tmp_path: Path) -> None:
     assert ancestors(proc, 82) == {82, 81, 80, 1}
     assert survey([], [], [], proc, 82).untouchable == {0, 1, 2, 80, 81, 82}
     assert ancestors(proc, 4711) == {4711}
+    assert survey([], [], [], proc, 4711).untouchable == {0, 1, 2, 4711}
 
 
 def test_a_site_knows_the_containers_that_it_is_given(tmp_path: Path) -> None:
@@ -184,6 +214,19 @@ def test_an_airflow_in_another_pid_namespace_has_no_process_in_this_one(tmp_path
     assert blind.foreign_homes == set(homes.values())
 
 
+def test_whose_environment_cannot_be_read_may_be_of_an_airflow_that_nobody_knows(tmp_path: Path) -> None:
+    """Unless its ancestors have shown its home, or none is missing."""
+    proc = FakeProc(tmp_path)
+    of_a_home = process(unread={"environ": "no"})
+    without = process(Label(dag_id="d", run_id="r"), unread={"environ": "why"})
+    unlabelled = process(unread={"environ": "why"})
+    unlabelled.label = None
+    words = process(Label(dag_id="d", run_id="r"), unread={"cmdline": "no"})
+    assert survey([HOME], [URL], [of_a_home, words], proc, LISTENER).unread is None
+    for one in (without, unlabelled):
+        assert survey([HOME], [URL], [of_a_home, words, one], proc, LISTENER).unread == "why"
+
+
 def test_an_airflow_lives_here_if_a_service_of_it_is_in_the_listeners_namespace(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path)
     ours, words = {"AIRFLOW_HOME": HOME}, ("python", "airflow", "scheduler")
@@ -197,8 +240,10 @@ def test_an_airflow_lives_here_if_a_service_of_it_is_in_the_listeners_namespace(
     proc.add(81, argv=words, environ={"AIRFLOW_HOME": "/srv/b"})
     proc.add(82, argv=("sleep", "1"), environ=ours)
     assert not lives_here()
+    silent = process(role=Role.SERVICE, environ={"AIRFLOW_CTX_DAG_ID": "d"})
+    assert not survey([HOME], [URL], [silent], proc, LISTENER).lives_here
     proc.add(83, argv=words, environ=ours)
     assert lives_here()
-    for pid in (83, LISTENER):  # what cannot be read proves nothing
-        proc.refused = {(pid, "ns/pid"): errno.EACCES}
+    for pids in ([83], [LISTENER], [83, LISTENER]):  # what cannot be read proves nothing
+        proc.refused = {(pid, "ns/pid"): errno.EACCES for pid in pids}
         assert not lives_here()
