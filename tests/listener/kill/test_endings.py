@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.kill.endings import Ending, Endings, now, spared_reason
 from dagstop.model import Identity, Process
+from tests.support.fake_proc import FakeProc, watch_of
 from tests.support.watch import wait_until
 
 PROC = ProcFS()
@@ -81,12 +85,17 @@ def test_a_pid_reused_between_look_and_signal_is_not_touched(
     assert child.poll() is None and not ending.alive and ending.signals == []
 
 
-def test_what_is_gone_is_no_error(pool: Endings, child: subprocess.Popen[bytes]) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "resumed"])
+def test_what_is_gone_is_no_error(pool: Endings, child: subprocess.Popen[bytes], how: str) -> None:
     ending = pool.take(seen(child))
     assert ending is not None
     child.kill()
     child.wait()
-    pool.stop(ending, hard=True)
+    if how == "resumed":
+        pool.resume(ending, [("SIGTERM", now())])
+    else:
+        pool.stop(ending, hard=how == "SIGKILL")
+    assert names(ending) == (["SIGTERM"] if how == "resumed" else [])
     assert ending.died_at is not None or reaped(pool) == 1
 
 
@@ -98,25 +107,98 @@ def test_dry_run_sends_nothing(child: subprocess.Popen[bytes]) -> None:
     assert child.poll() is None and ending.signals == []
 
 
+def is_kept(identity: Identity) -> bool:
+    """True if anything still knows the ending of that process."""
+    gc.collect()
+    return any(isinstance(one, Ending) and one.identity == identity for one in gc.get_objects())
+
+
 def test_forgotten_with_the_last_order_that_hunts_it(pool: Endings, child: subprocess.Popen[bytes]) -> None:
-    ending = pool.take(seen(child))
+    process, held = seen(child), set(os.listdir("/proc/self/fd"))
+    ending = pool.take(process)
     assert ending is not None
     for _ in range(2):
         pool.hold(ending)
     pool.release(ending)
-    assert pool.take(ending.process) is ending
+    assert pool.take(process) is ending
     pool.release(ending)
-    assert ending.pidfd is None and pool.take(ending.process) is not ending
+    assert set(os.listdir("/proc/self/fd")) <= held
+    again = pool.take(process)
+    assert again is not None and again is not ending
+    pool.release(again)
+    del ending, again
+    assert not is_kept(process.identity)
 
 
 def test_what_ends_by_itself_before_anybody_hunts_it_is_forgotten(
     pool: Endings, child: subprocess.Popen[bytes]
 ) -> None:
-    ending = pool.take(seen(child))
+    process = seen(child)
+    ending = pool.take(process)
     assert ending is not None
     child.kill()
     assert reaped(pool) == 1
-    assert pool.take(ending.process) is None and not ending.alive
+    assert pool.take(process) is None and not ending.alive
+    del ending
+    assert not is_kept(process.identity)
+
+
+@pytest.mark.parametrize("pool", ["pidfd"], indirect=True)
+def test_what_is_released_is_not_told_of_though_a_child_of_ours_holds_its_descriptor(
+    pool: Endings, child: subprocess.Popen[bytes]
+) -> None:
+    """Between its fork and its exec it holds all that we have open."""
+    ending = taken(pool, child)
+    assert ending.pidfd is not None
+    copy = os.dup(ending.pidfd)
+    pool.release(ending)
+    other = taken(pool, child)
+    assert other.pidfd is not None
+    child.kill()
+    select.select([copy], [], [], 60)
+    assert pool.reap() == [other] and pool.reap() == []
+    os.close(copy)
+
+
+@pytest.mark.parametrize("letter", ["X", "x"])
+def test_nothing_is_sent_to_what_is_dead_and_still_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    """On older kernels the pid may be given out again at any moment."""
+    sent: list[int] = []
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(pid))
+    proc = FakeProc(tmp_path)
+    pool = Endings(proc)
+    proc.add(601, start=7, argv=("sleep", "1"))
+    process = watch_of(proc).look()[601]
+    ending = pool.take(process)
+    assert ending is not None
+    proc.end(601)
+    proc.add(601, start=7, argv=("sleep", "1"), state=letter)
+    pool.stop(ending, hard=True)
+    assert sent == [] and not ending.alive
+    assert pool.take(process) is None and Endings(proc).take(process) is None
+
+
+def test_another_process_with_its_pid_does_not_speak_for_it(
+    pool: Endings, child: subprocess.Popen[bytes]
+) -> None:
+    ending = taken(pool, child)
+    assert pool.state(ending) != "?"
+    ending.process = replace(ending.process, identity=Identity(child.pid, 1))
+    assert pool.state(ending) == "?"
+
+
+def test_who_asks_for_deaths_does_not_wait_for_one(pool: Endings, child: subprocess.Popen[bytes]) -> None:
+    """The quickest of three: a busy machine may stop us."""
+    pool.hold(taken(pool, child))
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert pool.reap() == []
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.5
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
@@ -241,6 +323,7 @@ def test_a_clean_up_goes_on_under_the_next_listener(
     assert ending.first_signal is not None and ending.first_tick is not None
     assert -slack <= ending.first_signal - (before - age) <= slack
     assert -slack <= (ending.first_tick - tick) / TICKS_PER_SECOND + age <= slack
+    assert not ahead or (ending.first_signal >= before and ending.first_tick >= tick)
 
 
 def test_a_stopped_one_gets_its_sigterm_from_the_next_listener(
@@ -300,6 +383,38 @@ def test_a_zombie_is_not_taken_and_nothing_is_left_open(
     held = set(os.listdir("/proc/self/fd"))
     assert pool.take(process) is None
     assert set(os.listdir("/proc/self/fd")) == held
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(3600,)).start()
+os.read(0, 1)
+ctypes.CDLL(None).syscall(60, 0)
+"""
+
+
+@pytest.fixture
+def threaded() -> Iterator[subprocess.Popen[bytes]]:
+    """Its first thread ends with its standard input, another one stays."""
+    with subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of exit(2)")
+@pytest.mark.parametrize("pool", ["pidfd"], indirect=True)
+def test_who_lives_on_in_another_thread_than_its_first_is_not_dead(
+    pool: Endings, threaded: subprocess.Popen[bytes]
+) -> None:
+    """It looks like a zombie, and only a pidfd says that it is none."""
+    process = seen(threaded)
+    assert threaded.stdin is not None
+    threaded.stdin.close()
+    wait_until(lambda: state(threaded) == "Z", 60, lambda: state(threaded))
+    ending = pool.take(process)
+    assert ending is not None and pool.reap() == [] and ending.alive
+    pool.stop(ending, hard=True)
+    assert reaped(pool) == 1
 
 
 def test_of_two_the_one_that_died_is_seen_dead(pool: Endings, child: subprocess.Popen[bytes]) -> None:
