@@ -235,7 +235,9 @@ class Labelling:
             return
         process.unread = {name: why for name, why in process.unread.items() if name in WORDS}
         if source is not None:
-            process.unread |= {name: why for name, why in source.unread.items() if name != "environ"}
+            # what the source runs under is asked of this one itself: whether it ends, until it has
+            passed = ("environ", "parent") if source.above_ends else ("environ",)
+            process.unread |= {name: why for name, why in source.unread.items() if name not in passed}
             process.here = process.here or source.here
         elif not process.here:  # a process at its end shows it no more
             namespace, why = self._proc.pid_namespace(process.pid)

@@ -19,11 +19,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dagstop.evidence.containers import read_client
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.ties import Ties
 from dagstop.host.containers import Container, Shape
 from dagstop.host.creations import Creations
-from dagstop.model import Identity, Label
+from dagstop.model import Identity, Label, Process
 from tests.support.fake_proc import RealClock, process
 
 HERE, THERE = "unix:///here", "unix:///there"
@@ -49,6 +49,7 @@ class Typed:
     seen: bool  # by the listener, while it lives
     reached: bool  # seen connected to its engine
     told: bool  # the kernel told how it ended
+    read: bool  # its words, between two looks: else nobody knows that it was a client
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -61,6 +62,10 @@ class Typed:
             self.image,
             self.command,
         )
+
+    @property
+    def unread(self) -> bool:
+        return not self.seen and not self.read
 
     @property
     def ended(self) -> float:
@@ -84,7 +89,7 @@ class Made:
 
 def _known_by_name(one: Typed) -> bool:
     """Of two who ask for one name both are known: docs/limits.md."""
-    return not one.name or one.seen or (one.told and one.end != "lives")
+    return not one.name or one.seen or (one.told and one.read and one.end != "lives")
 
 
 TYPED = st.builds(
@@ -102,6 +107,7 @@ TYPED = st.builds(
     seen=st.sampled_from([True, True, True, False]),
     reached=st.sampled_from([True, True, False]),
     told=st.sampled_from([True, True, False]),
+    read=st.booleans(),
 ).filter(_known_by_name)
 UNSEEN = st.tuples(st.floats(0.5, SPAN), st.sampled_from(["tool", "other"]), st.sampled_from(["x", "y"]))
 """Containers that programs create of which nobody knows: since when, image, command. The engine names them."""
@@ -129,7 +135,7 @@ class World:
             if one is not None and one.engine != HERE:
                 continue
             name = one.name if one is not None and one.name else f"calm_euler{len(self.made)}"
-            if any(made.shown.name == name and not made.removed for made in self.made):
+            if any(made.shown.name == name and made.removed < ago for made in self.made):
                 continue  # `clashes` says so of its client
             left = ago / 2 if next(gone) else 0.0
             made = Made(
@@ -180,7 +186,9 @@ def watch(world: World, ties: Ties, proc: RealClock, moment: float, heard_since:
         ended = one.end != "lives" and one.ended >= moment
         if ended:
             proc.end(pid)
-            if one.told:
+            if one.told and one.unread:
+                ties.told([], [_unread(client.process, one, boot)] if one.whose is not None else [])
+            elif one.told:
                 ties.told([ClientEnd(client.process, _status(world, number), boot - int(one.ended * 1e9))])
     ties.note([])
     by_pid = {noted.client.process.pid: noted for noted in ties.all()}
@@ -202,6 +210,12 @@ def watch(world: World, ties: Ties, proc: RealClock, moment: float, heard_since:
     creations.answered([_event(made) for made in known if made.ago < heard_since], time.time() - moment)
     listed = [made.shown for made in known if not made.removed or made.removed < moment]
     ties.tie(HERE, listed, time.monotonic() - moment, creations)
+    ties.name_unread(HERE, listed, creations)
+
+
+def _unread(of: Process, one: Typed, boot: int) -> UnreadKin:
+    """Of the same task; it executed its program as soon as it had begun."""
+    return UnreadKin(of.identity, of, boot - int(one.born * 1e9), boot - int(one.ended * 1e9))
 
 
 def _identity(proc: RealClock, pid: int) -> Identity:
@@ -241,10 +255,16 @@ def test_what_is_tied_to_a_run_is_what_a_client_of_it_created(
         ties = Ties(proc)
         for moment in moments(middle):
             watch(world, ties, proc, moment, heard_since)
+        named = ties.untied()
         tied = {ident: client.process.label for ident, client in ties.clients().items()}
     truth = {made.shown.id: made.whose for made in world.made}
     wrong = {ident: (label, truth[ident]) for ident, label in tied.items() if label and label != truth[ident]}
     assert not wrong
+    for number, one in enumerate(typed):
+        created = world.by.get(number)
+        ended_unread = one.told and one.unread and one.end != "lives"
+        if one.whose is not None and ended_unread and created is not None and not created.removed:
+            assert created.shown.id in named or created.shown.id in tied, "nobody says anything of it"
     for made in world.made:
         if made.whose is not None:
             event("a task's container is tied" if made.shown.id in tied else "a task's container is not tied")

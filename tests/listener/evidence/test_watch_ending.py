@@ -8,7 +8,7 @@ from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_ending
 from tests.support.airflow_trees import BASH_ARGV
-from tests.support.fake_proc import HOME, UUID, FakeProc, tags
+from tests.support.fake_proc import HOME, UUID, FakeEvents, FakeProc, tags, watch_of
 
 CELERY, SUPERVISOR, RUNNER, BASH, SLEEP = 100, 120, 130, 140, 150
 
@@ -32,6 +32,26 @@ def test_orphans_of_a_runner_that_frees_its_memory_are_asked_for_again(proc: Fak
     for pid in (BASH, SLEEP):
         assert not seen[pid].above_ends and seen[pid].contrary is None and not seen[pid].unread
         assert seen[pid].trusted
+
+
+def test_an_orphan_of_what_was_asked_for_again_is_a_tasks_once_both_above_it_are_gone(
+    proc: FakeProc, events: FakeEvents
+) -> None:
+    """A daemon gave up its environment; its parent was read in a moment in which its own parent was ending."""
+    dying(proc)
+    watch = watch_of(proc, events=events)
+    watch.look()
+    events.forked(BASH, SLEEP + 1)
+    proc.add(SLEEP + 1, ppid=BASH, argv=("sleep", "2"))
+    watch.attend()
+    assert watch.processes[SLEEP + 1].above_ends
+    for pid in (BASH, RUNNER):
+        proc.end(pid)
+        events.ended(pid)
+    for see in (watch.attend, watch.tick, watch.look):
+        see()
+    seen = watch.processes[SLEEP + 1]
+    assert seen.label is not None and not seen.unread and not seen.above_ends and seen.contrary is None
 
 
 def test_a_shell_that_shows_no_words_but_lives_is_looked_through(proc: FakeProc, watch: Watch) -> None:
