@@ -234,6 +234,19 @@ def test_two_that_name_each_other_as_parent_are_signalled() -> None:
     assert [pid for pid, _, _ in host.sent] == [601, 602, 603]
 
 
+def test_what_outlived_its_grace_is_killed_before_the_host_is_looked_at_again() -> None:
+    """What got its first signal late has no grace of its own."""
+    host, one, late = CaseHost(), alone(601), alone(602)
+    case = host.case()
+    host.look(case, one)
+    host.seconds = START + 5
+    host.look(case, one, late)
+    assert case.escalate(START + 9.9) == []
+    host.seconds = START + 10
+    host.do(case.escalate(host.seconds))
+    assert host.sent[2:] == [(601, "SIGKILL", 10.0), (602, "SIGKILL", 10.0)]
+
+
 def test_the_next_look_after_a_sigkill_comes_at_the_usual_time() -> None:
     host, one = CaseHost(), alone()
     case = host.case()
