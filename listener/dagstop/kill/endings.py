@@ -19,7 +19,7 @@ from dagstop.host import descriptors
 from dagstop.host.procfs import TICKS_PER_SECOND, ProcFS
 from dagstop.model import Identity, Process
 
-_DEAD = frozenset({"Z", "X", "?"})  # a zombie is dead: it only waits for its parent
+_DEAD = frozenset("ZXx?")  # a zombie is dead: it only waits for its parent
 
 NOT_SIGNALLED = "ended before it was signalled"
 """What a report says of what was to die and did so first: by its parent's end or its task's `on_kill`."""

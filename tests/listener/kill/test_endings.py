@@ -181,6 +181,23 @@ def test_nothing_is_sent_to_what_is_dead_and_still_listed(
     assert pool.take(process) is None and Endings(proc).take(process) is None
 
 
+@pytest.mark.parametrize("letter", ["Z", "X", "x", "gone", "S"])
+def test_on_an_older_kernel_a_death_is_read_from_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    proc = FakeProc(tmp_path)
+    proc.add(601, start=7, argv=("sleep", "1"))
+    pool = Endings(proc)
+    ending = pool.take(watch_of(proc).look()[601])
+    assert ending is not None and pool.reap() == []
+    proc.end(601)
+    if letter != "gone":
+        proc.add(601, start=7, argv=("sleep", "1"), state=letter)
+    assert pool.reap() == ([] if letter == "S" else [ending])
+    assert ending.alive is (letter == "S") and pool.reap() == []
+
+
 def test_another_process_with_its_pid_does_not_speak_for_it(
     pool: Endings, child: subprocess.Popen[bytes]
 ) -> None:
