@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -146,10 +147,8 @@ def trusted_uids(homes: Sequence[str], more: Iterable[int] = ()) -> frozenset[in
     """The users as whom our Airflow runs: the owners of its homes, and those named by option."""
     found = set(more)
     for home in homes:
-        try:
+        with suppress(OSError):
             found.add(os.stat(home).st_uid)
-        except OSError:
-            continue
     if os.geteuid() != 0:
         found.add(os.geteuid())
     return frozenset(found)

@@ -68,6 +68,14 @@ def test_a_person_who_looks_around_there_is_none_of_it(task: FakeProc, watch: Wa
     assert watch.processes[DAEMON].label is None
 
 
+def test_a_service_that_works_there_is_no_tasks(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    task.add(DAEMON, argv=("/usr/sbin/sshd", "-D"))
+    task.works_in(DAEMON, FOLDER)
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
 def test_what_is_older_than_the_task_is_none_of_it(task: FakeProc, watch: Watch) -> None:
     daemon(task, start=5)
     watch.look()
@@ -222,6 +230,23 @@ def test_a_folder_in_a_container_is_another_one_than_here(proc: FakeProc) -> Non
     daemon(proc)
     watch.look()
     assert watch.processes[BASH].place == init and watch.processes[DAEMON].label is None
+
+
+def test_what_lives_in_a_container_works_in_no_folder_of_this_host(proc: FakeProc) -> None:
+    """Its folder has the same name by chance, and is another task's here."""
+    watch = Watch(
+        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(200, 20)
+    )
+    proc.add(BASH, argv=BASH_ARGV, environ=tags(task="u"))
+    proc.works_in(BASH, FOLDER)
+    proc.add(400, argv=["airflow task runner: d t r 4"], namespace="pid:[2]")
+    proc.add(401, ppid=400, argv=("sleep", "1"), namespace="pid:[2]")
+    watch.look()
+    proc.end(400)
+    proc.works_in(401, FOLDER)
+    watch._stir([401])
+    watch.look()
+    assert watch.processes[401].evidence == ("child of 400",) and watch.processes[401].contrary is None
 
 
 def test_what_runs_under_a_service_is_the_services(task: FakeProc, watch: Watch) -> None:

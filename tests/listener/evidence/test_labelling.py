@@ -256,11 +256,16 @@ def test_a_session_of_zombies_takes_nobody_in(proc: FakeProc, watch: Watch) -> N
     assert watch.processes[700].label is None
 
 
-def test_what_pid_1_adopted_does_not_run_under_it(proc: FakeProc, watch: Watch) -> None:
-    """In a container of Airflow a scheduler may be pid 1; so may what shows another AIRFLOW_HOME."""
-    proc.become(1, ("airflow", "scheduler"), {"AIRFLOW_HOME": "/srv/b"})
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_pid_1_adopted_does_not_run_under_it(proc: FakeProc, watch: Watch, first: int) -> None:
+    """In a container of Airflow a scheduler may be pid 1; so may what shows another AIRFLOW_HOME. With an init
+    of the engine's it is the second.
+    """
+    if first == 2:
+        proc.add(2, start=1)
+    proc.become(first, ("airflow", "scheduler"), {"AIRFLOW_HOME": "/srv/b"})
     silent = {name: value for name, value in tags().items() if name != "AIRFLOW_HOME"}
-    proc.add(600, ppid=1, argv=("bash",), environ=silent)
+    proc.add(600, ppid=first, argv=("bash",), environ=silent)
     watch.look()
     seen = watch.processes[600]
     assert seen.label is not None and (seen.contrary, seen.label.airflow_home) == (None, None)
@@ -367,6 +372,50 @@ def test_who_does_not_know_where_he_lives_himself_says_of_nobody_that_he_lives_h
     proc.add(600, argv=("bash",), environ=tags(), namespace="pid:[2]")
     watch.look()
     assert not watch.processes[600].here
+
+
+def test_a_run_that_a_docker_exec_of_a_task_began_is_its_own(proc: FakeProc, watch: Watch) -> None:
+    airflow_2(proc)
+    proc.add(700, argv=["airflow task runner: e u s 9"])
+    proc.add(701, argv=("sleep", "1"))
+    watch.look()
+    for pid in (700, 701):
+        watch.claim(watch.processes[pid].identity, watch.processes[BASH])
+    seen, other = watch.processes[700], watch.processes[701]
+    assert seen.evidence == ("title",) and seen.runner is None
+    assert other.evidence == (f"docker exec by {BASH}",) and other.runner is watch.processes[RUNNER]
+
+
+def test_what_descends_from_a_task_may_have_a_parent_that_is_not_shown(proc: FakeProc, watch: Watch) -> None:
+    """Whose it is its session says; who stands above one that only says so itself has to be known."""
+    proc.add(300, argv=("bash",), environ=tags())
+    proc.add(301, ppid=4711, pgid=300, sid=300, argv=("sleep", "1"))
+    proc.add(302, ppid=4711, argv=("sleep", "1"), environ=tags())
+    watch.look()
+    assert watch.processes[301].label is not None and watch.processes[301].unread == {}
+    assert watch.processes[302].unread.keys() == {"parent"}
+
+
+@pytest.mark.parametrize(("parent", "unknown"), [(0, False), (1, False), (2, False), (3, True)])
+def test_what_runs_under_nothing_of_this_host_runs_under_nothing_unknown(
+    proc: FakeProc, watch: Watch, parent: int, unknown: bool
+) -> None:
+    """0 is above what another namespace started."""
+    proc.add(302, ppid=parent, argv=("sleep", "1"), environ=tags())
+    watch.look()
+    assert ("parent" in watch.processes[302].unread) is unknown
+
+
+def test_who_was_seen_here_stays_here_whatever_his_kin_shows(proc: FakeProc, watch: Watch) -> None:
+    proc.add(300, argv=("bash",))
+    proc.add(301, ppid=300, argv=("sleep", "1"), environ=tags())
+    watch.look()
+    proc.refused[300, "ns/pid"] = errno.EACCES
+    proc.become(300, ("bash", "-c", "sleep 1"), tags())
+    watch._stir([300, 301])
+    watch.look()
+    assert watch.processes[301].evidence == ("environment", "child of 300")
+    assert watch.processes[301].here and not watch.processes[300].here
 
 
 def test_a_parent_that_is_younger_is_none_and_hides_nothing(proc: FakeProc, watch: Watch) -> None:

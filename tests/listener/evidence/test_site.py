@@ -98,6 +98,7 @@ def test_who_owns_a_home_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     owner = tmp_path.stat().st_uid
     assert trusted_uids([str(tmp_path), "/nowhere"], [4711]) == {owner, 4711}
+    assert trusted_uids(["/nowhere", str(tmp_path)]) == {owner}
     assert trusted_uids([], []) == frozenset()
     for user in (1, 1234):
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)
@@ -174,7 +175,9 @@ def test_urls_of_several_servers_name_one_database_if_they_share_one(
     assert key is not None and site.is_database(key) is ours
 
 
-def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> None:
+def test_another_airflow_is_one_that_names_another_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proc = FakeProc(tmp_path / "proc")
     named = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
     homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same", "huge")}
@@ -183,7 +186,7 @@ def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> N
     config = "[core]\nsql_alchemy_conn = {}\n"
     (homes["by_config"] / "airflow.cfg").write_text(config.format("postgresql://b@db.example/b"))
     another = config.format("postgresql://b@db.example/b")
-    (homes["huge"] / "airflow.cfg").write_text(another + "#" * (1 << 20))
+    (homes["huge"] / "airflow.cfg").write_text(another.ljust(1 << 20, "#"))
     (homes["sqlite"] / "airflow.cfg").write_text(config.format("sqlite:////srv/airflow.db"))
     (homes["same"] / "airflow.cfg").write_text(config.format(URL))
     others = [process(environ={"AIRFLOW_HOME": str(home)}) for home in homes.values()]
@@ -196,6 +199,9 @@ def test_another_airflow_is_one_that_names_another_database(tmp_path: Path) -> N
     site = survey([str(tmp_path)], [URL], others, proc, LISTENER)
     assert site.other_airflows == {"/srv/b", str(homes["by_config"])}
     assert survey([str(tmp_path)], [], others, proc, LISTENER).other_airflows == frozenset()
+    monkeypatch.chdir(tmp_path)  # a relative home means another folder there than here
+    relative = [process(environ={"AIRFLOW_HOME": "by_config"})]
+    assert survey([str(tmp_path)], [URL], relative, proc, LISTENER).other_airflows == frozenset()
 
 
 def test_an_airflow_in_another_pid_namespace_has_no_process_in_this_one(tmp_path: Path) -> None:
