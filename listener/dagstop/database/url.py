@@ -66,14 +66,23 @@ def find_database_url(
         name = f"AIRFLOW__{section}__{_KEY}".upper()
         if env.get(name):
             return _found(_expand(env[name], env), name)
-        for suffix in _ELSEWHERE:
-            if env.get(name + suffix.upper()):
-                raise _from_elsewhere(name + suffix.upper())
+        if (elsewhere := _elsewhere(env, section)) is not None:
+            raise _from_elsewhere(elsewhere)
     config = _config_path(env, airflow_home)
     if config is None or not config.is_file():
         looked = "" if config is None else f" (looked for {config} too)"
         raise NoDatabaseUrlError(f"{NoDatabaseUrlError()}{looked}")
     return _from_config(config, env)
+
+
+def comes_from_elsewhere(env: Mapping[str, str]) -> bool:
+    """True if variables name a command or a secret that has the URL: then airflow.cfg does not count."""
+    return any(_elsewhere(env, section) is not None for section in _SECTIONS)
+
+
+def _elsewhere(env: Mapping[str, str], section: str) -> str | None:
+    names = (f"AIRFLOW__{section}__{_KEY}{suffix}".upper() for suffix in _ELSEWHERE)
+    return next((name for name in names if env.get(name)), None)
 
 
 def normalise(url: str) -> str:

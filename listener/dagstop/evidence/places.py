@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dagstop.database.key import database_key
-from dagstop.database.url import in_config
+from dagstop.database.url import comes_from_elsewhere, in_config
 from dagstop.errors import DatabaseUrlError
 from dagstop.evidence.consent import BY_ENGINE, Selector
 from dagstop.evidence.place import Place, why_not_ours
@@ -208,7 +208,8 @@ class Places:
             name = self._text(place.init, "/etc/hostname")
             owner = host.owner_inside(self._proc, place.init, home)
             urls = [url for variable in DATABASE_VARIABLES if (url := environ.get(variable))]
-            urls = urls or self._configured(place.init, home)
+            if not urls and not comes_from_elsewhere(environ):
+                urls = self._configured(place.init, home)
         except OSError as exc:
             return replace(place, unread=self._why_unread(place.init, exc))
         if name and place.hostname and name != place.hostname:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from dagstop.database.key import database_key, is_among
-from dagstop.database.url import find_database_url
+from dagstop.database.url import comes_from_elsewhere, find_database_url
 from dagstop.errors import DatabaseUrlError
 from dagstop.evidence.place import Place
 from dagstop.host.procfs import ProcFS
@@ -61,18 +61,14 @@ def survey(
         if (home := process.environ.get("AIRFLOW_HOME")) is not None:
             shown.setdefault(home, []).append(process)
     keys = database_keys(urls)
-    foreign = {
-        path: {key for process in at_home for key in _databases(process)}
-        for path, at_home in shown.items()
-        if ours.isdisjoint(all_homes([path]))
-    }
+    foreign = {path: at_home for path, at_home in shown.items() if ours.isdisjoint(all_homes([path]))}
     here, _ = proc.pid_namespace(own)
     near = {  # a namespace that cannot be read may be this one
         path
         for path in foreign
-        if here is None or any(proc.pid_namespace(p.pid)[0] in (here, None) for p in shown[path])
+        if here is None or any(proc.pid_namespace(p.pid)[0] in (here, None) for p in foreign[path])
     }
-    others = (path for path, named in foreign.items() if keys and _names_others(path, named, keys))
+    others = (path for path, at_home in foreign.items() if keys and _names_others(path, at_home, keys))
     return Site(
         homes=ours,
         databases=keys,
@@ -112,9 +108,11 @@ def _databases(process: Process) -> set[str]:
     return {key for url in urls if url and (key := database_key(url)) is not None}
 
 
-def _names_others(home: str, named: set[str], ours: frozenset[str]) -> bool:
+def _names_others(home: str, at_home: Sequence[Process], ours: frozenset[str]) -> bool:
     """True if a home's processes, or else its airflow.cfg, name a database, and none of ours."""
-    found = named or _configured(home)
+    found = {key for process in at_home for key in _databases(process)}
+    if not found and not any(comes_from_elsewhere(process.environ) for process in at_home):
+        found = _configured(home)
     return bool(found) and not any(is_among(one, ours) for one in found)
 
 

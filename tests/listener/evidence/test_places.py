@@ -255,6 +255,18 @@ def test_without_a_url_in_the_environment_its_configuration_counts(
     assert only(proc, places_of(proc)).databases == wanted
 
 
+@pytest.mark.parametrize("section", ["DATABASE", "CORE"])
+@pytest.mark.parametrize("how", ["CMD", "SECRET"])
+def test_where_a_variable_names_who_knows_the_url_the_configuration_does_not_count(
+    proc: Machine, section: str, how: str
+) -> None:
+    said = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "", f"AIRFLOW__{section}__SQL_ALCHEMY_CONN_{how}": "x"}
+    proc.container(400, OURS, **said)
+    text = "[database]\nsql_alchemy_conn = postgresql://a@elsewhere/airflow\n"
+    (proc.path / "400" / "root" / HOME.lstrip("/") / "airflow.cfg").write_text(text)
+    assert only(proc, places_of(proc)).databases == set()
+
+
 def test_a_host_name_that_leads_out_is_not_read(proc: Machine) -> None:
     proc.container(400, OURS)
     outside = proc.path / "name"

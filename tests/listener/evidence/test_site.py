@@ -180,7 +180,7 @@ def test_another_airflow_is_one_that_names_another_database(
 ) -> None:
     proc = FakeProc(tmp_path / "proc")
     named = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-    homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same", "huge")}
+    homes = {name: tmp_path / name for name in ("by_config", "sqlite", "none", "same", "huge", "by_command")}
     for home in homes.values():
         home.mkdir()
     config = "[core]\nsql_alchemy_conn = {}\n"
@@ -189,7 +189,10 @@ def test_another_airflow_is_one_that_names_another_database(
     (homes["huge"] / "airflow.cfg").write_text(another.ljust(1 << 20, "#"))
     (homes["sqlite"] / "airflow.cfg").write_text(config.format("sqlite:////srv/airflow.db"))
     (homes["same"] / "airflow.cfg").write_text(config.format(URL))
+    (homes["by_command"] / "airflow.cfg").write_text(another)
     others = [process(environ={"AIRFLOW_HOME": str(home)}) for home in homes.values()]
+    # what it names by a command may be ours, whatever its configuration says
+    others += [process(environ={"AIRFLOW_HOME": str(homes["by_command"]), f"{named}_CMD": "vault read url"})]
     others += [
         process(environ={"AIRFLOW_HOME": "/srv/b", named: "postgresql://b@db.example/b"}),
         process(environ={"AIRFLOW_HOME": "/srv/c", named: URL}),
