@@ -67,9 +67,8 @@ class Labelling:
         if process.contrary == ELSEWHERE:  # as an earlier listener left it: its container may be known now
             self._find_place(process, None)
         source, how = self._inherited(process, parent)
-        tags = read_tags(process.environ) if process.environ else None
-        own = process.title or tags
-        if process.title is not None and tags is not None:
+        own = read_tags(process.environ) if process.environ else None
+        if process.title is not None:
             # what a runner was started with may name another task: only which Airflow it is of counts
             own = process.title.filled_from(airflow_of(process.environ))
         descends = source is not None
@@ -189,9 +188,8 @@ class Labelling:
         client = self.claimed.get(process.identity)
         if client is not None and _passes_on(client, process):
             return client, f"docker exec by {client.pid}"
-        if parent is not None and parent.label is not None and parent.role not in _NEVER:
-            if _passes_on(parent, process):
-                return parent, f"child of {parent.pid}"
+        if parent is not None and parent.role not in _NEVER and _passes_on(parent, process):
+            return parent, f"child of {parent.pid}"
         ancestor, direct = self._lineage.source_of(process)
         if ancestor is not None and _passes_on(ancestor, process):
             return ancestor, f"forked by {'' if direct else 'a child of '}{ancestor.pid}, which has ended"

@@ -126,6 +126,13 @@ def test_who_names_its_task_itself_is_judged_by_that_and_not_by_the_folder(
     assert seen.evidence == ("environment",) and seen.runner is None and not asks_to_be_spared(seen)
 
 
+def test_who_shows_another_airflow_is_none_of_the_folders_task(task: FakeProc, watch: Watch) -> None:
+    watch.look()
+    daemon(task, environ={"AIRFLOW_HOME": "/srv/b"})
+    watch.tick()
+    assert watch.processes[DAEMON].label is None
+
+
 def test_words_that_name_no_run_do_not_speak_against_it(task: FakeProc, watch: Watch) -> None:
     watch.look()
     daemon(task, environ={"AIRFLOW_HOME": HOME})

@@ -163,6 +163,19 @@ def test_what_speaks_against_its_runner_still_does(proc: FakeProc) -> None:
     assert (above.place, above.contrary) == (None, ELSEWHERE)
 
 
+def test_what_speaks_against_one_in_a_container_still_does(proc: FakeProc) -> None:
+    """Also where what it descends from says in which container it lives."""
+    watch = Watch(
+        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: CONTAINER
+    )
+    proc.add(300, argv=["airflow task runner: d t r 4"], namespace="pid:[2]")
+    proc.add(301, ppid=300, argv=("sleep", "1"), start=2000, namespace="pid:[2]")
+    doubts: dict[str, Any] = {"trusted": True, "contrary": "by hand", "spare": False, "uid": UID}
+    watch.restore({Identity(301, 2000): Known(OURS, None, doubts)})
+    watch.look()
+    assert (watch.processes[301].place, watch.processes[301].contrary) == (CONTAINER, "by hand")
+
+
 def test_what_ended_in_a_container_is_told_by_its_host_name(proc: FakeProc) -> None:
     watch = in_container(proc, contrary=ELSEWHERE)
     proc.end(300)
@@ -279,6 +292,18 @@ def test_home_and_database_come_from_the_nearest_that_shows_them(proc: FakeProc,
     watch.look()
     label = watch.processes[83].label
     assert label is not None and (label.airflow_home, label.database) == (HOME, "h:5432/b")
+
+
+@pytest.mark.parametrize("silent", ["AIRFLOW_HOME", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+def test_who_shows_one_of_home_and_database_has_the_other_from_above(
+    proc: FakeProc, watch: Watch, silent: str
+) -> None:
+    proc.add(81, argv=("sh",), environ={silent: tags()[silent]})
+    own = {name: value for name, value in tags().items() if name != silent}
+    proc.add(82, ppid=81, argv=("bash",), environ=own)
+    watch.look()
+    label = watch.processes[82].label
+    assert label is not None and (label.airflow_home, label.database) == (HOME, KEY)
 
 
 def test_a_title_counts_for_more_than_what_its_process_was_started_with(proc: FakeProc, watch: Watch) -> None:
