@@ -92,7 +92,7 @@ def read_project(client: Client, proc: ProcFS) -> Project | None:
     files = ask.files or (proc.variable(pid, "COMPOSE_FILE") or "").split(os.pathsep)
     said = [os.path.dirname(file) for file in files if file] + ([ask.directory] if ask.directory else [])
     # a shell names its folder as it was asked for, the kernel without links
-    here = {folder for folder in (proc.folder(pid), proc.variable(pid, "PWD") or "") if folder}
+    here = {folder for folder in (proc.folder(pid), proc.variable(pid, "PWD")) if folder}
     folders = {os.path.normpath(os.path.join(base, folder)) for base in here for folder in said or ("",)}
     if not said:  # it looks for its file upwards
         folders |= {str(parent) for folder in here for parent in PurePath(folder).parents}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,8 @@ class Shop:
     name: str = "shop_web_1"
     heard: Heard | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
-    whole: bool = True
+    known_for: float | None = 300.0  # seconds for which the engine's events are known; None: it gives none
+    told_of_it: bool = True
 
     def __post_init__(self) -> None:
         self.proc = FakeProc(self.path)
@@ -111,10 +113,13 @@ class Shop:
         one = Container(
             "a" * 64, self.name, "image", 9, created, False, "no", {}, started_at=started, shape=shape
         )
-        self.happens("create", self.created_ago, one.id, self.name, **self.labels)
-        creations = Creations()
-        creations.begun(self.now - (300 if self.whole else 20))
-        creations.answered(sorted(self.events, key=lambda event: event["timeNano"]), self.now)
+        if self.told_of_it:
+            self.happens("create", self.created_ago, one.id, self.name, **self.labels)
+        creations: Creations | None = None
+        if self.known_for is not None:
+            creations = Creations()
+            creations.begun(self.now - self.known_for)
+            creations.answered(sorted(self.events, key=lambda event: event["timeNano"]), self.now)
         self.ties.hear(self.heard)
         self.ties.tie(self.url, [one], time.monotonic() + 60, creations)
         if one.id in self.ties.clients():
@@ -219,6 +224,12 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
     return change
 
 
+def hides_its_environment(shop: Shop) -> None:
+    """Which may name another project, or other files."""
+    shop.proc.refused[700, "environ"] = errno.EACCES
+    shop.types()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -258,8 +269,14 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (sets(heard=None), "not every process"),
         (hears(45, 0), "not every process"),
         (hears(300, 31), "not every process"),
+        (hears(300, 29.995), "not every process"),  # the engine's clock may differ by as much
+        (hears(300, 29.9), None),
         (changed(told=False), "not every process"),
-        (sets(whole=False), "do not reach back"),
+        (sets(known_for=20), "do not reach back"),
+        (sets(known_for=60.05), "do not reach back"),  # by the engine's clock it may have begun before
+        (sets(known_for=61), None),
+        (sets(known_for=None), "do not reach back"),
+        (sets(told_of_it=False), "do not reach back"),
         (sets(created_ago=59.995), "it was there before"),
         (sets(created_ago=90.0, started_ago=30.0), "it was there before"),  # the up has only started it
         (sets(created_ago=90.0, started_ago=80.0), "nothing"),
@@ -286,6 +303,7 @@ def gone(action: str, ago: float, **labels: str) -> Callable[[Shop], None]:
         (changed("docker-compose -p other up"), "project is not certain"),
         (changed(folder=None), "nothing"),
         (changed("docker-compose -p shop up", folder=None), "project is not certain"),
+        (hides_its_environment, "project is not certain"),
     ],
 )
 def test_two_that_could_have_and_what_was_there_are_spared_and_named(
@@ -294,6 +312,18 @@ def test_two_that_could_have_and_what_was_there_are_spared_and_named(
     change(shop)
     said = shop.said()
     assert said is None if why is None else said is not None and why in said, said
+
+
+@pytest.mark.parametrize("since", [45, 59.995])
+@pytest.mark.parametrize("open_too", [{"known_for": 20}, {"created_ago": 90.0, "started_ago": 30.0}])
+def test_that_nobody_told_of_its_beginning_is_said_first(
+    shop: Shop, since: float, open_too: dict[str, Any]
+) -> None:
+    """When it began is then not known for certain, and so neither is what was there before."""
+    hears(since, 0)(shop)
+    for name, value in open_too.items():
+        setattr(shop, name, value)
+    assert "not every process" in (shop.said() or "")
 
 
 def test_two_of_one_task_may_both_have_created_it(shop: Shop) -> None:

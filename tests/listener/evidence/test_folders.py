@@ -379,6 +379,55 @@ def test_a_folder_is_kept_while_anybody_who_works_there_lives(proc: FakeProc) ->
     assert folders.leader_of(left, 6 * KEPT) == (None, "")
 
 
+def test_a_pid_that_was_given_out_again_keeps_no_folder(proc: FakeProc) -> None:
+    leader = process(identity=Identity(DAEMON, 100))
+    proc.add(DAEMON, start=100)
+    proc.works_in(DAEMON, FOLDER)
+    folders = Folders(proc, {DAEMON: process(identity=Identity(DAEMON, 900))})
+    folders.note(leader, 1000)
+    folders.forget_the_old(1001 + KEPT)
+    assert folders.facts() == []
+
+
+def test_of_more_folders_than_it_keeps_the_oldest_are_forgotten(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagstop.evidence.folders.MOST", 2)
+    leaders = {pid: process(identity=Identity(pid, 100)) for pid in (301, 302, 303)}
+    folders = Folders(proc, leaders)
+    for pid, leader in leaders.items():
+        proc.add(pid, start=100)
+        proc.works_in(pid, f"/tmp/airflowtmp{pid}")
+        folders.note(leader, 1000)
+    folders.forget_the_old(1000)
+    assert [row[1] for row in folders.facts()] == [302, 303]
+    folders.forget_the_old(1000)
+    assert [row[1] for row in folders.facts()] == [302, 303]
+
+
+def test_whether_a_folder_is_still_there_is_asked_once_nobody_was_in_it_for_long(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each look: there may be many, on a file system that is slow."""
+    asked: list[str] = []
+
+    def is_there(path: str) -> bool:
+        asked.append(path)
+        return True
+
+    monkeypatch.setattr("os.path.isdir", is_there)
+    leader = process(identity=Identity(DAEMON, 100))
+    proc.add(DAEMON, start=100)
+    proc.works_in(DAEMON, FOLDER)
+    folders = Folders(proc, {})
+    folders.note(leader, 1000)
+    folders.forget_the_old(1000 + KEPT)
+    assert asked == []
+    for _ in range(2):
+        folders.forget_the_old(1001 + KEPT)
+    assert asked == [FOLDER]
+
+
 def test_a_folder_names_its_leader_to_others_that_did_not_begin_before_it(proc: FakeProc) -> None:
     leader = process(identity=Identity(DAEMON, 100))
     for pid, start in ((DAEMON, 100), (301, 100), (302, 99)):
