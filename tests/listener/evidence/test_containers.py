@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence.containers import Client, judge_container, read_client, watches
+from dagstop.evidence.docker_words import Ask
 from dagstop.evidence.match import ELSEWHERE
 from dagstop.host.containers import Container
 from dagstop.model import Decision, Identity, Label, Process, Whose
@@ -272,5 +273,5 @@ def test_when_it_is_certain_what_a_client_asks_for(more: dict[str, Any], sure: b
 def test_who_passes_on_what_another_host_asks_for_says_nothing_of_it_for_certain() -> None:
     """Neither what it is, nor that its end is the container's."""
     found = client("docker system dial-stdio".split())
-    assert found is not None and found.ask is not None
-    assert (found.name, found.cidfile, found.ask.attached, found.ask.sure) == (None, None, False, False)
+    nothing = Ask(None, None, remove=False, tty=False, stdin=False, attached=False, sure=False)
+    assert found is not None and (found.name, found.cidfile, found.ask) == (None, None, nothing)

@@ -45,6 +45,7 @@ READ: list[tuple[str, dict[str, Any]]] = [
      {"environment": {"B": "2", "C": "3", "D": "4", "A": "5"}, "sure": True}),
     ("docker run -e A=1 -e B=2 --name A -e B img", {"environment": {"A": "1"}, "sure": True}),
     ("docker run -l a=b --label c img", {"labels": {"a": "b"}, "sure": True}),
+    ("docker run -l a=b -e C=1 img", {"labels": {"a": "b"}, "environment": {"C": "1"}, "sure": True}),
     ("docker run --entrypoint sh img -c x", {"entrypoint": "sh", "command": ("-c", "x"), "sure": True}),
     ("docker run -itv /a:/b -p80:80 -w/x -m512m img", {"image": "img", "tty": True, "sure": True}),
     ("docker run -- img --name x", {"image": "img", "command": ("--name", "x"), "name": None}),
