@@ -90,7 +90,6 @@ def remembered(pid: int, start: int, uid: int, label: Label, runner: Process | N
         identity=Identity(int(pid), int(start)),
         uid=int(uid),
         label=label,
-        evidence=("remembered",),
         trusted=True,
         runner=runner,
     )

@@ -405,6 +405,15 @@ def test_of_more_folders_than_it_keeps_the_oldest_are_forgotten(
     assert [row[1] for row in folders.facts()] == [302, 303]
 
 
+def test_what_an_earlier_listener_remembered_is_forgotten_in_time(proc: FakeProc) -> None:
+    folders = Folders(proc, {})
+    folders.restore({FOLDER: process(identity=Identity(DAEMON, 100))}, 1000)
+    folders.forget_the_old(1000 + KEPT)
+    assert [row[0] for row in folders.facts()] == [FOLDER]
+    folders.forget_the_old(1001 + KEPT)
+    assert folders.facts() == []
+
+
 def test_whether_a_folder_is_still_there_is_asked_once_nobody_was_in_it_for_long(
     proc: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,3 +34,38 @@ def test_a_group_whose_number_is_another_processs_speaks_for_nobody() -> None:
     del processes[600]
     assert groups.leader_of(process(identity=Identity(602, 1500)), 600) is None
     assert groups.leader_of(process(identity=Identity(602, 1000)), 600) is leader
+
+
+def test_only_who_leads_makes_a_group() -> None:
+    leader, member = process(identity=Identity(600, 100)), process(identity=Identity(601, 200))
+    groups = Groups("session", {600: leader, 601: member})
+    groups.seen(member, 600, 1000)
+    assert 600 not in groups and groups.leader_of(member, 600) is None
+    groups.died(member, 600, 1000)
+    assert 600 not in groups
+    groups.seen(leader, 600, 1000)
+    assert groups.leader_of(member, 600) is leader
+
+
+def test_a_group_stands_until_its_last_labelled_member_was_seen_or_died() -> None:
+    leader, member = process(identity=Identity(600, 100)), process(identity=Identity(601, 200))
+    groups = Groups("session", {600: leader, 601: member})
+    late = process(identity=Identity(602, 1500))
+    groups.seen(leader, 600, 1000)
+    assert groups.leader_of(late, 600) is None
+    groups.seen(member, 600, 1499)
+    assert groups.leader_of(late, 600) is None
+    groups.died(member, 600, 1500)
+    assert groups.leader_of(late, 600) is leader
+    groups.died(leader, 600, 1400)  # told of later
+    assert groups.leader_of(late, 600) is leader
+
+
+def test_who_leads_a_number_that_was_given_out_again_makes_a_group_of_its_own() -> None:
+    first, second = process(identity=Identity(600, 100)), process(identity=Identity(600, 900))
+    processes = {600: first}
+    groups = Groups("session", processes)
+    groups.seen(first, 600, 800)
+    processes[600] = second
+    groups.seen(second, 600, 1000)
+    assert groups.leader_of(process(identity=Identity(601, 950)), 600) is second

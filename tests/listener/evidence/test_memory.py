@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagstop.evidence import memory, runners
+from dagstop.evidence.containers import read_client
+from dagstop.evidence.gaps import Gap
 from dagstop.evidence.memory import Known
+from dagstop.evidence.noted import Noted
 from dagstop.model import Identity, Label, Role
 from tests.support.fake_proc import DATE, HOME, KEY, UUID, process
 
@@ -146,3 +151,76 @@ def test_the_runner_that_something_descends_from_comes_back_with_it(tmp_path: Pa
     assert known.runner is not None
     for name in ("identity", "label", "line", "role", "trusted"):
         assert getattr(known.runner, name) == getattr(runner, name)
+
+
+def docker_run(pid: int, **more: Any) -> Noted:
+    client = read_client(process(argv=("docker", "run", "image"), identity=Identity(pid, 1), **more))
+    assert client is not None
+    return Noted(client, None)
+
+
+def test_what_is_doubted_is_kept_apart_and_comes_back_with_all_else(tmp_path: Path) -> None:
+    sure, doubted = process(FULL), process(FULL, identity=Identity(601, 5), contrary="because", uid=3)
+    ties = [docker_run(700), docker_run(701, contrary="because")]
+    memory.save(tmp_path, "boot", [sure, doubted], ties)
+    loaded = memory.load(tmp_path, "boot")
+    assert loaded.processes.keys() == {sure.identity} and loaded.doubted.keys() == {doubted.identity}
+    assert loaded.everything() == loaded.processes | loaded.doubted
+    assert loaded.processes[sure.identity].doubts is None
+    against = loaded.doubted[doubted.identity].doubts
+    assert against is not None and (against["contrary"], against["uid"]) == ("because", 3)
+    assert [one.client.process.pid for one in loaded.clients] == [700]
+    assert [one.client.process.pid for one in loaded.doubted_clients] == [701]
+    assert loaded.all_clients() == [*loaded.clients, *loaded.doubted_clients]
+
+
+def test_a_strangers_client_comes_back_without_a_label(tmp_path: Path) -> None:
+    stranger = docker_run(700)
+    stranger.client.process.label = None
+    memory.save(tmp_path, "boot", [], [stranger, docker_run(701)])
+    one, other = memory.load(tmp_path, "boot").all_clients()
+    assert (one.client.process.pid, one.label) == (701, docker_run(701).label)
+    assert (other.client.process.pid, other.label) == (700, None)
+
+
+def test_the_runner_of_a_client_comes_back_with_it(tmp_path: Path) -> None:
+    runner = process(FULL, identity=Identity(590, 90), role=Role.RUNNER)
+    memory.save(tmp_path, "boot", [], [docker_run(700, runner=runner)])
+    (one,) = memory.load(tmp_path, "boot").clients
+    again = one.client.process.runner
+    assert again is not None and (again.identity, again.label) == (runner.identity, FULL)
+
+
+def test_when_nobody_was_told_comes_back(tmp_path: Path) -> None:
+    gaps = [Gap(None, DATE, "the first start"), Gap(DATE, DATE, "the kernel was faster")]
+    memory.save(tmp_path, "boot", [], gaps=gaps)
+    assert memory.load(tmp_path, "boot").gaps == gaps
+
+
+def test_a_file_of_an_earlier_release_lacks_what_that_did_not_keep(tmp_path: Path) -> None:
+    memory.save(tmp_path, "boot", [])
+    early = {"boot_id": "boot", "labels": [[600, 100, FULL.facts()]]}
+    saved(tmp_path).write_text(json.dumps(early))
+    loaded = memory.load(tmp_path, "boot")
+    assert loaded == memory.Remembered({Identity(600, 100): Known(FULL)}, [], {}, {}, [], [])
+
+
+def test_what_was_saved_before_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    memory.save(tmp_path, "boot", [process(FULL, identity=Identity(600 + n, 1)) for n in range(9)])
+    draft = tmp_path / f".remembered.json.{os.getpid()}"
+    draft.write_text("x" * 9999)  # a listener of that pid was killed while it wrote
+    memory.save(tmp_path, "boot", [process(FULL)])
+    assert memory.load(tmp_path, "boot").processes == {Identity(600, 100): Known(FULL)}
+    assert saved(tmp_path).name == "remembered.json"
+
+
+def test_the_last_sign_of_a_listener_is_what_it_saved_or_left_since(tmp_path: Path) -> None:
+    assert memory.last_sign(tmp_path) is None
+    memory.still_here(tmp_path, 5.0)
+    assert memory.last_sign(tmp_path) is None, "nothing was saved"
+    memory.save(tmp_path, "boot", [process(FULL)])
+    last = memory.last_sign(tmp_path)
+    assert last is not None and abs(last.timestamp() - time.time()) < 60
+    memory.still_here(tmp_path, 1_800_000_000.5)
+    assert memory.last_sign(tmp_path) == datetime.fromtimestamp(1_800_000_000.5, timezone.utc)
+    assert memory.load(tmp_path, "boot").processes != {}
