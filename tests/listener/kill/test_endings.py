@@ -110,7 +110,7 @@ def test_dry_run_sends_nothing(child: subprocess.Popen[bytes]) -> None:
 def is_kept(identity: Identity) -> bool:
     """True if anything still knows the ending of that process."""
     gc.collect()
-    return any(isinstance(one, Ending) and one.identity == identity for one in gc.get_objects())
+    return any(type(one) is Ending and one.identity == identity for one in gc.get_objects())
 
 
 def test_forgotten_with_the_last_order_that_hunts_it(pool: Endings, child: subprocess.Popen[bytes]) -> None:
