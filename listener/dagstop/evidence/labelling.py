@@ -99,7 +99,7 @@ class Labelling:
         if named:
             process.by_folder = False
         elif source is not None:
-            process.by_folder = process.by_folder or source.by_folder or not descends
+            process.by_folder = source.by_folder or not descends
         self._find_contrary(process, parent, source if descends else None)
         self._remember(process)
 

@@ -163,6 +163,13 @@ def test_what_speaks_against_its_runner_still_does(proc: FakeProc) -> None:
     assert (above.place, above.contrary) == (None, ELSEWHERE)
 
 
+def test_a_runner_of_which_another_container_is_known_is_not_brought_into_this_one(proc: FakeProc) -> None:
+    another = Identity(900, 1)
+    runner = process(OURS, role=Role.RUNNER, contrary=ELSEWHERE, place=another)
+    in_container(proc, runner, contrary=ELSEWHERE)
+    assert (runner.place, runner.contrary) == (another, ELSEWHERE)
+
+
 def test_what_speaks_against_one_in_a_container_still_does(proc: FakeProc) -> None:
     """Also where what it descends from says in which container it lives."""
     watch = Watch(
@@ -416,8 +423,12 @@ def test_what_descends_from_a_task_may_have_a_parent_that_is_not_shown(proc: Fak
     proc.add(300, argv=("bash",), environ=tags())
     proc.add(301, ppid=4711, pgid=300, sid=300, argv=("sleep", "1"))
     proc.add(302, ppid=4711, argv=("sleep", "1"), environ=tags())
+    proc.add(303, ppid=4711, argv=["airflow task runner: d t r 4"])
     watch.look()
     assert watch.processes[301].label is not None and watch.processes[301].unread == {}
+    assert watch.processes[303].label is not None and watch.processes[303].unread == {}, (
+        "a runner stands alone"
+    )
     assert watch.processes[302].unread.keys() == {"parent"}
 
 
@@ -429,6 +440,16 @@ def test_what_runs_under_nothing_of_this_host_runs_under_nothing_unknown(
     proc.add(302, ppid=parent, argv=("sleep", "1"), environ=tags())
     watch.look()
     assert ("parent" in watch.processes[302].unread) is unknown
+
+
+def test_what_a_service_or_a_test_by_hand_starts_is_not_labelled_as_its_child(
+    proc: FakeProc, watch: Watch
+) -> None:
+    """Though a task started the service, whose environment shows that."""
+    proc.add(300, argv=("/usr/sbin/sshd", "-D"), environ=tags())
+    proc.add(301, ppid=300, argv=("sleep", "1"))
+    watch.look()
+    assert watch.processes[300].label is not None and watch.processes[301].label is None
 
 
 def test_who_was_seen_here_stays_here_whatever_his_kin_shows(proc: FakeProc, watch: Watch) -> None:

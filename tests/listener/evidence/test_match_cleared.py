@@ -9,7 +9,7 @@ import pytest
 from dagstop.evidence.match import judge
 from dagstop.model import Decision, Label, Process, StopOrder
 from tests.support.fake_proc import UUID, at, order, process, row, site
-from tests.support.tries import BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE
+from tests.support.tries import BEFORE, CLEARED, OTHER_UUID, RERUN, RUNNER, THREE, TITLE, label
 
 CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
 
@@ -20,6 +20,10 @@ CLEARED_AND_RUNS = order(targets=(CLEARED,), present=(RERUN,))
         (CLEARED_AND_RUNS, process(TITLE, **RUNNER), True),
         (order(targets=(CLEARED,), present=(row(state=None),)), process(TITLE, **RUNNER), True),
         (replace(CLEARED_AND_RUNS, kind="task", task_id="t", self_reported=True), process(TITLE, **RUNNER), True),
+        # of one of several map indexes, of which one runs again
+        (order(targets=(replace(CLEARED, map_index=0), replace(CLEARED, map_index=1)),
+               present=(replace(RERUN, map_index=0), row(map_index=1, state="failed"))),
+         process(label(), **RUNNER), True),
         (CLEARED_AND_RUNS, process(TITLE), False),  # what the runner started may clean up
         (order(), process(TITLE, **RUNNER), False),
         (order(present=(row(),)), process(TITLE, **RUNNER), False),  # the row is its own yet

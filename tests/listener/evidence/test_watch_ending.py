@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from dagstop.evidence.memory import Known
@@ -52,6 +54,17 @@ def test_an_orphan_of_what_was_asked_for_again_is_a_tasks_once_both_above_it_are
         see()
     seen = watch.processes[SLEEP + 1]
     assert seen.label is not None and not seen.unread and not seen.above_ends and seen.contrary is None
+
+
+def test_whose_environment_cannot_be_read_while_its_runner_ends_says_nothing_of_what_it_starts(
+    proc: FakeProc, watch: Watch
+) -> None:
+    dying(proc)
+    proc.refused[SLEEP, "environ"] = errno.EACCES
+    proc.add(SLEEP + 1, ppid=SLEEP, argv=("sleep", "2"), pgid=BASH, sid=BASH, environ=tags())
+    watch.look()
+    assert watch.processes[SLEEP].unread.keys() == {"environ", "parent"}
+    assert watch.processes[SLEEP + 1].unread.keys() == {"parent"}
 
 
 def test_a_shell_that_shows_no_words_but_lives_is_looked_through(proc: FakeProc, watch: Watch) -> None:
