@@ -288,6 +288,7 @@ def test_on_a_quiet_host_what_a_task_creates_and_starts_dies_with_its_run_or_is_
 
 
 @pytest.mark.parametrize("form", ["run -d", "exec -d"])
+@pytest.mark.parametrize("failed", ["later", "meanwhile"])
 def test_what_came_of_a_client_that_nobody_read_is_named(
     airflow_db: AirflowDatabase,
     fence: Fence,
@@ -295,6 +296,7 @@ def test_what_came_of_a_client_that_nobody_read_is_named(
     front: CountedSocket,
     docker_engine: Engine,
     form: str,
+    failed: str,
 ) -> None:
     """The listener was kept from reading for so long: by a host that gave it no time, say."""
     client = docker_engine.client()
@@ -310,13 +312,16 @@ def test_what_came_of_a_client_that_nobody_read_is_named(
         (fence.home / "go").touch()
         wait_for("sleep 7734", timeout=30)
         wait_for("sleep 7735", timeout=30)
+        if failed == "meanwhile":
+            airflow_db.set_run("failed")
         os.kill(listener.process.pid, signal.SIGCONT)
-        if initial:
+        if initial and failed == "later":
             listener.wait_until_noted(1)
             shown = not_attributable(airflow_db, fence, front, listener)
             whys = [one["why"] for one in shown if one["what"].startswith(("container", "docker exec"))]
             assert any("it ended before it was read" in why for why in whys), show(shown)
-        airflow_db.set_run("failed")
+        if failed == "later":
+            airflow_db.set_run("failed")
         (report,) = listener.wait_for_reports(1)
         assert find("sleep 7734") and find("sleep 7733"), show(report)
         if initial:

@@ -295,7 +295,7 @@ class Stopping:
             self._watch.claim(*self._containers.claims.popleft())
 
     def _ask_engines(self, cases: list[Case], site: Site, since: float = float("inf")) -> None:
-        self._containers.ties.told(self._watch.client_ends())
+        self._containers.ties.told(self._watch.client_ends(), self._watch.unread_kin())
         self.claim()
         any_engine = self._containers.any_engine
         asking = [case for case in cases if case.ask(any_engine=any_engine) is not None]

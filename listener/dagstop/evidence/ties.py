@@ -16,9 +16,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 
 from dagstop.evidence import cidfiles
-from dagstop.evidence.clients import Clients
+from dagstop.evidence.clients import LATE, Clients
 from dagstop.evidence.connections import Connections
 from dagstop.evidence.containers import Client
 from dagstop.evidence.counting import count, count_execs
@@ -94,6 +95,12 @@ class Ties:
         with self._lock:
             self._fitting.name_unread(engine, containers)
         self.execs.name_unread(engine, creations)
+
+    def unread_lately(self) -> bool:
+        """True if a task's process ended unread a moment ago: what it asked for may not be heard of yet."""
+        moment = datetime.now(timezone.utc) - timedelta(seconds=LATE)
+        with self._lock:
+            return any(one.until is not None and one.until > moment for one in self._clients.unread)
 
     def composes(self) -> bool:
         """True if a task's compose may have created containers."""

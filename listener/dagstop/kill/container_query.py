@@ -382,6 +382,8 @@ class ContainerQueries:
             asked_at = time.monotonic()
             containers = engine.running(since)
             self.ties.read_cidfiles(wait=0.05)
+            if self.ties.unread_lately():
+                engine.ask_creations()  # its events may be under way
             self._tie(engine, containers, asked_at)
             return containers
         except EngineUnreachable as exc:

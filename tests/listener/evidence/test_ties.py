@@ -17,7 +17,7 @@ import pytest
 
 from dagstop.evidence import clients as clients_module
 from dagstop.evidence import connections, counting, execs, fitting, memory
-from dagstop.evidence.clients import AWAY
+from dagstop.evidence.clients import AWAY, LATE
 from dagstop.evidence.containers import ANOTHER_CONTEXT, Client
 from dagstop.evidence.docker_words import Ask, ExecAsk, read_compose
 from dagstop.evidence.index import Index
@@ -1277,6 +1277,16 @@ def test_what_is_known_to_be_a_clients_was_not_created_by_who_was_unread(proc: R
     ties.tie(HERE, [found], time.monotonic() + 60)
     ties.name_unread(HERE, [found], Creations())
     assert ties.untied() == {} and set(ties.clients()) == {found.id}
+
+
+@pytest.mark.parametrize(("ended", "lately"), [(LATE - 1, True), (LATE + 1, False)])
+def test_what_a_process_asked_for_that_ended_a_moment_ago_may_not_be_heard_of_yet(
+    proc: RealClock, ended: float, lately: bool
+) -> None:
+    ties = Ties(proc)
+    assert not ties.unread_lately()
+    ties.told([], [unread_kin(proc, 700, 60, ended)])
+    assert ties.unread_lately() is lately
 
 
 def test_what_turns_out_to_be_a_clients_is_named_no_more(proc: RealClock) -> None:
