@@ -66,7 +66,7 @@ def tried(proc: ProcFS) -> dict[int, Trial]:
             continue
         uid = proc.uid(pid)
         trial = trials.setdefault(uid, Trial())
-        if uid == -1 or trial.tried >= _MOST or proc.owner(pid) != uid:
+        if trial.tried >= _MOST or proc.owner(pid) != uid:
             continue
         one = Trial(
             1,

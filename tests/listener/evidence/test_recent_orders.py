@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,18 @@ def test_who_is_a_late_starter(
     ended(recent, order(id=1))
     proc.starts(LATE, **{"ago": 10.0, **who})
     watch.look()
+    assert bool(recent.reopen()) is again
+
+
+@pytest.mark.parametrize(("before", "again"), [(-0.5, True), (0.5, True), (1.5, False)])
+def test_what_started_in_the_last_second_before_the_end_may_have_gone_unseen(
+    proc: Host, watch: Watch, recent: RecentOrders, before: float, again: bool
+) -> None:
+    """Seconds before it: the last look is not the very end, and starts are counted in ticks."""
+    started = proc.starts(LATE, 10)
+    watch.look()
+    ended(recent, order(id=1))
+    recent._orders[1].at = time.monotonic() - proc.age(started.start) + before
     assert bool(recent.reopen()) is again
 
 
