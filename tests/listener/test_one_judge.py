@@ -31,6 +31,7 @@ from dagstop.config import ListenerConfig
 from dagstop.evidence import cidfiles, places
 from dagstop.feed.notices import News
 from dagstop.host.containers import Airflow, Container
+from dagstop.host.creations import Creations
 from dagstop.host.procfs import ProcFS
 from dagstop.model import StopOrder, Target
 from dagstop.report.findings import Findings
@@ -64,6 +65,7 @@ class FakeEngine:
     def __init__(self, url: str) -> None:
         self.url = url
         self.has: list[Container] = []
+        self.creations = Creations()  # it tells of none
 
     def running(self, since: float = 0.0) -> list[Container]:
         return list(self.has)
