@@ -134,7 +134,6 @@ class Lineage:
     def reset(self) -> None:
         """Forget it all: something was not told. What was read meanwhile is known by itself."""
         self._nodes.clear()
-        self._exits.clear()
         self.attended()
 
     def read(self, process: Process) -> None:

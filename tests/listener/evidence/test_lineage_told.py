@@ -215,6 +215,27 @@ def test_who_ended_unread_is_of_the_task_that_it_descends_from(read: bool) -> No
     assert told.lineage.unread_kin(told.now + 10 * _LATE) == [], "told once"
 
 
+def test_who_ended_unread_and_bore_no_label_is_of_the_task_that_it_descends_from() -> None:
+    """It was read as what forked it, in a moment in which that was nobody's yet."""
+    task = seen(600, label=TASK)
+    told = Told(task, seen(601))
+    for parent, child in ((600, 700), (601, 701)):
+        told.fork(parent, child)
+        told.read(child)
+        unread(told, child)
+    (kin,) = told.lineage.unread_kin(told.now + 2 * _LATE)
+    assert (kin.identity.pid, kin.whose) == (700, task)
+
+
+def test_of_ends_that_were_told_before_nothing_is_kept() -> None:
+    """Who listens for weeks is told of millions."""
+    told = Told(seen(600))
+    for pid in (700, 701):
+        told.fork(600, pid)
+        told.end(pid)
+    assert len(told.lineage._exits) == 1
+
+
 def test_who_was_there_before_the_listening_began_may_end_unread_too() -> None:
     told = Told(seen(600, label=TASK))
     unread(told, 600)
@@ -273,6 +294,16 @@ def test_what_lives_in_a_chain_stays_in_it() -> None:
     assert told.lineage.source_of(one) == (later, False)
 
 
+def test_what_lives_in_a_chain_and_is_nobodys_hides_nothing_above_it() -> None:
+    """The title comes to what forked that."""
+    told = Told(seen(600))
+    told.fork(600, 700)
+    told.read(700)
+    one = told.read(told.chain(700, 1000, 3 * _DEEP))
+    told.processes[600].label = TASK
+    assert told.lineage.source_of(one) == (told.processes[600], False)
+
+
 @pytest.mark.parametrize("role", [Role.SERVICE, Role.SUPERVISOR, Role.TEST])
 def test_what_ends_a_search_stays_in_a_chain_though_it_has_ended(role: Role) -> None:
     told = Told(seen(600, label=TASK))
@@ -293,6 +324,18 @@ def test_however_fast_a_chain_of_short_lives_it_leads_to_the_task() -> None:
     last = told.chain(600, 1000, 6 * _DEEP)
     assert told.lineage.source_of(told.read(last)) == (task, False)
     assert told.length(last) <= _DEEP + 2
+
+
+def test_of_a_long_chain_of_a_tasks_own_only_the_last_are_kept() -> None:
+    """Each is labelled, and so hides what is above it."""
+    told = Told(seen(600, label=TASK))
+    above = 600
+    for pid in range(1000, 1000 + 3 * _DEEP):
+        told.fork(above, pid)
+        told.read(pid, TASK)
+        told.end(above)
+        above = pid
+    assert told.length(above) <= _DEEP + 2
 
 
 def test_what_was_read_of_it_a_moment_ago_stays_in_a_fast_chain() -> None:

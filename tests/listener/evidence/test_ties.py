@@ -1269,6 +1269,17 @@ def test_what_says_whose_it_is_was_not_created_by_who_was_unread(
     assert ties.untied() == {}
 
 
+def test_of_more_that_ended_unread_than_it_keeps_the_latest_are_asked_for(
+    proc: RealClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients_module, "MOST", 2)
+    ties = Ties(proc)
+    kin = unread_kin(proc, 700, 60, 20)
+    ties.told([], [kin._replace(identity=Identity(pid, kin.identity.start)) for pid in (700, 701, 702)])
+    ties.name_unread(HERE, [container(40, 1)], Creations())
+    assert [one.client.process.pid for one in ties.all()] == [701, 702]
+
+
 def test_what_is_known_to_be_a_clients_was_not_created_by_who_was_unread(proc: RealClock) -> None:
     ties = Ties(proc)
     ties.note([client(proc, 701, 60, label=OTHERS)])

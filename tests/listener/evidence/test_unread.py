@@ -89,6 +89,16 @@ def test_who_ended_unread_may_have_been_a_docker_client(
     assert told.tells(EXIT, ended) == []
 
 
+def test_what_was_read_of_a_pid_is_not_of_the_next_that_has_it() -> None:
+    """Though nobody told of the end of the first."""
+    told = Told()
+    told.tells(FORK, 5)
+    told.reads(11)
+    told.tells(FORK, 10)
+    told.tells(EXIT, 12)
+    assert told.spans() == [(10, 12)]
+
+
 @pytest.mark.parametrize(
     ("more", "since"),
     [
