@@ -15,7 +15,7 @@ import pytest
 from dagstop.evidence import clients, memory
 from dagstop.evidence.connections import DECIDES, ENDS, STARTS
 from dagstop.evidence.containers import read_client
-from dagstop.evidence.lineage import ClientEnd
+from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.ties import Ties
 from dagstop.evidence.unread import Heard, Span
 from dagstop.host import unix_peers
@@ -261,6 +261,7 @@ def hides_its_environment(shop: Shop) -> None:
         (beside("docker exec -d x true"), None),
         (came_and_went(UP, 25), "another client"),
         (came_and_went(UP, 40), None),
+        (came_and_went("docker-compose -p other up", 25), None),
         (unread(50, 20), "ended unread"),
         (unread(50, 0), "ended unread"),
         (unread(30.005, 20), None),  # too young to have been one
@@ -421,6 +422,16 @@ def test_what_was_there_and_began_to_run_after_its_end_was_not_started_by_it(
     assert "it was there before" in said if may else said == "nothing"
 
 
+def test_what_was_started_anew_after_its_end_is_named_no_more(shop: Shop) -> None:
+    shop.types()
+    shop.created_ago, shop.started_ago = 90.0, 30.0
+    (one,) = shop.ties.all()
+    one.until = datetime.now(timezone.utc) - timedelta(seconds=20)
+    assert "it was there before" in (shop.said() or "")
+    shop.started_ago = 10.0
+    assert shop.said() == "nothing"
+
+
 def test_what_else_a_task_typed_before_hides_no_up(shop: Shop) -> None:
     shop.types("docker run -d another", pid=690)
     shop.types("docker-compose up", pid=691, label=None, folder="/srv/other")
@@ -448,15 +459,31 @@ def test_a_rival_that_is_long_gone_stays_one(shop: Shop) -> None:
     assert len(shop.ties.all()) == 1
 
 
+def test_who_ended_unread_counts_by_when_it_lived_and_is_no_other_client(shop: Shop) -> None:
+    """None is that young when it creates something: it may have created what came later only."""
+    shop.types()
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    identity = Identity(800, ProcFS.now_ticks(shop.proc) - int(30.005 * TICKS_PER_SECOND))
+    since, until = 30.005, 20.0
+    kin = UnreadKin(identity, process(OTHERS), now - int(since * 1e9), now - int(until * 1e9))
+    shop.ties.told([], [kin])
+    came = datetime.fromtimestamp(shop.now - 25, timezone.utc)
+    another = Container("b" * 64, "other", "image", 9, came, False, "no", {})
+    shop.ties.name_unread(HERE, [another], Creations())
+    assert shop.ties.untied().keys() == {another.id}
+    shop.heard = Heard(shop.now - 300, shop.now, (Span(shop.now - since, shop.now - until),))
+    assert shop.said() is None
+
+
 @pytest.mark.parametrize(("number", "certain"), [(2, True), (3, False)])
 def test_where_clients_were_forgotten_nothing_is_certain(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int, certain: bool
 ) -> None:
     monkeypatch.setattr(clients, "MOST", 2)
     shop.types()
-    for _ in range(number):
-        passes(shop, "docker run another", 10)
-    assert len(shop.ties._clients.gone) == 2
+    for image in range(number):
+        passes(shop, f"docker run {image}", 10)
+    assert [int(one.client.process.argv[-1]) for one in shop.ties._clients.gone] == [*range(number)][-2:]
     said = shop.said()
     assert said is None if certain else "not every process" in (said or "")
 

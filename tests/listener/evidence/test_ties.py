@@ -168,6 +168,31 @@ def test_a_compose_is_kept_while_anything_that_it_created_runs(proc: RealClock, 
         assert ties.all() == [] and ties.clients() == {}
 
 
+@pytest.mark.parametrize(
+    "may", [{"fitting": {"b": Fit("unix:///another", "gap")}},
+            {"may_run": {"e": MayRun("unix:///another", "others", "web", "sh", 7.5)}}], ids=list
+)  # fmt: skip
+def test_a_client_is_kept_while_anything_that_may_be_its_may_be_there(
+    proc: RealClock, may: dict[str, Any]
+) -> None:
+    """On an engine that is not asked now."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    (one,) = ties.all()
+    ((name, found),) = may.items()
+    setattr(one, name, found)
+    proc.end(700)
+    ties.note([])
+    for kept in ([one], [one], []):
+        if not kept:
+            setattr(one, name, {})
+            ties.tie(HERE, [], time.monotonic() + 60)
+        one.unseen = one.unseen and -1e9
+        ties.saved()
+        ties.tie(HERE, [], time.monotonic() + 60)
+        assert ties.all() == kept and ties.changed is not bool(kept)
+
+
 def test_a_client_that_lives_has_its_words_again_after_a_restart(proc: RealClock) -> None:
     ties = Ties(proc)
     one = client(proc, 700, 60, name=None, ask=PLAIN)
@@ -314,6 +339,21 @@ def test_one_client_of_several_is_enough_to_be_waited_for(proc: RealClock) -> No
         ends = [ClientEnd(c.process, 0, time.clock_gettime_ns(time.CLOCK_BOOTTIME)) for c in clients]
         ties.told(ends)
         assert ties.waits_for(HERE) is waits
+
+
+@pytest.mark.parametrize(
+    ("asks", "created_by", "waits"),
+    [(PLAIN, 5.0, True), (PLAIN, None, False), (replace(PLAIN, sure=False), 5.0, False)],
+    ids=["created", "not seen to have", "not understood"],
+)
+def test_what_is_to_be_counted_out_is_what_an_understood_client_has_created(
+    proc: RealClock, asks: Ask, created_by: float | None, waits: bool
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=asks)])
+    (one,) = ties.all()
+    one.reached, one.created_by = HERE, created_by
+    assert ties.waits_for(HERE) is waits
 
 
 def test_a_client_that_ended_well_has_the_only_one_that_came_on_the_engine_that_it_reached(
@@ -1005,6 +1045,16 @@ def test_a_client_that_knows_its_words_asks_for_them_again(proc: RealClock) -> N
     assert ties.untied() == {}
 
 
+def test_what_a_client_may_have_created_stays_where_the_engines_events_are_not_known(proc: RealClock) -> None:
+    """As in `dagstop explain`: the listener, which knows them, found it."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    mine = container(30, 1, "calm_euler")
+    for name in ("calm_euler", "web"):
+        tied(ties, replace(mine, name=name))
+        assert ties.untied().keys() == {mine.id}
+
+
 def test_a_client_that_an_earlier_release_kept_is_believed(proc: RealClock) -> None:
     """It kept no doubted one, and said nothing of doubts."""
     ties = Ties(proc)
@@ -1192,20 +1242,23 @@ def test_of_more_ends_of_execs_than_it_keeps_the_oldest_are_forgotten(
         ({"reached": HERE}, True, "it was not seen to have"),
         ({"reached": HERE, "created_by": 25}, True, "and so may others"),
         ({"reached": HERE, "created_by": 25}, False, "the engine's events do not reach back that far"),
+        ({"reached": HERE, "created_by": 25}, None, "and so may others"),
         ({"reached": "unix:///another"}, True, None),
         ({"failed": True}, True, None),
     ],
 )
 def test_why_it_is_not_certain_what_a_client_created(
-    proc: RealClock, known: dict[str, Any], whole: bool, why: str | None
+    proc: RealClock, known: dict[str, Any], whole: bool | None, why: str | None
 ) -> None:
+    """whole: the engine's events of that time are known; None: nobody asks for them."""
     ties = Ties(proc)
     ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
     (one,) = ties.all()
     for name, value in known.items():
         setattr(one, name, time.time() - value if name == "created_by" else value)
     found = [container(30, number, "calm_euler") for number in (1, 2)]
-    ties.tie(HERE, found, time.monotonic() + 60, made_by_engine(*found) if whole else Creations())
+    creations = {True: made_by_engine(*found), False: Creations(), None: None}[whole]
+    ties.tie(HERE, found, time.monotonic() + 60, creations)
     assert {may.why.partition(": ")[0] for untied in ties.untied().values() for may in untied} <= {
         "docker client 700 may have created it",
         "docker client 700 may have created it, and so may others",
@@ -1239,7 +1292,8 @@ def test_what_came_while_a_tasks_process_was_unread_is_named_as_long_as_it_runs(
     for _ in range(2):
         ties.name_unread(HERE, found, Creations())
         assert unread_whys(ties) == {"2": [UNREAD_WHY]} and ties.clients() == {}
-        assert ties.untied()[found[1].id][0].client.process.label == OURS
+        seen = ties.untied()[found[1].id][0].client.process
+        assert (seen.label, seen.state, seen.argv) == (OURS, "X", ()), "what it was nobody knows"
         ties.tie(HERE, found, time.monotonic() + 60)
     assert ties.changed, "ps and explain read what is saved"
     memory.save(tmp_path, "boot", [], ties.all())

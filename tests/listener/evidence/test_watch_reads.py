@@ -176,6 +176,17 @@ def test_a_runner_of_another_task_than_its_parents_is_no_fork_of_it(proc: FakePr
     assert [watch.processes[pid].role for pid in (700, 710)] == [Role.RUNNER, Role.RUNNER]
 
 
+def test_a_fork_of_a_runner_that_becomes_another_tasks_runner_is_that(proc: FakeProc, watch: Watch) -> None:
+    airflow_2(proc)
+    proc.add(700, ppid=RUNNER, argv=["airflow task runner: d t r 4"], sid=SCHEDULER)
+    watch.tick()
+    proc.become(700, ["airflow task runner: e u s 9"])
+    watch.tick()
+    seen = watch.processes[700]
+    assert seen.title is not None and seen.title.dag_id == "e"
+    assert seen.role is Role.RUNNER and seen.label is not None and seen.label.dag_id == "e"
+
+
 def test_what_becomes_a_service_is_no_tasks_any_more(proc: FakeProc, watch: Watch) -> None:
     airflow_2(proc)
     watch.look()
