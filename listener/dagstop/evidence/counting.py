@@ -67,7 +67,6 @@ def _has_rival(
         and (other.until is None or made.at <= other.until.timestamp())
         and might(other.client, made, shown)
         for other in clients.noted.values()
-        if other is not one
     )
 
 

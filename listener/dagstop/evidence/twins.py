@@ -120,9 +120,9 @@ def _doubt(order: StopOrder, label: Label, site: Site, beside: Neighbours) -> st
     if beside.claims.get(_try(label), 0) > 1:
         return "another container says that it is of the same try"
     home = label.airflow_home
-    here = site.lives_here if home is None or site.is_home(home) else False
+    # what names a home that is not ours is spared for that
     found = sum(n for path, n in beside.airflows.items() if home is None or site.is_home(path))
-    if found + here > 1:
+    if found + site.lives_here > 1:
         return f"more than one Airflow here has the AIRFLOW_HOME {home}" if home else "two Airflows are here"
     return None
 

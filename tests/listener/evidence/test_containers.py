@@ -270,8 +270,9 @@ def test_when_it_is_certain_what_a_client_asks_for(more: dict[str, Any], sure: b
     assert found is not None and found.ask is not None and found.ask.sure is sure
 
 
-def test_who_passes_on_what_another_host_asks_for_says_nothing_of_it_for_certain() -> None:
+@pytest.mark.parametrize("more", ["", " --option-of-a-later-release"])
+def test_who_passes_on_what_another_host_asks_for_says_nothing_of_it_for_certain(more: str) -> None:
     """Neither what it is, nor that its end is the container's."""
-    found = client("docker system dial-stdio".split())
+    found = client(f"docker system dial-stdio{more}".split())
     nothing = Ask(None, None, remove=False, tty=False, stdin=False, attached=False, sure=False)
     assert found is not None and (found.name, found.cidfile, found.ask) == (None, None, nothing)

@@ -111,6 +111,8 @@ def test_two_that_are_sure_of_one_have_none() -> None:
     [
         ("docker run img a", {}, True),
         ("docker run img a", {"command": ("b",)}, False),
+        ("docker run img a", {"command": ()}, False),
+        ("docker run img a", {"command": ("", "")}, False),
         ("docker run img a", {"command": ("a", "")}, True),  # /proc/PID/cmdline does not show that
         ("docker run img", {"command": ("whatever",)}, True),
         ("docker run -t img a", {"tty": False}, False),
@@ -135,6 +137,8 @@ def test_names_rule_out_and_in() -> None:
     assert fits(ask("docker run img"), "calm_ride3", "img", None)
     assert not fits(ask("docker run --name web img"), "calm_ride", "img", None)
     assert not fits(ask("docker run img"), "calm_ride", "img:latest", None)
+    for line in ("docker run img", "docker run --name web img"):
+        assert fits(ask(line), "", "img", None), "the engine did not say under which name"
 
 
 def test_what_two_are_sure_of_takes_nothing_from_a_third() -> None:
