@@ -30,6 +30,14 @@ def test_only_what_was_the_runs_own_is_named() -> None:
     assert tasks(known) == ["a"]
 
 
+def test_a_process_of_no_task_says_nothing_when_it_ends() -> None:
+    known, stranger = Departed(), process()
+    stranger.label = None
+    known.add(stranger)
+    known.add(of("a"))
+    assert tasks(known) == ["a"]
+
+
 def test_what_ended_in_a_container_is_of_the_host_name_that_airflow_has() -> None:
     known = Departed()
     inside = Identity(400, 1)

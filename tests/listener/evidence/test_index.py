@@ -32,6 +32,11 @@ def test_by_run_alone() -> None:
     assert sorted(found(logical_date=None)) == ["both", "run"]
 
 
+def test_an_order_of_a_run_without_a_name_is_not_of_all_that_name_none() -> None:
+    """Airflow 1.10 has such runs."""
+    assert sorted(found(run_id=None)) == ["both", "date"]
+
+
 @pytest.mark.parametrize("rows", ["targets", "present"])
 def test_by_uuid(rows: str) -> None:
     assert found(dag_id="x", **{rows: (row(ti_id=UUID),)}) == ["uuid"]
