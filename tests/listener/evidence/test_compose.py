@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dagstop.evidence import clients, memory
+from dagstop.evidence import clients, fitting, memory
 from dagstop.evidence.connections import DECIDES, ENDS, STARTS
 from dagstop.evidence.containers import read_client
 from dagstop.evidence.lineage import ClientEnd, UnreadKin
@@ -327,11 +327,35 @@ def test_that_nobody_told_of_its_beginning_is_said_first(
     assert "not every process" in (shop.said() or "")
 
 
+@pytest.mark.parametrize("change", [beside(UP, ago=28.0), came_and_went(UP, 32)], ids=["began", "ended"])
+def test_the_times_of_another_client_are_not_exact(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, change: Callable[[Shop], None]
+) -> None:
+    monkeypatch.setattr(fitting, "SLACK", 5.0)
+    change(shop)
+    assert "another client" in (shop.said() or "")
+
+
+def test_what_a_strangers_up_created_is_nobodys_concern(shop: Shop) -> None:
+    shop.types(label=None)
+    assert shop.said() == "nothing" and shop.ties.clients() == {}
+
+
+def test_what_is_known_to_be_another_clients_is_no_ups(shop: Shop) -> None:
+    """Of the same task, which asked for that name."""
+    shop.types("docker run -d --name shop_web_1 image", pid=690)
+    shop.types()
+    assert shop.said() is None
+    assert [one.process.pid for one in shop.ties.clients().values()] == [690]
+
+
 def test_two_of_one_task_may_both_have_created_it(shop: Shop) -> None:
     """docker and its plugin are two processes."""
     shop.types("docker compose up")
     shop.types("/usr/libexec/docker/cli-plugins/docker-compose compose up", pid=701)
     assert shop.said() is None
+    assert [one.process.pid for one in shop.ties.clients().values()] == [700], "who was noted first"
+    assert [len(one.composed) for one in shop.ties.all()] == [1, 0]
 
 
 def test_an_engine_that_others_may_reach_from_elsewhere_is_not_believed(shop: Shop) -> None:
@@ -380,7 +404,8 @@ def test_nobody_looks_who_else_is_connected_while_no_compose_works(
 
 def test_what_an_up_created_is_remembered_until_it_is_gone(shop: Shop, tmp_path: Path) -> None:
     shop.types()
-    assert shop.said() is None
+    shop.ties.saved()
+    assert shop.said() is None and shop.ties.changed
     shop.ends()
     memory.save(tmp_path, "boot", [], shop.ties.all())
     later = Ties(shop.proc)
@@ -420,6 +445,15 @@ def test_what_was_there_and_began_to_run_after_its_end_was_not_started_by_it(
         one.until = datetime.now(timezone.utc) - timedelta(seconds=ended_ago)
     said = shop.said() or ""
     assert "it was there before" in said if may else said == "nothing"
+
+
+def test_what_came_after_its_end_is_not_its_though_nobody_else_is_known(shop: Shop) -> None:
+    shop.types()
+    (one,) = shop.ties.all()
+    shop.ends()
+    one.until = datetime.now(timezone.utc) - timedelta(seconds=20)
+    shop.created_ago, shop.started_ago = 10.0, 9.0
+    assert shop.said() == "nothing"
 
 
 def test_what_was_started_anew_after_its_end_is_named_no_more(shop: Shop) -> None:

@@ -231,6 +231,32 @@ def test_a_client_that_no_engine_knows_is_forgotten_in_time(proc: RealClock) -> 
     assert [left.client.process.pid for left in ties.all()] == [701]
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"container": "1" * 64},
+        {"composed": {"1" * 64: HERE}},
+        {"fitting": {"1" * 64: Fit(HERE, "gap")}},
+        {"may_run": {"e": MayRun(HERE, "others", "web", "sh", 7.5)}},
+    ],
+    ids=list,
+)
+def test_a_client_of_which_something_may_be_there_is_waited_for_however_long_its_engine_is_away(
+    proc: RealClock, known: dict[str, Any]
+) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    proc.end(700)
+    ties.note([])
+    (one,) = ties.all()
+    for name, value in known.items():
+        setattr(one, name, value)
+    assert one.until is not None
+    one.until -= timedelta(seconds=10 * AWAY)
+    ties.note([])
+    assert ties.all() == [one]
+
+
 def test_it_comes_back_after_a_restart(proc: RealClock, tmp_path: Path) -> None:
     ties = Ties(proc)
     line = frozenset({5, 6})
@@ -505,6 +531,8 @@ def test_what_an_exec_runs_is_its_if_only_one_was_asked_for(proc: RealClock, twi
     assert [one.container for one in ties.execs.of(HERE)] == ([] if twin else ["e1"])
     assert ties.execs.of("unix:///another") == []
     assert ties.untied() == {}
+    noted.claimed = True
+    assert ties.execs.of(HERE) == [], "which process that is, is known"
 
 
 def exec_event(ident: str, ago: float, command: str = "sleep 5") -> dict[str, Any]:
@@ -573,10 +601,14 @@ def test_an_exec_that_is_tied_or_has_failed_is_not_in_doubt(proc: RealClock) -> 
     strangers.note([replace(client(proc, 702, 5, name=None, label=None), runs=runs)])
     strangers.execs.note(HERE, creations)
     assert not strangers.execs.doubtful() and strangers.execs.untied() == {}
+    ties.execs.note(HERE, creations)
     one, other = ties.all()
     one.container, other.failed = "e", True
+    assert ties.execs.doubtful(), "what it may run was noted before it was tied"
     ties.execs.note(HERE, creations)
     assert ties.execs.untied() == {} and not ties.execs.doubtful()
+    ties.note([client(proc, 703, 5, name=None, ask=PLAIN)])
+    assert not ties.execs.doubtful(), "it runs nothing in a container that is there"
 
 
 def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
@@ -1379,6 +1411,21 @@ def test_what_was_to_be_run_in_a_container_while_a_tasks_process_was_unread_is_n
     assert ties.execs.untied() == {}
 
 
+def test_the_times_of_who_ended_unread_are_not_exact(
+    proc: RealClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (execs, fitting):
+        monkeypatch.setattr(module, "SLACK", 5.0)
+    ties, creations = Ties(proc), Creations()
+    ties.told([], [unread_kin(proc, 700, 60, 20)])
+    times = {1: 70, 2: 62, 3: 18, 4: 10}
+    for number, ago in times.items():
+        creations.heard(exec_event(str(number), ago))
+    ties.name_unread(HERE, [container(ago, number) for number, ago in times.items()], creations)
+    assert ties.execs.untied().keys() == {"2", "3"}
+    assert unread_whys(ties).keys() == {"2", "3"}
+
+
 @pytest.mark.parametrize(("ended_ago", "may"), [(1, True), (30, False)])
 def test_an_exec_that_came_after_a_clients_end_is_not_its(
     proc: RealClock, ended_ago: float, may: bool
@@ -1461,6 +1508,15 @@ def test_what_another_engine_or_another_client_runs_is_no_execs(
     inside = container(30, 1, "busy")
     ties.tie(HERE, [inside], time.monotonic() - 60, made_by_engine(inside, exec_of=("e", "sleep 5")))
     assert one.container == facts.get("container", "")
+
+
+def test_what_was_there_before_a_client_is_not_its_though_it_began_to_run_meanwhile(proc: RealClock) -> None:
+    """As after a restart: a `docker run` creates what it starts."""
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60, name=None, ask=PLAIN)])
+    before = container(90, 1, "calm_euler")
+    tied(ties, replace(before, started_at=before.created_at + timedelta(seconds=60)))
+    assert ties.untied() == {}
 
 
 def test_what_a_stranger_may_have_created_is_nobodys_concern(proc: RealClock) -> None:

@@ -26,6 +26,7 @@ TITLE = f"airflow worker -- {UUID}"
         (("/opt/bin/celery", "worker"), True),
         (("python", "-c", "from airflow.sdk.execution_time import x"), True),
         (("python", "-c", "print(1)"), False),
+        (("python", "-c", "print(1)", "airflow"), False),
         (("python3", "x", "from airflow.sdk import y"), False),
         (("bash", "-c", "airflow version"), False),
         (("/usr/bin/sudo", "-E", "-u", "etl", "python", "-c", "from airflow.sdk import x"), True),
@@ -67,6 +68,7 @@ def test_what_ran_in_a_container_by_docker_exec_is_its_clients(proc: FakeProc, w
     assert watch.processes[311].label == watch.processes[BASH].label, (
         "what it had started is labelled with it"
     )
+    assert watch.processes[320].label == watch.processes[BASH].label, "it is read at once"
     seen = watch.look()
     for pid in (310, 311, 320, 321):
         assert seen[pid].label == seen[BASH].label and seen[pid].contrary is None and seen[pid].trusted
@@ -163,6 +165,9 @@ def test_a_fork_of_a_runner_that_executes_something_is_the_runners(proc: FakePro
     assert (fork.role, fork.title) == (Role.OTHER, None) and fork.label is not None
     assert fork.runner is watch.processes[RUNNER]
     assert became.role is Role.RUNNER and became.title == Label(ti_id=UUID)
+    for _ in range(3):
+        watch.tick()
+    assert became.pid not in watch._restless, "it becomes nothing else"
 
 
 def test_a_runner_of_another_task_than_its_parents_is_no_fork_of_it(proc: FakeProc, watch: Watch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 
 import pytest
 
-from dagstop.evidence.watch import Watch
+from dagstop.evidence.watch import PROVE, SHARE, Watch
+from dagstop.host.process_events import Batch
 from dagstop.model import Role
 from tests.support.airflow_trees import BASH, SCHEDULER, airflow_2
 from tests.support.fake_proc import HOME, FakeEvents, FakeProc, tags, watch_of
@@ -56,6 +58,22 @@ def test_at_rest_nothing_is_read(proc: CountedProc, watch: Watch) -> None:
     watch.tick()
     watch.catch_up(never)
     assert proc.read_of == []
+
+
+def test_a_look_asks_once_more_what_was_forked_during_it_and_no_more_if_nothing_was(
+    events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    read = events.read
+
+    def counted() -> Batch:
+        nonlocal asked
+        asked += 1
+        return read()
+
+    monkeypatch.setattr(events, "read", counted)
+    watch.look()
+    assert asked == 2
 
 
 def test_without_the_kernels_word_airflows_own_processes_are_read_each_time(proc: CountedProc) -> None:
@@ -282,6 +300,19 @@ def test_what_a_task_may_have_let_go_while_nobody_listened_is_in_doubt(proc: Cou
     (proc.path / str(BASH) / "cgroup").unlink()
     ((one, verdict),) = watch.gaps.doubtful([bash], watch.processes)
     assert one.pid == 900 and "while no listener ran" in verdict.reason
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.0, PROVE), (1000 * PROVE * SHARE, 1000 * PROVE)])
+def test_the_more_a_listing_costs_the_later_comes_the_next(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, took: float, pause: float
+) -> None:
+    """By the time of the processor that it took, not by what the listener had used before."""
+    used = iter([1e6, 1e6 + took])
+    monkeypatch.setattr(time, "thread_time", lambda: next(used))
+    watch.prove_soon()
+    before = time.monotonic()
+    watch.tick()
+    assert before + pause - 1 <= watch._prove_at <= time.monotonic() + pause + 1
 
 
 def test_what_is_told_of_during_a_listing_was_not_kept_from_us(
