@@ -336,6 +336,15 @@ def test_the_times_of_another_client_are_not_exact(
     assert "another client" in (shop.said() or "")
 
 
+def test_a_client_whose_words_are_not_known_any_more_may_have_created_it(shop: Shop) -> None:
+    """An earlier listener knew them."""
+    shop.types()
+    shop.types("docker run -d image", pid=800, label=OTHERS, ago=50.0)
+    (other,) = (one for one in shop.ties.all() if one.label == OTHERS)
+    other.client = replace(other.client, ask=None)
+    assert "another client" in (shop.said() or "")
+
+
 def test_what_a_strangers_up_created_is_nobodys_concern(shop: Shop) -> None:
     shop.types(label=None)
     assert shop.said() == "nothing" and shop.ties.clients() == {}

@@ -706,6 +706,7 @@ def test_what_became_of_a_client_is_to_be_saved(proc: RealClock) -> None:
     assert [one.client for one in ties.all()] == [named]
     ties.saved()
     ties.tie(HERE, [mine], far)
+    ties.execs.ended("another")
     assert not ties.changed
 
 
@@ -858,6 +859,8 @@ def test_one_compose_among_other_clients_is_enough(proc: RealClock) -> None:
     ties = Ties(proc)
     ties.note([client(proc, 701, 5, label=None, name=None, ask=PLAIN)])
     assert not (ties.composes() or ties.connections.composes_now() or ties.may_count(HERE))
+    ties.note([client(proc, 702, 5, name=None, ask=PLAIN)])
+    assert not ties.composes(), "a task's `docker run` composes nothing"
     ties.note([composing(proc)])
     assert ties.composes() and ties.connections.composes_now() and ties.may_count(HERE)
 
@@ -990,6 +993,10 @@ def test_whether_its_connections_may_say_something(proc: RealClock) -> None:
         setattr(one, name, value)
         assert not one.unproven
         setattr(one, name, usual)
+    one.client = composing(proc, 702)
+    assert one.unproven
+    one.reached = HERE
+    assert not one.unproven, "what it creates is not seen by that"
 
 
 @pytest.mark.parametrize(
@@ -1032,6 +1039,17 @@ def test_what_one_engine_says_of_an_exec_is_no_word_of_another(proc: RealClock) 
     one.failed = True
     ties.execs.note(HERE, creations)
     assert ties.execs.untied() == {}
+
+
+def test_what_one_exec_may_run_on_several_engines_is_named_for_each(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([replace(client(proc, 700, 5, name=None), runs=RUNS)])
+    (one,) = ties.all()
+    engines = {"e": "unix:///another", "f": HERE, "g": "unix:///another"}
+    one.may_run = {ident: MayRun(url, "others", "web", "sh", 7.5) for ident, url in engines.items()}
+    assert ties.execs.untied(HERE).keys() == {"f"}
+    assert ties.execs.untied("unix:///another").keys() == {"e", "g"}
+    assert ties.execs.untied().keys() == engines.keys()
 
 
 @pytest.mark.parametrize(
@@ -1328,6 +1346,9 @@ def test_what_came_while_a_tasks_process_was_unread_is_named_as_long_as_it_runs(
         assert (seen.label, seen.state, seen.argv) == (OURS, "X", ()), "what it was nobody knows"
         ties.tie(HERE, found, time.monotonic() + 60)
     assert ties.changed, "ps and explain read what is saved"
+    ties.saved()
+    ties.name_unread(HERE, found, Creations())
+    assert not ties.changed, "it is named already"
     memory.save(tmp_path, "boot", [], ties.all())
     later = Ties(proc)
     later.restore(memory.load(tmp_path, "boot").all_clients())
@@ -1406,9 +1427,21 @@ def test_what_was_to_be_run_in_a_container_while_a_tasks_process_was_unread_is_n
         ((ident, (runs, (may,))),) = ties.execs.untied().items()
         assert (ident, runs.runs) == ("then", "sleep 5")
         assert may.why == "process 700 may have asked for it: it ended before it was read"
+    ties.saved()
+    ties.name_unread(HERE, [], creations)
+    assert not ties.changed, "it is named already"
     ties.execs.ended("then")
     ties.name_unread(HERE, [], creations)
     assert ties.execs.untied() == {}
+
+
+def test_of_several_that_ended_unread_each_is_asked_for(proc: RealClock) -> None:
+    ties = Ties(proc)
+    kin = unread_kin(proc, 700, 60, 20)
+    later = kin._replace(identity=Identity(701, kin.identity.start), since=kin.since + 30 * 10**9)
+    ties.told([], [kin, later])
+    ties.name_unread(HERE, [container(40, 1), container(25, 2)], Creations())
+    assert unread_whys(ties) == {"1": [UNREAD_WHY], "2": [UNREAD_WHY, UNREAD_WHY.replace("700", "701")]}
 
 
 def test_the_times_of_who_ended_unread_are_not_exact(

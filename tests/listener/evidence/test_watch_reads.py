@@ -109,6 +109,11 @@ def test_what_goes_with_a_label_is_to_be_saved(proc: FakeProc, watch: Watch) -> 
     proc.end(SLEEP)
     watch.look()
     assert watch.changed
+    proc.add(701, argv=("sleep", "1"))
+    watch.look()
+    proc.end(701)
+    watch.look()
+    assert watch.changed, "until it is saved"
 
 
 def test_what_is_read_of_a_process(proc: FakeProc, watch: Watch) -> None:

@@ -60,6 +60,20 @@ def test_at_rest_nothing_is_read(proc: CountedProc, watch: Watch) -> None:
     assert proc.read_of == []
 
 
+def test_a_look_reads_again_what_has_executed_something(
+    proc: CountedProc, events: FakeEvents, watch: Watch
+) -> None:
+    events.forked(1, 900)
+    proc.add(900, argv=("sh",))
+    for _ in range(3):
+        watch.tick()
+    proc.become(900, ("bash",), tags(run="another"))
+    events.executed(900)
+    watch.look()
+    label = watch.processes[900].label
+    assert label is not None and label.run_id == "another"
+
+
 def test_a_look_asks_once_more_what_was_forked_during_it_and_no_more_if_nothing_was(
     events: FakeEvents, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
