@@ -553,6 +553,7 @@ def test_what_an_exec_may_have_asked_for_is_named_until_it_has_ended(proc: RealC
     ties.execs.note(HERE, creations)
     ((ident, (what, may)),) = ties.execs.untied(HERE).items()
     assert (ident, what.name, what.runs, what.pid, len(may)) == ("e", "busy", "sleep 5", 0, 2)
+    assert not what.paused
     assert "docker exec 700 may have asked for it" in may[0].why
     assert ties.execs.untied("unix:///elsewhere") == {}
     ties.execs.note(HERE, Creations())  # the engine tells no more of that time
@@ -1499,6 +1500,18 @@ def test_all_that_is_known_of_a_client_comes_back(proc: RealClock) -> None:
     assert named.process.identity == one.client.process.identity and named.process.trusted
     assert named.process.unread == unread["unread"]
     assert again.until is not None and abs(again.until.timestamp() - time.time()) < 60
+
+
+def test_when_a_client_ended_comes_back_or_of_one_that_lives_when_that_was_saved(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60)])
+    (one,) = ties.all()
+    ended = datetime.now(timezone.utc) - timedelta(seconds=1000)
+    for until, ago in ((ended, 1000), (None, 0)):
+        one.until = until
+        again = noted(json.loads(json.dumps(one.facts())), OURS, None)
+        assert again.until is not None
+        assert abs(time.time() - again.until.timestamp() - ago) < 60
 
 
 @pytest.mark.parametrize(("image", "may"), [("image", True), ("another", False)])
