@@ -12,7 +12,7 @@ from dagstop.evidence.compose import WORDS, Project
 from dagstop.evidence.containers import Client
 from dagstop.evidence.match import SPARE, asks_to_be_spared
 from dagstop.evidence.runners import doubt, doubts, row_of, undoubted
-from dagstop.model import Identity, Label, Process, Role
+from dagstop.model import Identity, Label, Process
 
 UNIX = "unix://"
 WHYS = {
@@ -162,15 +162,7 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
         raise ValueError("a client of another shape")
     process = Process(
         identity=Identity(int(facts["pid"]), int(facts["start"])),
-        ppid=0,
-        pgid=0,
-        sid=0,
-        state="X",
-        uid=-1,
-        argv=(),
         environ={SPARE: "1"} if facts["spare"] else {},
-        role=Role.OTHER,
-        title=None,
         label=label,
         evidence=tuple(map(str, facts["evidence"])),
         trusted=True,

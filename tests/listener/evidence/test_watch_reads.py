@@ -197,6 +197,18 @@ def test_a_fork_of_a_runner_that_becomes_another_tasks_runner_is_that(proc: Fake
     assert seen.role is Role.RUNNER and seen.label is not None and seen.label.dag_id == "e"
 
 
+def test_a_runner_that_its_supervisor_started_and_that_becomes_a_sudo_stays_one(
+    proc: FakeProc, watch: Watch
+) -> None:
+    """Both name the same task instance: that makes it a fork of a runner only under a runner."""
+    proc.add(700, argv=[f"airflow worker -- LocalExecutor: {UUID}"], environ={"AIRFLOW_HOME": HOME})
+    proc.add(710, ppid=700, argv=[TITLE], environ={"AIRFLOW_HOME": HOME})
+    watch.tick()
+    proc.become(710, ("sudo", "-E", "-u", "etl", "python", "-c", "from airflow.sdk import x"))
+    watch.tick()
+    assert watch.processes[710].role is Role.RUNNER
+
+
 def test_what_becomes_a_service_is_no_tasks_any_more(proc: FakeProc, watch: Watch) -> None:
     airflow_2(proc)
     watch.look()
