@@ -624,6 +624,13 @@ def test_a_container_that_is_tied_is_nobody_elses(proc: RealClock) -> None:
     assert ties.execs.of(HERE) == []
 
 
+def test_a_container_is_of_one_client_though_two_of_a_task_asked_for_it(proc: RealClock) -> None:
+    ties = Ties(proc)
+    ties.note([client(proc, 700, 60), client(proc, 701, 70)])
+    assert tied(ties, container(30, 1)) == ["1"]
+    assert [bool(one.container) for one in ties.all()] == [True, False]
+
+
 def test_an_old_cidfile_names_somebody_elses_container(proc: RealClock) -> None:
     """The client refuses to write over it, and ends; what it names is older."""
     ties = Ties(proc)
