@@ -448,6 +448,7 @@ class Watch:
         if known is not None and process.role in (Role.RUNNER, Role.OTHER):
             process.label, process.evidence, process.trusted = known.label, ("remembered",), True
             process.runner = known.runner
+            process.by_folder = True  # as it may have been: that is not remembered
             if known.doubts is not None:
                 doubt(process, known.doubts)
         return process

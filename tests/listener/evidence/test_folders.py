@@ -11,6 +11,7 @@ import pytest
 from dagstop.evidence import memory
 from dagstop.evidence.folders import KEPT, Folders
 from dagstop.evidence.match import asks_to_be_spared
+from dagstop.evidence.memory import Known
 from dagstop.evidence.watch import Watch
 from dagstop.host.procfs import parse_task_folder
 from dagstop.model import Identity, Label
@@ -505,6 +506,22 @@ def test_who_is_known_by_a_folder_leads_nobody_into_another_one(
     ours = watch.processes[BASH].label
     assert [watch.processes[pid].label for pid in (DAEMON, DAEMON + 1)] == [ours, ours]
     assert watch.processes[DAEMON + 9].label is None
+
+
+def test_who_was_known_by_a_folder_leads_nobody_into_another_one_after_a_restart_either(
+    task: FakeProc, watch: Watch
+) -> None:
+    watch.look()
+    daemon(task)
+    watch.look()
+    labels = {p.identity: Known(p.label) for p in watch.labelled() if p.label is not None}
+    again = watch_of(task)
+    again.restore(labels)
+    goes_on(task, DAEMON)
+    for _ in range(4):
+        again.look()
+    assert again.processes[DAEMON].label == watch.processes[BASH].label
+    assert again.processes[DAEMON + 9].label is None
 
 
 def test_who_goes_on_while_he_is_read_leads_nobody_either(
