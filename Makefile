@@ -34,8 +34,9 @@ pythons: $(VENV)/.installed ## The same on each Python that dagstop runs on, in 
 
 test: setup lint ## All tests but those on real Airflows (ARGS=tests/sql for a part)
 ifeq ($(ARGS),)
-	$(ALONE) $(BIN)/python -m pytest -m "not e2e" --numprocesses 2 --dist worksteal $(DATABASE_TESTS)
-	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(addprefix --ignore=,$(DATABASE_TESTS))
+	$(MAKE) unit
+	$(ALONE) $(BIN)/python -m pytest --servers -m "not e2e" --numprocesses 2 --dist worksteal $(DATABASE_TESTS)
+	$(ALONE) $(BIN)/python -m pytest --servers -m "not e2e" $(addprefix --ignore=,$(DATABASE_TESTS))
 	$(BIN)/python -m pytest -m initial_namespace tests/initial_namespace
 else
 	$(ALONE) $(BIN)/python -m pytest -m "not e2e" $(ARGS)

@@ -29,16 +29,17 @@ GEN_RANDOM_UUID = """
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="only tests that start no server of any kind")
+    parser.addoption("--servers", action="store_true", help="only the others")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --unit: no Postgres, no Docker engine, no Airflow."""
-    if not config.getoption("--unit"):
+    """With --unit: no Postgres, no Docker engine, no Airflow. With --servers: what needs one of them."""
+    if config.getoption("--unit") == config.getoption("--servers"):
         return
-    needing = [item for item in items if _needs_server(item)]
-    config.hook.pytest_deselected(items=needing)
-    items[:] = [item for item in items if item not in set(needing)]
+    left_out = [item for item in items if _needs_server(item) == config.getoption("--unit")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 def _needs_server(item: pytest.Item) -> bool:
