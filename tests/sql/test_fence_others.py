@@ -306,6 +306,34 @@ def test_an_index_that_a_dba_builds_holds_up_no_statement(airflow_db: AirflowDat
     assert airflow_db.one("select count(*) from dagstop.stop_order") == 5
 
 
+@shape_2
+def test_an_index_that_a_dba_builds_on_task_instance_holds_up_no_chores(airflow_db: AirflowDatabase) -> None:
+    """What is to be put back waits, and no session for it."""
+    hold_back(airflow_db)
+    with airflow_db.transaction() as dba:
+        dba.execute("lock table task_instance in share mode")
+        hurry(airflow_db, "call dagstop.do_chores()")
+        assert airflow_db.states() == {"a": "up_for_retry", "b": "up_for_retry"}
+    airflow_db.beat()
+    assert airflow_db.states() == {"a": "failed", "b": "skipped"}
+
+
+@shape_1_10
+def test_orders_are_of_the_very_run_and_of_the_state_that_it_turned_to(airflow_db: AirflowDatabase) -> None:
+    """A run may have no run_id, and come at the date of one that had one and was deleted."""
+    airflow_db.add_running()
+    airflow_db.set_task("a", "failed")
+    airflow_db.set_run("failed")
+    row = "jsonb_build_object('dag_id', 'dag', 'task_id', 'a', 'execution_date', %s)"
+
+    def orders(run_id: str | None, state: str) -> int:
+        call = f"select cardinality(dagstop.orders_of_task('public', {row}, %s, %s))"
+        return int(airflow_db.one(call, (FIRST_DATE, run_id, state)))
+
+    assert orders("run", "failed") == 2
+    assert orders("run", "skipped") == orders(None, "failed") == orders("other", "failed") == 0
+
+
 @shape_1_10
 def test_a_run_of_another_dag_at_the_same_date_lifts_nothing(airflow_db: AirflowDatabase) -> None:
     """Task instances of Airflow 1.10 know the date of their run only."""
