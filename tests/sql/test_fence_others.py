@@ -312,7 +312,10 @@ def test_an_index_that_a_dba_builds_on_task_instance_holds_up_no_chores(airflow_
     hold_back(airflow_db)
     with airflow_db.transaction() as dba:
         dba.execute("lock table task_instance in share mode")
-        hurry(airflow_db, "call dagstop.do_chores()")
+        with airflow_db.connect() as listener, listener.cursor() as cursor:
+            for statement in ("set dagstop.waits_since = '0'", "set statement_timeout = '10s'"):
+                cursor.execute(statement)
+            cursor.execute("call dagstop.do_chores()")
         assert airflow_db.states() == {"a": "up_for_retry", "b": "up_for_retry"}
     airflow_db.beat()
     assert airflow_db.states() == {"a": "failed", "b": "skipped"}

@@ -87,6 +87,7 @@ def test_what_is_not_being_stopped_is_left_to_airflow(db: AirflowDatabase, chang
     db.rows(change)
     db.rows(OLD_COPY)
     assert db.one(RUN) == ("running", True)
+    assert db.faults() == []
 
 
 def test_the_order_of_another_run_does_not_hold_this_one(db: AirflowDatabase) -> None:
