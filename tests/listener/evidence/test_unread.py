@@ -13,7 +13,7 @@ from dagstop.evidence.watch import Watch
 from dagstop.host.process_events import EXEC, EXIT, FORK, RENAMED, Event
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Identity
-from tests.support.fake_proc import FakeEvents, FakeProc, process, watch_of
+from tests.support.fake_proc import FakeEvents, FakeProc, process, tags, watch_of
 
 SECOND, PID, EVER = 10**9, 700, float("inf")
 FORKED, EXECUTED = 10 * SECOND, 11 * SECOND
@@ -200,6 +200,30 @@ def test_what_a_watch_could_not_read_is_unread(proc: FakeProc, events: FakeEvent
     watch.tick()
     heard = watch.heard()
     assert heard is not None and heard.unread == ()
+
+
+def test_a_watch_tells_once_which_of_the_tasks_processes_ended_unread(
+    proc: FakeProc, events: FakeEvents
+) -> None:
+    proc.add(300, argv=("bash", "-c", "x"), environ=tags())
+    watch = watch_of(proc, events=events)
+    watch.begin(None)
+    events.forked(300, 301)
+    events.executed(301)
+    proc.now += 10  # hundredths of a second
+    events.ended(301)
+    watch.attend()
+    (kin,) = watch.unread_kin()
+    assert kin.identity.pid == 301 and kin.whose is watch.processes[300]
+    assert watch.unread_kin() == []
+
+
+def test_a_gap_is_to_be_saved(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
+    watch.begin(None)
+    watch.changed = False
+    events.overflows()
+    watch.tick()
+    assert watch.changed
 
 
 def test_after_a_gap_nothing_before_is_known(proc: FakeProc, events: FakeEvents, watch: Watch) -> None:
