@@ -14,8 +14,9 @@ from datetime import datetime
 from dagstop.evidence.containers import Client, judge_container, label_of, neighbours
 from dagstop.evidence.creators import SLACK
 from dagstop.evidence.index import Index
-from dagstop.evidence.match import judge
+from dagstop.evidence.match import ELSEWHERE, judge
 from dagstop.evidence.noted import Untied
+from dagstop.evidence.place import named_in, why_not_ours
 from dagstop.evidence.site import Site, ancestors
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
@@ -121,9 +122,16 @@ def _of_untied(
     """What the run's client may have created is never killed, and never kept quiet about."""
     for one in may:
         verdict = judge_container(order, container, one.client, created, site, containers.beside)
-        if verdict.decision in (Decision.KILL, Decision.SETTLE):
+        runs = verdict.decision in (Decision.KILL, Decision.SETTLE)
+        if runs or (verdict.reason == ELSEWHERE and _in_one_of_ours(order, one.client, site)):
             return replace(verdict, decision=Decision.SPARE, reason=one.why, untied=True)
     return None
+
+
+def _in_one_of_ours(order: StopOrder, client: Client, site: Site) -> bool:
+    """True of a client in a container that the operator named, and in which a task of the run ran."""
+    place = site.places.get(client.process.place) if client.process.place is not None else None
+    return place is not None and named_in(order, place) and why_not_ours(place, site.databases) is None
 
 
 def inside(proc: ProcFS, containers: Iterable[Container], pids: Iterable[int]) -> set[int]:

@@ -15,6 +15,7 @@ from dagstop.evidence import verdicts
 from dagstop.evidence.containers import Client
 from dagstop.evidence.index import Index
 from dagstop.evidence.noted import Untied
+from dagstop.evidence.place import Place
 from dagstop.evidence.verdicts import (
     Containers,
     inside,
@@ -26,7 +27,7 @@ from dagstop.evidence.verdicts import (
 from dagstop.host.containers import Airflow, Container
 from dagstop.host.procfs import TICKS_PER_SECOND
 from dagstop.model import Decision, Identity, Label, StopOrder, Verdict
-from tests.support.fake_proc import HOME, UID, FakeProc, at, order, process, site
+from tests.support.fake_proc import HOME, UID, FakeProc, at, order, process, row, site
 
 TAGS = {"AIRFLOW_CTX_DAG_ID": "d", "AIRFLOW_CTX_DAG_RUN_ID": "r", "AIRFLOW_CTX_TASK_ID": "t",
         "DAGSTOP_AIRFLOW_HOME": HOME}  # fmt: skip
@@ -100,6 +101,37 @@ def test_what_the_runs_client_may_have_created_lives_and_is_named() -> None:
     assert found.keys() == {"c1"}
     assert (found["c1"].decision, found["c1"].reason, found["c1"].untied) == (Decision.SPARE, WHY, True)
     assert not found["c1"].at_once
+
+
+PLACE = Place(
+    init=Identity(400, 50), container="f" * 64, hostname="f" * 12, home=HOME, named_by="compose=shop"
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "hostname", "named"),
+    [
+        (PLACE, "f" * 12, True),
+        (PLACE, "worker", False),  # no task of the run ran in it
+        (replace(PLACE, named_by=None), "f" * 12, False),
+        (None, "f" * 12, False),  # nobody knows that container
+    ],
+)
+def test_what_a_client_in_a_container_of_ours_may_have_created_is_named(
+    place: Place | None, hostname: str, named: bool
+) -> None:
+    one = container(1)
+    untied = {one.id: [Untied(client(place=PLACE.init), WHY)]}
+    ours = site(places={PLACE.init: place} if place is not None else {})
+    found = of_containers(
+        order(targets=(row(hostname=hostname),)),
+        Containers([one], {}, untied=untied),
+        lambda moment: moment,
+        ours,
+    )
+    assert [(v.decision, v.reason, v.untied) for _, v in found] == (
+        [(Decision.SPARE, WHY, True)] if named else []
+    )
 
 
 def test_what_is_anothers_for_certain_is_not_in_doubt() -> None:
