@@ -89,12 +89,13 @@ class Clients:
             one.project = read_project(client, self._proc)
             self._put_away(one)
 
-    def note_unread(self, one: UnreadKin, since: float, until: float) -> None:
+    def note_unread(self, one: UnreadKin, since: float, until: float) -> Noted:
         """A task's process that was between the two (seconds since 1970) what nobody has read."""
         process = replace(one.whose, identity=one.identity, argv=(), state="X")
         noted = Noted(Client(None, None, process), None, until=datetime.fromtimestamp(until, timezone.utc))
         noted.began, noted.unread = since, True
         self.unread.append(noted)
+        return noted
 
     def remember(self, one: Noted) -> None:
         """That one may have started something after all."""

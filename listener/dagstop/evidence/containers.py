@@ -125,6 +125,12 @@ def _worker_of(container: Container, site: Site) -> Place | None:
     return None
 
 
+def says_whose_it_is(container: Container) -> bool:
+    """True if it is some task's, a part of an Airflow or of Kubernetes, or is to be spared."""
+    airflows = container.label is not None or container.airflow is not None
+    return airflows or container.kubernetes is not None or container.tags.get(SPARE) == "1"
+
+
 def label_of(container: Container, client: Client | None, site: Site) -> Label | None:
     """Whose a container is, by the client that started it and by its tags."""
     said = _said(container, site)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from dagstop.evidence.clients import MOST, Clients
 from dagstop.evidence.containers import Client
 from dagstop.evidence.creators import SLACK, may_run
-from dagstop.evidence.fitting import Fitting
+from dagstop.evidence.fitting import Fitting, Lives
 from dagstop.evidence.noted import MayRun, Noted, Untied, one_engine, why
 from dagstop.host.containers import Container
 from dagstop.host.creations import Creations, ExecCreation
@@ -72,15 +72,13 @@ class Execs:
                 if found != one.may_run:
                     one.may_run, self._clients.changed = found, True
 
-    def name_unread(self, engine: str, creations: Creations) -> None:
-        """What was asked for in the life of a task's process that ended unread, by nobody who is known."""
+    def name_unread(self, engine: str, creations: Creations, lives: Lives) -> None:
+        """What was asked for in one of these lives, by nobody who is known."""
         with self._lock:
             taken = {one.container for one in self._clients.noted.values()} | self._ended.keys()
-            for one in self._clients.unread:
-                if one.began is None or one.until is None:
-                    continue
-                for made in creations.heard_execs(one.began - SLACK, one.until.timestamp() + SLACK):
-                    if made.id not in taken and made.id not in one.may_run:
+            for made in creations.heard_execs(lives.since, lives.until):
+                for one in lives.at(made.at) if made.id not in taken else ():
+                    if made.id not in one.may_run:
                         one.may_run[made.id] = MayRun(engine, "unread", made.name, made.command, made.at)
                         self._clients.remember(one)
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dagstop.evidence.clients import Clients
 from dagstop.evidence.compose import Up, why_uncertain
 from dagstop.evidence.connections import Connections
-from dagstop.evidence.containers import ANOTHER_CONTEXT
+from dagstop.evidence.containers import ANOTHER_CONTEXT, says_whose_it_is
 from dagstop.evidence.counting import known_to, might
 from dagstop.evidence.creators import SLACK, fits
-from dagstop.evidence.match import SPARE
 from dagstop.evidence.noted import UNIX, Fit, Noted, Untied, one_engine, why
 from dagstop.evidence.unread import Heard
 from dagstop.host.containers import Container
 from dagstop.host.creations import Creation, Creations
+
+
+class Lives:
+    """From when to when tasks' processes that ended unread may have asked for something."""
+
+    def __init__(self, unread: Iterable[Noted]) -> None:
+        self._spans = [
+            (one.began - SLACK, one.until.timestamp() + SLACK, one)
+            for one in unread
+            if one.began is not None and one.until is not None
+        ]
+        self.since = min((since for since, _, _ in self._spans), default=float("inf"))  # seconds since 1970
+        self.until = max((until for _, until, _ in self._spans), default=float("-inf"))
+
+    def at(self, moment: float) -> list[Noted]:
+        """Who was there then."""
+        if not self.since <= moment <= self.until:
+            return []
+        return [one for since, until, one in self._spans if since <= moment <= until]
 
 
 class Fitting:
@@ -136,17 +154,14 @@ class Fitting:
             return other.project is None or other.project.may_have(container)
         return client.runs is None and (client.ask is None or might(client, made, {container.id: container}))
 
-    def name_unread(self, engine: str, containers: Sequence[Container]) -> None:
-        """What was created in the life of a task's process that ended unread, and nobody is known to have."""
-        if not (unread := self._clients.unread):
-            return
-        taken, since = self._clients.taken(), min(one.began or 0.0 for one in unread) - SLACK
+    def name_unread(self, engine: str, containers: Sequence[Container], lives: Lives) -> None:
+        """What was created in one of these lives, and nobody is known to have."""
+        taken = self._clients.taken()
         for container in containers:
-            at = container.created_at.timestamp()
-            if at < since or container.id in taken or _says_whose_it_is(container):
+            if container.id in taken or says_whose_it_is(container):
                 continue
-            for one in unread:
-                if one.lived_at(at, SLACK) and container.id not in one.fitting:
+            for one in lives.at(container.created_at.timestamp()):
+                if container.id not in one.fitting:
                     one.fitting[container.id] = Fit(engine, "unread")
                     self._clients.remember(one)
 
@@ -157,9 +172,3 @@ class Fitting:
             for ident, fit in one.fitting.items():
                 found.setdefault(ident, []).append(Untied(one.client, why(one, fit.why)))
         return found
-
-
-def _says_whose_it_is(container: Container) -> bool:
-    """True if it is some task's, a part of an Airflow or of Kubernetes, or is to be spared."""
-    airflows = container.label is not None or container.airflow is not None
-    return airflows or container.kubernetes is not None or container.tags.get(SPARE) == "1"

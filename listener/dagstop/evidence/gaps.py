@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from dagstop.airflow_names import parse_date
+from dagstop.evidence.containers import says_whose_it_is
 from dagstop.evidence.match import SPARE
 from dagstop.host.containers import Container
 from dagstop.host.procfs import ProcFS
@@ -130,8 +131,7 @@ class Gaps:
         """
         found: dict[str, tuple[Container, Verdict]] = {}
         for one in containers:
-            airflows = one.label is not None or one.airflow is not None or one.kubernetes is not None
-            if airflows or one.id in known or one.tags.get(SPARE) == "1" or one.created_at < begun:
+            if one.id in known or one.created_at < begun or says_whose_it_is(one):
                 continue
             if (gap := self._untold(one.created_at)) is not None:
                 why = f"it may be the run's: it was created after a task of the run began, while {gap.why}"

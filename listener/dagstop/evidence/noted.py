@@ -66,7 +66,7 @@ class Noted:
     unseen: float | None = None  # since when its container does not run, monotonic seconds
     reached: str = ""  # URL of the engine that it was seen connected to
     project: Project | None = None  # of a compose
-    began: float | None = None  # when that was executed, seconds since 1970, if the kernel told
+    began: float | None = None  # when it was executed, seconds since 1970, if the kernel told
     went_wrong: bool = False  # it ended with an error
     composed: dict[str, str] = field(default_factory=dict)  # by id, the engine of each that it created
     streams_since: float | None = None  # when a `docker exec` was first seen to hold EXECS connections
@@ -91,12 +91,6 @@ class Noted:
     def matters(self) -> bool:
         """True while something that it created, or may have, may be there."""
         return bool(self.has or self.fitting or self.may_run)
-
-    def lived_at(self, at: float, slack: float) -> bool:
-        """True of one that ended unread if it was there then; seconds since 1970."""
-        if self.began is None or self.until is None:
-            return False
-        return self.began - slack <= at <= self.until.timestamp() + slack
 
     @property
     def composes(self) -> bool:
@@ -192,10 +186,8 @@ def noted(facts: dict[str, Any], label: Label | None, runner: Process | None) ->
 def why(one: Noted, word: str, *, runs: bool = False) -> str:
     """The sentence for a key of WHYS; runs: of what a `docker exec` asked for."""
     pid = one.client.process.pid
-    what = "asked for" if runs else "created"
-    if word == "unread":
-        return WHYS[word].format(f"process {pid} may have {what} it")
-    return WHYS[word].format(f"{'exec' if runs else 'client'} {pid} may have {what} it", pid)
+    who = "process" if word == "unread" else "exec" if runs else "client"
+    return WHYS[word].format(f"{who} {pid} may have {'asked for' if runs else 'created'} it", pid)
 
 
 def one_engine(url: str, other: str) -> bool:

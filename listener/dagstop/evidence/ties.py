@@ -24,7 +24,7 @@ from dagstop.evidence.connections import Connections
 from dagstop.evidence.containers import Client
 from dagstop.evidence.counting import count, count_execs
 from dagstop.evidence.execs import Execs
-from dagstop.evidence.fitting import Fitting
+from dagstop.evidence.fitting import Fitting, Lives
 from dagstop.evidence.lineage import ClientEnd, UnreadKin
 from dagstop.evidence.noted import Noted, Untied, one_engine
 from dagstop.evidence.unread import Heard
@@ -67,12 +67,14 @@ class Ties:
         with self._lock:
             self._clients.note(clients, executed_at)
 
-    def told(self, ends: Iterable[ClientEnd], unread: Iterable[UnreadKin] = ()) -> None:
-        """How clients ended, by the kernel's word; `unread` may have been clients."""
+    def told(self, ends: Iterable[ClientEnd], unread: Iterable[UnreadKin] = ()) -> list[Noted]:
+        """How clients ended, by the kernel's word; `unread` may have been clients: what is noted of these."""
         ahead = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         with self._lock:
-            for kin in unread:
+            new = [
                 self._clients.note_unread(kin, kin.since / 1e9 + ahead, kin.until / 1e9 + ahead)
+                for kin in unread
+            ]
             for end in ends:
                 one = self._clients.noted.get(end.process.identity)
                 if one is None:
@@ -89,12 +91,23 @@ class Ties:
                     # what has the name that it asked for may be another's
                     one.failed = self._clients.changed = True
                     one.container = ""
+        return new
 
-    def name_unread(self, engine: str, containers: Sequence[Container], creations: Creations) -> None:
-        """What was asked for in the life of a task's process that ended unread, by nobody who is known."""
+    def name_unread(
+        self,
+        engine: str,
+        containers: Sequence[Container],
+        creations: Creations,
+        unread: Iterable[Noted] | None = None,
+    ) -> None:
+        """What was asked for in the life of a task's process that ended unread, by nobody who is known.
+
+        unread: of these only, else of all.
+        """
         with self._lock:
-            self._fitting.name_unread(engine, containers)
-        self.execs.name_unread(engine, creations)
+            lives = Lives(self._clients.unread if unread is None else unread)
+            self._fitting.name_unread(engine, containers, lives)
+        self.execs.name_unread(engine, creations, lives)
 
     def unread_lately(self) -> bool:
         """True if a task's process ended unread a moment ago: what it asked for may not be heard of yet."""

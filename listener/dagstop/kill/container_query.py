@@ -216,9 +216,9 @@ class ContainerQueries:
         unread: tasks' processes that ended before anybody knew whether they were such clients.
         """
         self.ties.note((client for process in kin if (client := read_client(process))), self.executed_at)
-        self.ties.told(ends, unread)
-        for engine in self.engines if unread else ():
-            self.ties.name_unread(engine.url, engine.listed(), engine.creations)
+        new = self.ties.told(ends, unread)
+        for engine in self.engines if new else ():  # with a listing, all of them
+            self.ties.name_unread(engine.url, engine.listed(), engine.creations, new)
         if self.any_engine:
             self.ties.connections.see(engine.url for engine in self.engines)
             self._watch_connections()

@@ -1405,6 +1405,28 @@ def test_what_is_known_to_be_a_clients_was_not_created_by_who_was_unread(proc: R
     assert ties.untied() == {} and set(ties.clients()) == {found.id}
 
 
+def test_each_that_ended_unread_may_have_asked_for_what_came_in_its_own_life(proc: RealClock) -> None:
+    ties, creations = Ties(proc), Creations()
+    one = unread_kin(proc, 700, 60, 50)
+    other = one._replace(
+        identity=Identity(701, one.identity.start), since=one.since + 30 * 10**9, until=one.until + 30 * 10**9
+    )
+    spared = replace(container(55, 1), tags={"DAGSTOP_SPARE": "1"})
+    found = [spared, container(55, 2), container(40, 3), container(25, 4)]
+    for event in (exec_event("first", 55), exec_event("between", 40), exec_event("second", 25)):
+        creations.heard(event)
+    ties.name_unread(HERE, found, creations)  # nobody ended unread so far
+    ties.told([], [one])
+    new = ties.told([], [other])
+    ties.name_unread(HERE, found, creations, new)
+    assert (set(unread_whys(ties)), set(ties.execs.untied())) == ({"4"}, {"second"}), "of the new one only"
+    at_once = Ties(proc)
+    at_once.told([], [one, other])
+    for whole in (ties, at_once):
+        whole.name_unread(HERE, found, creations)
+        assert (set(unread_whys(whole)), set(whole.execs.untied())) == ({"2", "4"}, {"first", "second"})
+
+
 @pytest.mark.parametrize(("ended", "lately"), [(LATE - 1, True), (LATE + 1, False)])
 def test_what_a_process_asked_for_that_ended_a_moment_ago_may_not_be_heard_of_yet(
     proc: RealClock, ended: float, lately: bool
