@@ -164,10 +164,9 @@ class FakeEvents(ProcessEvents):
         return Batch(told, lost)
 
 
-def watch_of(
-    proc: FakeProc, *, trusted: Sequence[int] = (UID,), events: ProcessEvents | None = None
-) -> Watch:
-    return Watch(proc, trusted_uids=lambda: frozenset(trusted), own_pid=LISTENER, events=events)
+def watch_of(proc: FakeProc, *, trusted: Sequence[int] = (UID,), **more: Any) -> Watch:
+    """more: as `Watch` has it."""
+    return Watch(proc, trusted_uids=lambda: frozenset(trusted), own_pid=LISTENER, **more)
 
 
 def tags(dag: str = "d", run: str = "r", task: str = "t", **more: str) -> dict[str, str]:

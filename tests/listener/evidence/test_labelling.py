@@ -106,13 +106,7 @@ def in_container(
     proc: FakeProc, runner: Process | None = None, init: Identity | None = CONTAINER, **remembered: Any
 ) -> Watch:
     """A process of a container of ours, pid 300, as a later listener first sees it."""
-    watch = Watch(
-        proc,
-        trusted_uids=lambda: frozenset({UID}),
-        own_pid=LISTENER,
-        init_of=lambda pid: init,
-        hostname_of=lambda init: "worker",
-    )
+    watch = watch_of(proc, init_of=lambda pid: init, hostname_of=lambda init: "worker")
     proc.add(300, argv=("sleep", "1"), start=400, namespace="pid:[2]")
     doubts: dict[str, Any] = {
         "trusted": True,
@@ -145,9 +139,7 @@ def test_what_lived_in_a_container_that_is_not_found_again_is_still_elsewhere(pr
 def test_who_lives_beside_the_listener_or_nobody_knows_where_is_in_no_container(
     proc: FakeProc, unread: bool
 ) -> None:
-    watch = Watch(
-        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: CONTAINER
-    )
+    watch = watch_of(proc, init_of=lambda pid: CONTAINER)
     proc.add(300, argv=("bash",), environ=tags())
     if unread:
         proc.refused[300, "ns/pid"] = errno.EACCES
@@ -172,9 +164,7 @@ def test_a_runner_of_which_another_container_is_known_is_not_brought_into_this_o
 
 def test_what_speaks_against_one_in_a_container_still_does(proc: FakeProc) -> None:
     """Also where what it descends from says in which container it lives."""
-    watch = Watch(
-        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: CONTAINER
-    )
+    watch = watch_of(proc, init_of=lambda pid: CONTAINER)
     proc.add(300, argv=["airflow task runner: d t r 4"], namespace="pid:[2]")
     proc.add(301, ppid=300, argv=("sleep", "1"), start=2000, namespace="pid:[2]")
     doubts: dict[str, Any] = {"trusted": True, "contrary": "by hand", "spare": False, "uid": UID}
@@ -200,12 +190,7 @@ def test_a_namespace_that_a_task_made_is_no_container_after_a_restart(proc: Fake
 
 def test_what_lives_in_a_container_is_in_the_one_of_what_it_descends_from(proc: FakeProc) -> None:
     """Also in a pid namespace that the task made inside; and its pids count as in there."""
-    watch = Watch(
-        proc,
-        trusted_uids=lambda: frozenset({UID}),
-        own_pid=LISTENER,
-        init_of=lambda pid: CONTAINER if pid < 302 else Identity(pid, 1),
-    )
+    watch = watch_of(proc, init_of=lambda pid: CONTAINER if pid < 302 else Identity(pid, 1))
     inside: dict[str, Any] = {"namespace": "pid:[2]"}
     title = ["airflow task runner: d t r 4"]
     proc.add(290, argv=("sh",), inner=30, **inside)
@@ -223,7 +208,7 @@ def test_what_lives_in_a_container_is_in_the_one_of_what_it_descends_from(proc: 
 def test_the_container_that_something_lives_in_stays_known(proc: FakeProc) -> None:
     """Also when it shows it no more, at its end."""
     there: list[Identity | None] = [CONTAINER]
-    watch = Watch(proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: there[0])
+    watch = watch_of(proc, init_of=lambda pid: there[0])
     proc.add(300, argv=("bash",), environ=tags(), namespace="pid:[2]", inner=7)
     watch.look()
     there[0] = None
@@ -233,9 +218,7 @@ def test_the_container_that_something_lives_in_stays_known(proc: FakeProc) -> No
 
 
 def test_a_pid_namespace_that_a_task_made_is_no_container_once_its_parents_are_gone(proc: FakeProc) -> None:
-    watch = Watch(
-        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(301, 1)
-    )
+    watch = watch_of(proc, init_of=lambda pid: Identity(301, 1))
     proc.add(300, argv=("bash",), environ=tags())
     proc.add(301, ppid=300, argv=("sh",), environ=tags(), namespace="pid:[3]", inner=1)
     watch.look()
@@ -246,9 +229,7 @@ def test_a_pid_namespace_that_a_task_made_is_no_container_once_its_parents_are_g
 
 
 def test_what_started_a_container_says_nothing_of_what_is_inside(proc: FakeProc) -> None:
-    watch = Watch(
-        proc, trusted_uids=lambda: frozenset({UID}), own_pid=LISTENER, init_of=lambda pid: Identity(200, 20)
-    )
+    watch = watch_of(proc, init_of=lambda pid: Identity(200, 20))
     inside: dict[str, Any] = {"namespace": "pid:[2]"}
     proc.add(190, argv=("sh",), start=10, environ={"AIRFLOW_HOME": "/srv/b"})
     proc.add(200, ppid=190, start=20, argv=("dumb-init",), **inside)
